@@ -1,0 +1,13 @@
+"""ddcore: dataset distillation, reproducible. Four verbs: `load` a dataset, `distill` it, `evaluate` the result, `figure` it."""
+
+from ddcore.coresets import baseline
+from ddcore.data import Dataset, load
+from ddcore.distill import distill
+from ddcore.errors import BadInput, Diverged, Interrupted
+from ddcore.evaluate import Protocol, Scores, evaluate
+from ddcore.methods import DM
+from ddcore.synthetic import LowRank, Pixels, Synthetic, load_synthetic
+
+__version__ = "0.1.0"
+__all__ = ["DM", "BadInput", "Dataset", "Diverged", "Interrupted", "LowRank", "Pixels", "Protocol", "Scores", "Synthetic", "baseline",
+           "distill", "evaluate", "load", "load_synthetic"]

@@ -1,0 +1,44 @@
+"""How arithmetic is carried out (device, precision, compilation), never what is computed."""
+
+from collections.abc import Callable
+
+import torch
+
+from ddcore.errors import BadInput
+from ddcore.settings import one_of
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def device(name: str | torch.device = "auto") -> torch.device:
+    """'auto' is the GPU where there is one, else the CPU; a named device that is absent raises BadInput."""
+    if str(name) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"device '{name}' is not on this machine; use 'auto' or 'cpu'") from error
+    return found
+
+
+def accelerate(function: Callable, at: torch.device, *, precision: str = "float32", compiled: bool = False) -> Callable:
+    """`function` under autocast to `precision`, compiled for each shape it meets if asked; outputs in float32.
+
+    'float32' is the exact mode. 'bfloat16' rounds inside the network only: inputs, parameters, losses stay float32.
+    """
+    one_of("compute", PRECISIONS, precision=precision)
+    if compiled:
+        torch.compiler.reset()
+        function = torch.compile(function, dynamic=False)
+    if precision == "float32":
+        return function
+
+    def rounded(*inputs):
+        with torch.autocast(at.type, torch.bfloat16):
+            outputs = function(*inputs)
+        if isinstance(outputs, torch.Tensor):
+            return outputs.float()
+        return type(outputs)(output.float() for output in outputs)
+
+    return rounded

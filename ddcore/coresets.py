@@ -1,0 +1,84 @@
+"""Baselines: sets of real images that cost what a synthetic set costs, and the whole training set.
+
+'random' and 'svd' are the two initialisations of the parametrisations, left as they are. Herding and k-center follow the
+pseudocode that the authors of DC gave (VICO-UoE/DatasetCondensation issues 15, 21), class by class, on the penultimate
+features of a randomly initialised ConvNet of the evaluation's width: the published features are not available.
+"""
+
+import torch
+from torch import Tensor
+
+from ddcore import networks
+from ddcore.data import Dataset
+from ddcore.random import stream
+from ddcore.settings import unknown
+from ddcore.synthetic import LowRank, Pixels, Synthetic
+
+VERSION = 1
+
+
+def herding(features: Tensor, count: int) -> Tensor:
+    """(count,) indices into (n, F): each one brings the running sum nearest to the mean times its size (Welling 2009)."""
+    mean, total = features.mean(0), torch.zeros_like(features[0])
+    left = torch.ones(len(features), dtype=torch.bool, device=features.device)
+    chosen = []
+    for size in range(1, count + 1):
+        distance = (mean * size - total - features).norm(dim=1).masked_fill(~left, torch.inf)
+        best = int(distance.argmin())
+        chosen.append(best)
+        left[best] = False
+        total = total + features[best]
+    return torch.tensor(chosen, device=features.device)
+
+
+def k_center(features: Tensor, count: int) -> Tensor:
+    """(count,) indices: the one nearest to the mean, then each time the one farthest from all chosen (greedy)."""
+    chosen = [int((features - features.mean(0)).norm(dim=1).argmin())]
+    nearest = (features - features[chosen[0]]).norm(dim=1)
+    while len(chosen) < count:
+        chosen.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, (features - features[chosen[-1]]).norm(dim=1))
+    return torch.tensor(chosen, device=features.device)
+
+
+@torch.no_grad()
+def _select(data: Dataset, count: int, rule, network: str, width: int | None, seed: int) -> Tensor:
+    net = networks.build(network, data.shape, data.classes, width=width, device=data.device, generator=stream(seed, "coreset", device=data.device))
+    starts, chosen = data.counts.cumsum(0) - data.counts, []
+    for label in range(data.classes):
+        features = torch.cat([net.embed(part) for part in data.class_images(label).split(1024)])
+        chosen.append(rule(features, count) + starts[label])
+    return torch.cat(chosen)
+
+
+NAMES = ("random", "herding", "k_center", "svd", "whole")
+
+
+def baseline(name: str, data: Dataset, budget_ipc: int, *, rank: int = 2, network: str = "convnet", width: int | None = None,
+             seed: int = 0) -> Synthetic:
+    """'random', 'herding', 'k_center': budget_ipc real images a class; 'svd': real images cut to `rank`, as many as the
+    same stored numbers hold; 'whole': the training set. Raises BadInput for another name or too few images."""
+    if name not in NAMES:
+        raise unknown("baseline", name, NAMES)
+    if name == "random":
+        return Pixels(data, budget_ipc, init="real", seed=seed)
+    if name == "svd":
+        return LowRank(data, budget_ipc, rank=rank, init="svd", seed=seed)
+    if name == "whole":
+        return Whole(data)
+    data.need(budget_ipc, f"{name} with budget_ipc={budget_ipc}")
+    rule = {"herding": herding, "k_center": k_center}[name]
+    return Pixels.select(data, _select(data, budget_ipc, rule, network, width, seed), init=name)
+
+
+class Whole(Synthetic):
+    """The training set itself, as an upper reference; its budget is its size."""
+
+    kind, version = "whole", 1
+
+    def __init__(self, data: Dataset):
+        self.settings = self._start(data, 1, 1, init="whole")
+        self.labels, self.tensors = data.y_train, {"pixels": data.x_train}
+
+    def images(self, index: Tensor | slice = slice(None)) -> Tensor:
+        return self.tensors["pixels"][index]

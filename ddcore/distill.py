@@ -1,0 +1,167 @@
+"""The one loop: it adds the plugins' terms to the method's loss, steps the optimiser, checkpoints, reports."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, safe_open, save_file
+from torch import Tensor
+
+from ddcore.data import Dataset
+from ddcore.errors import BadInput, Diverged, Interrupted
+from ddcore.methods.match import Method, Plugin
+from ddcore.settings import positive
+from ddcore.synthetic import Synthetic
+
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """losses: (steps,) the loss of each step, plugins included; seconds: of this call; resumed: the step it began at."""
+
+    losses: tuple[float, ...]
+    seconds: float
+    resumed: int = 0
+
+
+def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Sequence[Plugin] = (), steps: int, lr_img: float = 1.0,
+            momentum: float = 0.5, seed: int = 0, checkpoint: str | Path | None = None, every_seconds: float = 60.0,
+            progress: Callable[[int, float], None] | None = None) -> Trace:
+    """Update `synthetic` in place by SGD(lr_img, momentum) on the matches of `method`; one optimiser over all it stores.
+
+    With `checkpoint`, the state is saved there every `every_seconds` and on Ctrl-C, and a call with the same settings goes
+    on from it, on a CPU bit for bit as if it had never stopped; the file is removed at the end. `progress(step, loss)` is
+    called after each step. Raises BadInput for a checkpoint of another run, Interrupted after Ctrl-C, and Diverged as soon
+    as a loss or gradient is not finite: the set is then left as it was when last known to be finite.
+    """
+    positive("distill", steps=steps, lr_img=lr_img)
+    run = json.dumps({"method": repr(method), "plugins": repr(tuple(plugins)), "set": synthetic.settings, "lr_img": lr_img,
+                      "momentum": momentum, "seed": seed, "data": data.sha256}, sort_keys=True)
+    parameters = synthetic.parameters()
+    optimiser = torch.optim.SGD(parameters, lr=lr_img, momentum=momentum)
+    for parameter in parameters:
+        optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    state = {f"set.{name}": tensor for name, tensor in synthetic.tensors.items()}
+    state |= {f"momentum.{name}": optimiser.state[tensor]["momentum_buffer"] for name, tensor in synthetic.tensors.items()}
+    losses = torch.zeros(steps, dtype=torch.float64, device=data.device)
+    start = _restore(Path(checkpoint), run, state, losses) if checkpoint else 0
+
+    def look(network, batch):
+        for plugin in plugins:
+            network = plugin.adjust(network, batch) if hasattr(plugin, "adjust") else network
+        return network
+
+    # Asking whether a number is finite waits for a GPU, so there it is asked of many steps at once, from a copy to go back to.
+    check_every = 1 if data.device.type == "cpu" else 50
+    finite = torch.ones((), dtype=torch.bool, device=data.device)
+    good = (start, {name: tensor.detach().clone() for name, tensor in state.items()})
+    began = saved = time.perf_counter()
+    matches = method.matches(data, synthetic, seed=seed, start=start, look=look)
+    with _interrupts() as interrupted:
+        for step in range(start, steps):
+            match = next(matches)
+            loss = match.loss
+            for plugin in plugins:
+                loss = loss + plugin.loss(match) if hasattr(plugin, "loss") else loss
+            gradients = torch.autograd.grad(loss, parameters)
+            losses[step] = loss.detach()
+            finite &= torch.stack([loss.detach().isfinite(), *(gradient.isfinite().all() for gradient in gradients)]).all()
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            checking = step % check_every == 0 or step == steps - 1 or interrupted.is_set()
+            if checking and not finite:
+                _diverge(good, state, losses, step, checkpoint, run)
+            optimiser.step()
+            if progress:
+                progress(step + 1, float(losses[step]))
+            stale = checkpoint and time.perf_counter() - saved > every_seconds
+            if check_every > 1 and checking:
+                good = (step + 1, {name: tensor.detach().clone() for name, tensor in state.items()})
+            elif check_every == 1:
+                good = (step + 1, state)
+            if stale and checking:
+                _save(Path(checkpoint), run, state, losses[: step + 1])
+                saved = time.perf_counter()
+            if interrupted.is_set() and step < steps - 1:
+                if checkpoint:
+                    _save(Path(checkpoint), run, state, losses[: step + 1])
+                where = f"the state is in {checkpoint}: the same call goes on from there" if checkpoint else "no checkpoint was asked for"
+                raise Interrupted(f"stopped after step {step + 1} of {steps}; {where}")
+    if checkpoint:
+        Path(checkpoint).unlink(missing_ok=True)
+    return Trace(tuple(losses.tolist()), time.perf_counter() - began, start)
+
+
+def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoint, run: str) -> None:
+    last, tensors = good
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            state[name].copy_(tensor)
+    wrong = (~losses[: step + 1].isfinite()).nonzero().flatten().tolist()
+    first = wrong[0] if wrong else step
+    what = f"the loss became {float(losses[first])}" if wrong else "a gradient was not finite"
+    kept = f"the finite state after {last} steps"
+    if checkpoint and last:
+        _save(Path(checkpoint), run, state, losses[:last])
+        kept += f" is in {checkpoint}"
+    else:
+        kept += " is left in the set"
+    before = f", from {float(losses[first - 1]):.4g}" if first else ""
+    raise Diverged(f"{what} at step {first + 1}{before}; {kept}; use a smaller lr_img")
+
+
+def _save(path: Path, run: str, state: dict[str, Tensor], losses: Tensor) -> None:
+    part = path.with_name(f".{path.name}.part")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors | {"losses": losses.detach().cpu().clone()}, part, {"run": run})
+    os.replace(part, path)
+
+
+def _restore(path: Path, run: str, state: dict[str, Tensor], losses: Tensor) -> int:
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            found = (file.metadata() or {}).get("run")
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadInput(f"{path}: not a whole checkpoint ({error}); remove it to begin anew") from error
+    if found != run:
+        raise BadInput(f"{path}: is the checkpoint of a run with other settings; remove it, or name another checkpoint")
+    past = tensors.pop("losses")
+    if len(past) > len(losses):
+        raise BadInput(f"{path}: has done {len(past)} steps, but only {len(losses)} are asked for; remove it to begin anew")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            state[name].copy_(tensor)
+    losses[: len(past)] = past
+    return len(past)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Turn Ctrl-C into a flag read between two steps; a second one interrupts at once. Only the main thread can."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number, frame):
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,153 @@
+"""The one protocol of evaluation: networks trained from scratch on a set, tested on real images after the last epoch.
+
+As published for DC, DSA and DM (`evaluate_synset` of VICO-UoE/DatasetCondensation): SGD, lr 0.01, momentum 0.9, weight decay
+5e-4, batches of 256 in a new order each epoch; `epochs + 1` epochs, after epoch index `epochs // 2 + 1` the learning rate is
+multiplied by 0.1 and the momentum forgotten; per-sample augmentation, one family a batch; no choice among epochs.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
+
+from ddcore import augment, compute, networks
+from ddcore.coresets import baseline
+from ddcore.data import Dataset
+from ddcore.errors import BadInput
+from ddcore.random import stream
+from ddcore.settings import build, positive
+from ddcore.synthetic import Synthetic
+
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a network is trained and tested. `at_once`: networks trained together, 0 for all on a GPU and one on a CPU, where
+    a stacked convolution of several networks was measured slower than one network after another (`ddcore bench`)."""
+
+    network: str = "convnet"
+    width: int | None = None
+    epochs: int = 1000
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch: int = 256
+    strategy: str = augment.DSA
+    at_once: int = 0
+    precision: str = "float32"
+    compiled: bool = False
+
+    def __post_init__(self):
+        positive("evaluate", epochs=self.epochs, lr=self.lr, batch=self.batch)
+        augment.families(self.strategy)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Test accuracies in percent after the last epoch, one a network; sd is the sample standard deviation (n - 1)."""
+
+    scores: tuple[float, ...]
+    seeds: tuple[int, ...]
+    per_class: int
+    stored_numbers: int
+    seconds: float
+    controls: dict[str, "Scores"] = dataclasses.field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        return len(self.scores)
+
+    @property
+    def mean(self) -> float:
+        return sum(self.scores) / self.n
+
+    @property
+    def sd(self) -> float:
+        return math.sqrt(sum((score - self.mean) ** 2 for score in self.scores) / (self.n - 1)) if self.n > 1 else float("nan")
+
+    def to_dict(self) -> dict:
+        sd = None if self.n < 2 else round(self.sd, 4)
+        found = {"mean": round(self.mean, 4), "sd": sd, "n": self.n, "scores": list(self.scores), "seeds": list(self.seeds),
+                 "images_per_class": self.per_class, "stored_numbers": self.stored_numbers, "seconds": round(self.seconds, 3)}
+        return found | ({"controls": {name: scores.to_dict() for name, scores in self.controls.items()}} if self.controls else {})
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.sd:.1f} (n = {self.n})" if self.n > 1 else f"{self.mean:.1f} (n = 1)"
+
+
+def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = range(5), controls: Iterable[str] = (), **protocol) -> Scores:
+    """Test accuracy of networks trained on `synthetic`, one a seed, by `Protocol(**protocol)`.
+
+    `controls` names baselines (`ddcore.coresets.NAMES`) of the same cost in stored numbers, evaluated by the same protocol
+    and seeds. Raises BadInput for a set of other images or classes than `data`.
+    """
+    how, seeds = build(Protocol, protocol, "evaluate"), tuple(seeds)
+    if not seeds:
+        raise BadInput("evaluate: no seeds given; at least one is needed")
+    if synthetic.shape != data.shape or synthetic.classes != data.classes:
+        raise BadInput(f"evaluate: the set holds {synthetic.classes} classes of {synthetic.shape} images, but {data.name} has "
+                       f"{data.classes} of {data.shape}")
+    others = {}
+    for name in controls:
+        control = baseline(name, data, synthetic.settings["budget_ipc"], rank=synthetic.settings.get("rank", 2), network=how.network,
+                           width=how.width, seed=seeds[0])
+        others[name] = evaluate(control, data, seeds=seeds, **protocol)
+    began = time.perf_counter()
+    images = synthetic.images().detach()
+    groups = _groups(seeds, how.at_once or (len(seeds) if data.device.type == "cuda" else 1))
+    scores = [score for group in groups for score in train_and_test(images, synthetic.labels, data, group, how)]
+    return Scores(tuple(scores), seeds, synthetic.per_class, synthetic.stored_numbers, time.perf_counter() - began, others)
+
+
+def _groups(seeds: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
+    return [seeds[start : start + size] for start in range(0, len(seeds), size)]
+
+
+def train_and_test(images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...], how: Protocol) -> list[float]:
+    """Train one network a seed, all at once, each with its own initialisation, order and augmentation; accuracies in percent."""
+    device, many = images.device, len(seeds)
+    nets = [networks.build(how.network, data.shape, data.classes, width=how.width, device=device, dtype=images.dtype,
+                           generator=stream(seed, "evaluate", "network", device=device)) for seed in seeds]
+    if many == 1:
+        net = nets[0]
+        parameters = list(net.parameters())
+        forward = compute.accelerate(net, device, precision=how.precision, compiled=how.compiled)
+    else:
+        stacked, buffers = stack_module_state(nets)
+        parameters = list(stacked.values())
+        one = vmap(lambda parameters, buffers, x: functional_call(nets[0], (parameters, buffers), (x,)))
+        together = compute.accelerate(one, device, precision=how.precision, compiled=how.compiled)
+
+        def forward(x):
+            return together(stacked, buffers, x.unflatten(0, (many, -1))).flatten(0, 1)
+
+    generators = [stream(seed, "evaluate", "train", device=device) for seed in seeds]
+    lr, optimiser = how.lr, None
+    for epoch in range(how.epochs + 1):
+        if epoch == how.epochs // 2 + 2:
+            lr, optimiser = lr * 0.1, None
+        optimiser = optimiser or torch.optim.SGD(parameters, lr=lr, momentum=how.momentum, weight_decay=how.weight_decay)
+        orders = [torch.randperm(len(images), generator=generator, device=device).split(how.batch) for generator in generators]
+        for rows in zip(*orders, strict=True):
+            size = len(rows[0])
+            drawn = augment.join([augment.draw(how.strategy, 1, generator, each=size) for generator in generators])
+            chosen = torch.cat(rows)
+            x = augment.apply(drawn, images[chosen], torch.arange(many * size, device=device))
+            loss = F.cross_entropy(forward(x), labels[chosen]) * many
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    for net in nets:
+        net.eval()
+    right = torch.zeros(many, device=device)
+    with torch.no_grad():
+        for x, y in zip(data.x_test.split(1000), data.y_test.split(1000), strict=True):
+            logits = forward(x.repeat(many, 1, 1, 1)).unflatten(0, (many, -1))
+            right += (logits.argmax(-1) == y).sum(1)
+    return [round(100 * float(count) / len(data.y_test), 4) for count in right]

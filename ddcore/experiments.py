@@ -1,0 +1,185 @@
+"""Experiments: frozen, validated, hashable settings of one run; running one makes a record, a present record is kept.
+
+The hash covers the resolved settings, the data's sha256 and the integer version of each component used, so that a
+refactoring keeps its records and a change of numbers (a bumped version) does not.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ddcore import augment, coresets, networks, records
+from ddcore.coresets import baseline
+from ddcore.data import Dataset, load
+from ddcore.distill import VERSION as DISTILL_VERSION
+from ddcore.distill import distill
+from ddcore.errors import BadInput
+from ddcore.evaluate import VERSION as EVALUATE_VERSION
+from ddcore.evaluate import Protocol, evaluate
+from ddcore.methods import METHODS
+from ddcore.records import Record
+from ddcore.settings import build, positive, unknown
+from ddcore.synthetic import KINDS, Synthetic, create
+
+BASELINES = tuple(name for name in coresets.NAMES if name != "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One set, distilled and evaluated.
+
+    synthetic: {"kind": "pixels" | "lowrank", "init": ..., "rank": ...}, or a baseline: {"kind": "herding" | ...}.
+    method: {"name": "dm", ...its settings}; {} leaves the set as initialised. distill: {"steps", "lr_img", "momentum"}.
+    evaluate: settings of `Protocol`, and "networks": how many are trained on the set.
+    holdout: that part of the training set replaces the test set (hyper-parameters are chosen there); 0 means the test set.
+    """
+
+    dataset: str
+    budget_ipc: int
+    synthetic: Mapping = dataclasses.field(default_factory=lambda: {"kind": "pixels"})
+    method: Mapping = dataclasses.field(default_factory=dict)
+    distill: Mapping = dataclasses.field(default_factory=dict)
+    evaluate: Mapping = dataclasses.field(default_factory=dict)
+    holdout: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self):
+        positive("experiment", budget_ipc=self.budget_ipc)
+        kind = self.synthetic.get("kind")
+        if kind not in (*KINDS, *BASELINES):
+            raise unknown("kind of synthetic set", kind, [*KINDS, *BASELINES])
+        if self.method and self.method.get("name") not in METHODS:
+            raise unknown("method", self.method.get("name"), METHODS)
+        if self.method and "steps" not in self.distill:
+            raise BadInput("experiment: a method needs distill={'steps': ...}")
+        if not self.method and self.distill:
+            raise BadInput(f"experiment: distill={dict(self.distill)} without a method does nothing")
+        for name in self.distill:
+            if name not in ("steps", "lr_img", "momentum"):
+                raise unknown("setting of distill", name, ("steps", "lr_img", "momentum"))
+        self._method()
+        self._protocol()
+
+    def _method(self):
+        settings = {name: value for name, value in self.method.items() if name != "name"}
+        return build(METHODS[self.method["name"]], settings, f"method {self.method['name']}") if self.method else None
+
+    def _protocol(self) -> Protocol:
+        settings = {name: value for name, value in self.evaluate.items() if name != "networks"}
+        return build(Protocol, settings, "evaluate")
+
+    def resolved(self) -> dict:
+        """Every setting with its value, defaults included."""
+        method = self._method()
+        distill = {"lr_img": 1.0, "momentum": 0.5} | dict(self.distill) if method else {}
+        return {"dataset": self.dataset, "budget_ipc": self.budget_ipc, "synthetic": dict(self.synthetic),
+                "method": {"name": self.method["name"]} | dataclasses.asdict(method) if method else {}, "distill": distill,
+                "evaluate": {"networks": 1} | dict(self.evaluate) | dataclasses.asdict(self._protocol()), "holdout": self.holdout,
+                "seed": self.seed}
+
+    def identity(self, data: Dataset) -> dict:
+        """What the hash covers."""
+        kind = self.synthetic["kind"]
+        versions = {"augment": augment.VERSION, "networks": networks.VERSION, "evaluate": EVALUATE_VERSION,
+                    kind: KINDS[kind].version if kind in KINDS else coresets.VERSION}
+        if self.method:
+            versions |= {"distill": DISTILL_VERSION, self.method["name"]: METHODS[self.method["name"]].version}
+        return self.resolved() | {"data_sha256": data.sha256, "versions": versions}
+
+    def start(self, data: Dataset) -> Synthetic:
+        """The set before distillation."""
+        settings = dict(self.synthetic)
+        kind = settings.pop("kind")
+        if kind in KINDS:
+            return create(data, kind, self.budget_ipc, seed=self.seed, **settings)
+        protocol = self._protocol()
+        return baseline(kind, data, self.budget_ipc, network=protocol.network, width=protocol.width, seed=self.seed, **settings)
+
+
+def merge(*parts: Mapping) -> dict:
+    """Nested mappings merged, the later ones first in rank."""
+    found: dict = {}
+    for part in parts:
+        for name, value in part.items():
+            found[name] = merge(found.get(name, {}), value) if isinstance(value, Mapping) else value
+    return found
+
+
+def grid(base: Mapping, cells: Iterable[Mapping], seeds: Sequence[int]) -> list[Experiment]:
+    """One experiment for each seed and cell, the seeds outermost: cut short, it has made whole tables of fewer seeds."""
+    cells = list(cells)
+    return [build(Experiment, merge(base, cell, {"seed": seed}), "experiment") for seed in seeds for cell in cells]
+
+
+class Runner:
+    """Runs experiments, with one copy of each dataset in memory; `folder` keeps records, None keeps nothing."""
+
+    def __init__(self, preset: str, folder: str | Path | None = None, *, device: str = "auto",
+                 report: Callable[[str], None] | None = None):
+        self.preset, self.folder, self.device = preset, Path(folder) if folder else None, device
+        self.report = report or (lambda line: None)
+        self.datasets: dict[tuple[str, float], Dataset] = {}
+        if preset == "smoke" and self.folder and self.folder.resolve().is_relative_to(records.TOP / "figures"):
+            raise BadInput("records of the smoke preset are not kept in figures/; name another folder")
+
+    def data(self, name: str, holdout: float = 0.0) -> Dataset:
+        if (name, holdout) not in self.datasets:
+            self.datasets[name, holdout] = self.data(name).holdout(holdout) if holdout else load(name, self.device)
+        return self.datasets[name, holdout]
+
+    def run(self, experiment: Experiment) -> Record:
+        """The record of `experiment`: read if present, else made. The set is kept beside it as safetensors."""
+        data = self.data(experiment.dataset, experiment.holdout)
+        identity = experiment.identity(data)
+        key = records.digest(identity)
+        if self.folder and (self.folder / f"{key}.json").is_file():
+            return records.read(self.folder / f"{key}.json")
+        began = time.perf_counter()
+        synthetic = experiment.start(data)
+        result: dict = {"images_per_class": synthetic.per_class, "stored_numbers": synthetic.stored_numbers}
+        method = experiment._method()
+        if method:
+            checkpoint = None
+            if self.folder:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                checkpoint = self.folder / f".{key}.checkpoint"
+            trace = distill(data, synthetic, method, **identity["distill"], seed=experiment.seed, checkpoint=checkpoint)
+            every = max(1, len(trace.losses) // 200)
+            means = [sum(trace.losses[at : at + every]) / every for at in range(0, len(trace.losses) - every + 1, every)]
+            result |= {"losses": [round(mean, 6) for mean in means], "losses_every": every, "distill_seconds": round(trace.seconds, 3)}
+        protocol = dict(identity["evaluate"])
+        many = protocol.pop("networks")
+        seeds = [experiment.seed * 1000 + index for index in range(many)]
+        scores = evaluate(synthetic, data, seeds=seeds, **protocol)
+        result |= {"scores": list(scores.scores), "accuracy": round(scores.mean, 4), "evaluate_seconds": round(scores.seconds, 3)}
+        record = Record(key, self.preset, identity, result, records.provenance(time.perf_counter() - began))
+        if self.folder:
+            if method:
+                synthetic.save(self.folder / f"{key}.safetensors")
+            record.save(self.folder)
+        return record
+
+    def run_all(self, experiments: Sequence[Experiment]) -> list[Record]:
+        """The records of all, in order, each reported as it comes."""
+        found = []
+        for number, experiment in enumerate(experiments, 1):
+            record = self.run(experiment)
+            found.append(record)
+            self.report(f"{number}/{len(experiments)} {record.hash} {record.result['accuracy']:.2f} {record.provenance['seconds']:.0f} s")
+        return found
+
+
+def table(found: Iterable[Record], **columns: Callable[[Record], object]) -> pd.DataFrame:
+    """One row a record: accuracy (mean over its networks), seed, record, stored numbers, and `columns` computed from it."""
+    rows = [{name: value(record) for name, value in columns.items()} | {
+        "seed": record.experiment["seed"], "accuracy": record.result["accuracy"], "images_per_class": record.result["images_per_class"],
+        "stored_numbers": record.result["stored_numbers"], "record": record.hash} for record in found]
+    return pd.DataFrame(rows)
+
+
+def summary(frame: pd.DataFrame, by: list[str], value: str = "accuracy") -> pd.DataFrame:
+    """mean, sd (n - 1) and n of `value` for each group, in the order of first appearance."""
+    return frame.groupby(by, sort=False)[value].agg(mean="mean", sd="std", n="count").reset_index()

@@ -1,0 +1,50 @@
+"""The contract between methods, plugins and the loop: one `Match` for each update of the synthetic set."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+from ddcore.data import Dataset
+from ddcore.networks import Network
+from ddcore.synthetic import Synthetic
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """What one update looks at: networks, batches, labels, the features of every block (computed once), and the loss.
+
+    `network` reads the real side and `student` the synthetic side; they are the same one unless the method has two.
+    The real features carry no tape; the synthetic ones, and `loss` (a scalar), are differentiable in the stored numbers.
+    """
+
+    step: int
+    network: Network
+    student: Network
+    real: Tensor
+    synthetic: Tensor
+    real_labels: Tensor
+    synthetic_labels: Tensor
+    real_features: tuple[Tensor, ...]
+    synthetic_features: tuple[Tensor, ...]
+    loss: Tensor
+
+
+class Method(Protocol):
+    """Yields a `Match` for step `start`, `start + 1`, ...; every draw derives from (seed, name, step)."""
+
+    version: int
+
+    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int, look: Callable[[Network, Tensor], Network]) -> Iterator[Match]:
+        """`look(network, real_batch)` is the network to look through: the plugins' `adjust`, applied in their order."""
+
+
+class Plugin(Protocol):
+    """What can be added to any method; a plugin has at least one of these two, and never knows which method runs."""
+
+    def adjust(self, network: Network, batch: Tensor) -> Network:
+        """The network to look through instead of `network`."""
+
+    def loss(self, match: Match) -> Tensor:
+        """A scalar to add to `match.loss`."""

@@ -1,0 +1,184 @@
+"""Networks of the field, initialised from an explicit generator, with the features of every block in reach.
+
+ConvNet follows Gidaris & Komodakis as used by DC, DSA, DM, MTT (VICO-UoE/DatasetCondensation, networks.py): depth blocks of
+[3x3 convolution, norm, ReLU, 2x2 average pooling] and a linear classifier; 28x28 images enter a 32x32 map through padding 3.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ddcore.errors import BadInput
+from ddcore.settings import unknown
+
+VERSION = 1
+
+
+class Network(nn.Module):
+    """`blocks` one after another, then the linear classifier: `features(x)` is what plugins and methods read."""
+
+    def __init__(self, blocks: list[nn.Module], classifier: nn.Module):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.classifier = classifier
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The output of each block; the last one, flattened, is the embedding that the classifier reads."""
+        found = []
+        for block in self.blocks:
+            x = block(x)
+            found.append(x)
+        return tuple(found)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(N, F) penultimate features."""
+        return self.features(x)[-1].flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, classes) logits."""
+        return self.classifier(self.embed(x))
+
+
+def _norm(kind: str, channels: int) -> list[nn.Module]:
+    return {"instance": [nn.GroupNorm(channels, channels)], "batch": [nn.BatchNorm2d(channels)], "none": []}[kind] if channels else []
+
+
+def _first_padding(shape: tuple[int, int, int], usual: int) -> int:
+    return usual + 2 if shape[1:] == (28, 28) else usual
+
+
+def _convnet(shape, width, depth, norm):
+    blocks, channels = [], shape[0]
+    for level in range(depth):
+        padding = _first_padding(shape, 1) if level == 0 else 1
+        blocks.append(nn.Sequential(nn.Conv2d(channels, width, 3, padding=padding), *_norm(norm, width), nn.ReLU(), nn.AvgPool2d(2)))
+        channels = width
+    return blocks
+
+
+def _mlp(shape, width, depth, norm):
+    sizes = [math.prod(shape), *[width] * depth]
+    return [nn.Sequential(*([nn.Flatten()] if level == 0 else []), nn.Linear(sizes[level], sizes[level + 1]), nn.ReLU())
+            for level in range(depth)]
+
+
+def _lenet(shape, width, depth, norm):
+    padding = 2 if shape[1:] == (28, 28) else 0
+    return [
+        nn.Sequential(nn.Conv2d(shape[0], 6, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Flatten(), nn.LazyLinear(120), nn.ReLU()),
+        nn.Sequential(nn.Linear(120, 84), nn.ReLU()),
+    ]
+
+
+def _alexnet(shape, width, depth, norm):
+    def layer(before, after, kernel, padding, pool):
+        return nn.Sequential(nn.Conv2d(before, after, kernel, padding=padding), *(_norm(norm, after) if norm == "batch" else []),
+                             nn.ReLU(), *([nn.MaxPool2d(2)] if pool else []))
+
+    return [layer(shape[0], width, 5, _first_padding(shape, 2), True), layer(width, width * 3 // 2, 5, 2, True),
+            layer(width * 3 // 2, 2 * width, 3, 1, False), layer(2 * width, width * 3 // 2, 3, 1, False),
+            layer(width * 3 // 2, width * 3 // 2, 3, 1, True)]
+
+
+def _vgg11(shape, width, depth, norm):
+    blocks, channels = [], shape[0]
+    for level, plan in enumerate(((1,), (2,), (4, 4), (8, 8), (8, 8))):
+        layers = []
+        for index, factor in enumerate(plan):
+            padding = _first_padding(shape, 1) if level == index == 0 else 1
+            layers += [nn.Conv2d(channels, factor * width, 3, padding=padding), *_norm(norm, factor * width), nn.ReLU()]
+            channels = factor * width
+        blocks.append(nn.Sequential(*layers, nn.MaxPool2d(2)))
+    return blocks
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016, basic block)."""
+
+    def __init__(self, before: int, after: int, stride: int, norm: str):
+        super().__init__()
+        bare = norm == "none"
+        self.path = nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=bare), *_norm(norm, after), nn.ReLU(),
+                                  nn.Conv2d(after, after, 3, 1, 1, bias=bare), *_norm(norm, after))
+        same = before == after and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=bare), *_norm(norm, after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.path(x) + self.shortcut(x))
+
+
+def _resnet18(shape, width, depth, norm):
+    stem = nn.Sequential(nn.Conv2d(shape[0], width, 3, 1, _first_padding(shape, 1), bias=norm == "none"), *_norm(norm, width), nn.ReLU())
+    blocks, channels = [stem], width
+    for level in range(4):
+        after = width << level
+        pair = [Residual(channels, after, 1 if level == 0 else 2, norm), Residual(after, after, 1, norm)]
+        blocks.append(nn.Sequential(*pair, *([nn.AdaptiveAvgPool2d(1)] if level == 3 else [])))
+        channels = after
+    return blocks
+
+
+# name: (blocks, default width, default depth)
+ARCHITECTURES = {"convnet": (_convnet, 128, 3), "mlp": (_mlp, 128, 2), "lenet": (_lenet, 6, 5), "alexnet": (_alexnet, 128, 5),
+                 "vgg11": (_vgg11, 64, 11), "resnet18": (_resnet18, 64, 18)}
+NORMS = {"bn": "batch", "in": "instance", "nonorm": "none"}
+NAMES = tuple(ARCHITECTURES)
+
+
+def usual_depth(shape: tuple[int, int, int]) -> int:
+    """The depth of a 'convnet' for images of `shape`: 3 for sides of 28 and 32, 4 for 64, 5 for 128, as published; 2 for 8."""
+    return max(2, round(math.log2(min(shape[1:]))) - 2)
+
+
+def build(name: str, shape: tuple[int, int, int], classes: int, *, generator: torch.Generator, width: int | None = None,
+          device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Network:
+    """A network by name, e.g. 'convnet', 'convnet3', 'convnet4-bn', 'mlp', 'lenet', 'alexnet', 'vgg11', 'resnet18-bn'.
+
+    `convnetD` sets the depth, 'convnet' takes the usual one (`usual_depth`); '-bn', '-in', '-nonorm' the norm (default: instance norm, as DC uses); `width` the channels of
+    a convnet (128), the first channels of the others, the hidden units of an MLP. `shape` is (C, H, W).
+    Raises BadInput for an unknown name or an image too small for the depth.
+    """
+    stem, _, suffix = name.partition("-")
+    depth = usual_depth(shape) if stem == "convnet" else None
+    if stem.startswith("convnet") and stem[7:].isdigit():
+        stem, depth = "convnet", int(stem[7:])
+    if stem not in ARCHITECTURES or suffix not in ("", *NORMS):
+        raise unknown("network", name, [*NAMES, *(f"convnet3-{norm}" for norm in NORMS)])
+    blocks_of, usual_width, layers = ARCHITECTURES[stem]
+    with torch.device("meta"):
+        blocks = blocks_of(tuple(shape), width or usual_width, depth or layers, NORMS.get(suffix, "instance"))
+        x = torch.empty(2, *shape)
+        for block in blocks:
+            try:
+                x = block(x)
+            except RuntimeError as error:
+                raise BadInput(f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one") from error
+            if 0 in x.shape:
+                raise BadInput(f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one")
+        network = Network(blocks, nn.Linear(x[0].numel(), classes))
+    network = network.to(dtype).to_empty(device=device)
+    return initialise(network, generator)
+
+
+def initialise(network: Network, generator: torch.Generator) -> Network:
+    """Draw every parameter anew, in place, from PyTorch's default distributions (uniform, bound 1/sqrt(fan_in))."""
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                module.weight.uniform_(-bound, bound, generator=generator)
+                if module.bias is not None:
+                    module.bias.uniform_(-bound, bound, generator=generator)
+            elif isinstance(module, nn.GroupNorm | nn.BatchNorm2d):
+                module.weight.fill_(1)
+                module.bias.zero_()
+                if isinstance(module, nn.BatchNorm2d):
+                    module.reset_running_stats()
+    return network
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,1 @@
+"""Plugins: what is added to any method (`ddcore.methods.match.Plugin`)."""

@@ -1,0 +1,108 @@
+"""Records: what was run, what came out, on what. One JSON file a record, written whole or not at all, named by its hash."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ddcore.errors import BadInput
+
+PACKAGE = Path(__file__).resolve().parent
+TOP = PACKAGE.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """`experiment`: resolved settings, data sha256, component versions (these make the hash); `result`; `provenance`."""
+
+    hash: str
+    preset: str
+    experiment: dict
+    result: dict
+    provenance: dict
+
+    def save(self, folder: Path) -> Path:
+        """`<folder>/<hash>.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.hash}.json"
+        part = folder / f".{self.hash}.part"
+        part.write_text(json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n")
+        os.replace(part, path)
+        return path
+
+
+def canonical(value) -> str:
+    """JSON with sorted keys and no spaces: equal for equal settings."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def digest(identity: Mapping) -> str:
+    """16 hexadecimal digits of sha256 over the canonical JSON."""
+    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:16]
+
+
+def read(path: Path) -> Record:
+    """A record from its file. Raises BadInput for one that is cut short or whose content does not have its hash."""
+    try:
+        record = Record(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{path}: not a whole record ({error}); remove it and run its experiment again") from error
+    if digest(record.experiment) != record.hash or path.stem != record.hash:
+        raise BadInput(f"{path}: its experiment has hash {digest(record.experiment)}; the record was changed by hand, remove it")
+    return record
+
+
+def read_all(folder: Path) -> list[Record]:
+    """Every record of a folder, by name."""
+    return [read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        found = subprocess.run(["git", "-C", str(TOP), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+@functools.cache
+def code_sha256() -> str:
+    """sha256 over the package's source: says which code made a record, with or without git."""
+    found = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        found.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+@functools.cache
+def hardware() -> dict:
+    """What this machine computes with."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        models = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        name = models[0] if models else name
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": name, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(), "gpu": gpu}
+
+
+def provenance(seconds: float) -> dict:
+    """Hardware, versions, wall seconds, peak memory, commit, whether the tree had changes, sha256 of the package."""
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")} | {"python": platform.python_version()}
+    dirty = _git("status", "--porcelain", "--", "ddcore")
+    return {"hardware": hardware(), "versions": versions, "seconds": round(seconds, 3), "peak_bytes": int(peak),
+            "commit": _git("rev-parse", "HEAD"), "dirty": None if dirty is None else bool(dirty), "code_sha256": code_sha256()}

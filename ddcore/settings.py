@@ -1,0 +1,75 @@
+"""Strict settings: a frozen dataclass built from a mapping that may hold no unknown name and no ill-typed value."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+
+from ddcore.errors import BadInput
+
+
+def _allows(annotation, value) -> bool:
+    if annotation is typing.Any:
+        return True
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_allows(part, value) for part in typing.get_args(annotation))
+    if origin is tuple:
+        inner = typing.get_args(annotation)[0]
+        return isinstance(value, tuple | list) and all(_allows(inner, part) for part in value)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, origin or annotation)
+
+
+def _cast(annotation, value):
+    if annotation is float:
+        return float(value)
+    return tuple(value) if typing.get_origin(annotation) is tuple else value
+
+
+def unknown(kind: str, given: str, allowed: typing.Iterable[str]) -> BadInput:
+    """The error for a name that is not in a list, with the nearest one suggested."""
+    allowed = sorted(map(str, allowed))
+    near = difflib.get_close_matches(str(given), allowed, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return BadInput(f"unknown {kind} '{given}'; allowed: {', '.join(allowed)}{hint}")
+
+
+def build(cls: type, given: Mapping, what: str | None = None):
+    """An instance of the dataclass `cls` from `given`; an int stands for a float, a list for a tuple, nothing else.
+
+    Raises BadInput for an unknown name, a missing one, or a value of another type.
+    """
+    what = what or cls.__name__
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, value in given.items():
+        if name not in fields:
+            raise unknown(f"setting of {what}", name, fields)
+        if not _allows(hints[name], value):
+            kind = getattr(hints[name], "__name__", str(hints[name]))
+            raise BadInput(f"{what}: {name}={value!r} is of type {type(value).__name__}, but needs {kind}")
+        values[name] = _cast(hints[name], value)
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise BadInput(f"{what}: '{name}' is missing")
+    return cls(**values)
+
+
+def positive(what: str, **values: float) -> None:
+    """Raise BadInput for the first value that is not above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise BadInput(f"{what}: {name}={value} must be above 0")
+
+
+def one_of(what: str, allowed: typing.Iterable[str], **values: str) -> None:
+    """Raise BadInput for the first value that is not among `allowed`."""
+    for name, value in values.items():
+        if value not in set(allowed):
+            raise unknown(f"{name} of {what}", value, allowed)

@@ -1,0 +1,221 @@
+"""Synthetic sets: what is stored, how images come out of it, what it costs in stored numbers.
+
+`Pixels` stores images. `LowRank` (LoDC, NeurIPS 2023) stores, for each image and channel, two factors U (H, r) and V (r, W)
+with X = U V. Both are sorted by class, balanced, with hard fixed labels, which are not counted. Values live in the normalised
+space of the dataset.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, safe_open, save_file
+from torch import Tensor
+
+from ddcore.data import Dataset, to_pixels
+from ddcore.errors import BadInput
+from ddcore.random import stream
+from ddcore.settings import one_of, positive, unknown
+
+
+class Synthetic:
+    """tensors: what is learned and stored, by name; labels: (n,) int64, sorted; n = classes * per_class images."""
+
+    kind: str
+    version: int
+
+    def __init__(self, tensors: dict[str, Tensor], labels: Tensor, settings: dict):
+        self.tensors, self.labels, self.settings = tensors, labels, settings
+
+    def _start(self, data: Dataset, per_class: int, budget_ipc: int, **settings) -> dict:
+        self.labels = torch.arange(data.classes, device=data.device).repeat_interleave(per_class)
+        return {"kind": self.kind, "budget_ipc": budget_ipc, "shape": list(data.shape), "classes": data.classes, "dataset": data.name,
+                "dataset_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), **settings}
+
+    def images(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """(n, C, H, W), or those of `index` only: the stored tensors are sliced first, so nothing else is formed."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return tuple(self.settings["shape"])
+
+    @property
+    def classes(self) -> int:
+        return self.settings["classes"]
+
+    @property
+    def per_class(self) -> int:
+        return len(self.labels) // self.classes
+
+    def parameters(self) -> list[Tensor]:
+        return list(self.tensors.values())
+
+    @property
+    def stored_numbers(self) -> int:
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    @property
+    def budget(self) -> int:
+        """budget_ipc * classes * C * H * W, the numbers that `budget_ipc` images a class take."""
+        return self.settings["budget_ipc"] * self.classes * math.prod(self.shape)
+
+    def pictures(self) -> Tensor:
+        """(n, C, H, W) in [0, 1], normalisation undone and clipped."""
+        return to_pixels(self.images(), self.settings["mean"], self.settings["std"]).cpu()
+
+    def _learn(self) -> None:
+        for name, tensor in self.tensors.items():
+            self.tensors[name] = tensor.detach().clone().contiguous().requires_grad_()
+        if self.stored_numbers > self.budget:
+            raise AssertionError(f"{self.kind}: {self.stored_numbers} stored numbers exceed the budget of {self.budget}")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the stored tensors (factors, not images), labels and settings as safetensors, whole or not at all."""
+        path = Path(path)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        part = path.with_name(f".{path.name}.part")
+        save_file(tensors | {"labels": self.labels.cpu()}, part, {"ddcore": json.dumps(self.settings, sort_keys=True)})
+        os.replace(part, path)
+        return path
+
+    def to_png(self, path: str | Path, *, columns: int = 10) -> Path:
+        """A grid: one row a class, at most `columns` images of it."""
+        from torchvision.utils import save_image
+
+        shown = min(self.per_class, columns)
+        chosen = self.pictures().unflatten(0, (self.classes, self.per_class))[:, :shown].flatten(0, 1)
+        save_image(chosen, path, nrow=shown, padding=1, pad_value=1.0)
+        return Path(path)
+
+    def to_ddranking(self, folder: str | Path, *, lr: float = 0.01) -> Path:
+        """images.pt, labels.pt, lr.pt: what the evaluators of `ddranking` take (image_path, hard_labels, syn_lr)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(self.images().detach().cpu(), folder / "images.pt")
+        torch.save(self.labels.cpu(), folder / "labels.pt")
+        torch.save(torch.tensor(lr), folder / "lr.pt")
+        return folder
+
+
+class Pixels(Synthetic):
+    """`budget_ipc` images a class; init 'real' (drawn from the training set, as DC and DM do) or 'noise' (N(0, 1))."""
+
+    kind, version, inits = "pixels", 1, ("real", "noise")
+
+    def __init__(self, data: Dataset, budget_ipc: int, *, init: str = "real", seed: int = 0):
+        positive("Pixels", budget_ipc=budget_ipc)
+        one_of("Pixels", self.inits, init=init)
+        self.settings = self._start(data, budget_ipc, budget_ipc, init=init, seed=seed)
+        if init == "real":
+            data.need(budget_ipc, f"Pixels with budget_ipc={budget_ipc} and init 'real'")
+            pixels = data.x_train[data.sample(budget_ipc, stream(seed, "pixels", "real", device=data.device))]
+        else:
+            generator = stream(seed, "pixels", "noise", device=data.device)
+            pixels = torch.randn(len(self.labels), *data.shape, generator=generator, device=data.device)
+        self.tensors = {"pixels": pixels}
+        self._learn()
+
+    @classmethod
+    def select(cls, data: Dataset, index: Tensor, *, init: str) -> "Pixels":
+        """The training images of `index`, equally many a class, as a set: a coreset, named by `init`."""
+        self = cls.__new__(cls)
+        index = index.sort().values
+        per_class = len(index) // data.classes
+        self.settings = self._start(data, per_class, per_class, init=init)
+        if not torch.equal(self.labels, data.y_train[index]):
+            raise BadInput(f"a selection of {len(index)} images needs equally many of each of {data.classes} classes")
+        self.tensors = {"pixels": data.x_train[index]}
+        self._learn()
+        return self
+
+    def images(self, index: Tensor | slice = slice(None)) -> Tensor:
+        return self.tensors["pixels"][index]
+
+
+class LowRank(Synthetic):
+    """LoDC's factors (section 3 of the paper as its code has it): floor(budget_ipc * HW / (r (H + W))) images a class.
+
+    init 'noise' draws both factors from N(0, 1) (published); 'svd' factors real images by truncated SVD, U = A sqrt(S),
+    V = sqrt(S) B^T, the best approximation of that rank (Eckart-Young). Raises BadInput for a rank that yields no image.
+    """
+
+    kind, version, inits = "lowrank", 1, ("noise", "svd")
+
+    def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", seed: int = 0):
+        positive("LowRank", budget_ipc=budget_ipc, rank=rank)
+        one_of("LowRank", self.inits, init=init)
+        channels, height, width = data.shape
+        per_class = images_per_class(budget_ipc, rank, height, width)
+        if per_class == 0:
+            raise BadInput(f"LowRank: rank {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image; a rank of at most "
+                           f"{budget_ipc * height * width // (height + width)} does")
+        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, seed=seed)
+        if init == "svd":
+            data.need(per_class, f"LowRank with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
+            real = data.x_train[data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device))]
+            u, v = truncated_svd(real, rank)
+        else:
+            generator = stream(seed, "lowrank", "noise", device=data.device)
+            u, v = (torch.randn(len(self.labels), channels, *sides, generator=generator, device=data.device)
+                    for sides in ((height, rank), (rank, width)))
+        self.tensors = {"u": u, "v": v}
+        self._learn()
+
+    def images(self, index: Tensor | slice = slice(None)) -> Tensor:
+        return self.tensors["u"][index] @ self.tensors["v"][index]
+
+
+KINDS = {"pixels": Pixels, "lowrank": LowRank}
+
+
+def images_per_class(budget_ipc: int, rank: int, height: int, width: int) -> int:
+    """n' = floor(ipc * m) with m = HW / (r (H + W)), in integers."""
+    return budget_ipc * height * width // (rank * (height + width))
+
+
+def truncated_svd(images: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(n, C, H, r) and (n, C, r, W) whose product is the best rank-r approximation of each channel of each image."""
+    a, s, b = torch.linalg.svd(images, full_matrices=False)
+    root = s[..., :rank].sqrt()
+    u, v = a[..., :rank] * root[..., None, :], root[..., None] * b[..., :rank, :]
+    short = rank - u.shape[-1]
+    if short > 0:
+        u, v = torch.nn.functional.pad(u, (0, short)), torch.nn.functional.pad(v, (0, 0, 0, short))
+    return u, v
+
+
+def create(data: Dataset, kind: str, budget_ipc: int, *, seed: int, **settings) -> Synthetic:
+    """A synthetic set by the name of its kind ('pixels', 'lowrank') and its settings."""
+    if kind not in KINDS:
+        raise unknown("synthetic set", kind, KINDS)
+    try:
+        return KINDS[kind](data, budget_ipc, seed=seed, **settings)
+    except TypeError as error:
+        raise BadInput(f"{KINDS[kind].__name__}: {str(error).split('() ')[-1]}") from error
+
+
+def load_synthetic(path: str | Path, device: torch.device | str = "cpu") -> Synthetic:
+    """A set saved by `save`, equal to what was saved. Raises BadInput for a missing, foreign or corrupt file, and for NaN."""
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; a synthetic set saved by ddcore (.safetensors) is needed")
+    try:
+        with safe_open(path, "pt") as file:
+            settings = json.loads((file.metadata() or {}).get("ddcore", "null"))
+        tensors = load_file(path, str(device))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadInput(f"{path}: not a whole safetensors file ({error})") from error
+    if not isinstance(settings, dict) or settings.get("kind") not in KINDS:
+        raise BadInput(f"{path}: a safetensors file, but not a synthetic set saved by ddcore")
+    labels = tensors.pop("labels")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise BadInput(f"{path}: '{name}' holds {int((~tensor.isfinite()).sum())} numbers that are not finite; distil it again")
+    found = KINDS[settings["kind"]].__new__(KINDS[settings["kind"]])
+    Synthetic.__init__(found, tensors, labels, settings)
+    found._learn()
+    return found
