@@ -16,8 +16,8 @@ def device(name: str | torch.device = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros((), device=found).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise BadInput(f"device '{name}' is not on this machine; use 'auto' or 'cpu'") from error
     return found
 

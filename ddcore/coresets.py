@@ -11,7 +11,7 @@ from torch import Tensor
 from ddcore import networks
 from ddcore.data import Dataset
 from ddcore.random import stream
-from ddcore.settings import unknown
+from ddcore.settings import positive, unknown
 from ddcore.synthetic import LowRank, Pixels, Synthetic
 
 VERSION = 1
@@ -38,12 +38,14 @@ def k_center(features: Tensor, count: int) -> Tensor:
     while len(chosen) < count:
         chosen.append(int(nearest.argmax()))
         nearest = torch.minimum(nearest, (features - features[chosen[-1]]).norm(dim=1))
+        nearest[chosen] = -1  # an image whose twin is chosen is at distance 0 too, but may still be taken
     return torch.tensor(chosen, device=features.device)
 
 
 @torch.no_grad()
 def _select(data: Dataset, count: int, rule, network: str, width: int | None, seed: int) -> Tensor:
-    net = networks.build(network, data.shape, data.classes, width=width, device=data.device, generator=stream(seed, "coreset", device=data.device))
+    generator = stream(seed, "coreset", device=data.device)
+    net = networks.build(network, data.shape, data.classes, width=width, device=data.device, generator=generator)
     starts, chosen = data.counts.cumsum(0) - data.counts, []
     for label in range(data.classes):
         features = torch.cat([net.embed(part) for part in data.class_images(label).split(1024)])
@@ -60,6 +62,7 @@ def baseline(name: str, data: Dataset, budget_ipc: int, *, rank: int = 2, networ
     same stored numbers hold; 'whole': the training set. Raises BadInput for another name or too few images."""
     if name not in NAMES:
         raise unknown("baseline", name, NAMES)
+    positive("baseline", budget_ipc=budget_ipc)
     if name == "random":
         return Pixels(data, budget_ipc, init="real", seed=seed)
     if name == "svd":

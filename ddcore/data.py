@@ -3,8 +3,7 @@
 import dataclasses
 import hashlib
 import os
-import zipfile
-import zlib
+import random
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from ddcore import compute
 from ddcore.errors import BadInput
 from ddcore.random import stream
-from ddcore.settings import unknown
+from ddcore.settings import positive, unknown
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "svhn": "SVHN", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -82,7 +81,10 @@ class Dataset:
     def sample(self, per_class: int, generator: torch.Generator) -> torch.Tensor:
         """(classes * per_class,) indices into the training set: each class without replacement, sorted by class."""
         counts = self.counts
-        keys = torch.rand(self.classes, int(counts.max()), generator=generator, device=self.device)
+        fewest, most = torch.stack(counts.aminmax()).tolist()
+        if per_class > fewest:
+            self.need(per_class, "a sample")
+        keys = torch.rand(self.classes, most, generator=generator, device=self.device)
         keys.masked_fill_(torch.arange(keys.shape[1], device=self.device) >= counts[:, None], 2.0)
         starts = counts.cumsum(0) - counts
         return (keys.topk(per_class, largest=False).indices + starts[:, None]).flatten()
@@ -91,7 +93,8 @@ class Dataset:
         """The training set cut in two, a part of every class as `test`: where hyper-parameters are chosen."""
         if not 0 < fraction < 1:
             raise BadInput(f"holdout: fraction={fraction} must lie between 0 and 1")
-        sizes = (self.counts * fraction).long().clamp(min=1)
+        self.need(2, "holdout, which leaves an image on either side,")
+        sizes = (self.counts * fraction).long().clamp(min=1).minimum(self.counts - 1)
         generator = stream(seed, "holdout", device=self.device)
         held = torch.zeros_like(self.y_train, dtype=torch.bool)
         for label in range(self.classes):
@@ -124,7 +127,7 @@ def content_sha256(arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for key in KEYS:
         array = arrays[key]
-        digest.update(np.ascontiguousarray(array if array.max() > 255 else array.astype(np.uint8)).tobytes())
+        digest.update(np.ascontiguousarray(array, np.int64 if array.max() > 255 else np.uint8).tobytes())
     return digest.hexdigest()
 
 
@@ -182,8 +185,10 @@ def _arrays(name: str, root: Path, size: int | None, download: bool) -> tuple[di
 
 
 def _digits() -> dict[str, np.ndarray]:
-    from sklearn.datasets import load_digits
+    state = random.getstate()
+    from sklearn.datasets import load_digits  # imports rich, which draws from Python's global generator as it is imported
 
+    random.setstate(state)
     found = load_digits()
     x = np.round(found.images * (255 / 16)).astype(np.uint8)[..., None]
     y = found.target.astype(np.uint8)
@@ -202,7 +207,7 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
             return {key: file[key] for key in KEYS}
     except BadInput:
         raise
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, AttributeError) as error:
+    except Exception as error:  # whatever the parser stumbles over: numpy and zipfile name no common class
         raise BadInput(f"{path}: not a whole .npz file ({error}); fetch it again") from error
 
 
@@ -218,7 +223,7 @@ def _torchvision(name: str, root: Path, download: bool) -> dict[str, np.ndarray]
         except (RuntimeError, OSError) as error:
             raise BadInput(
                 f"{name}: neither {root / f'{name}.npz'} nor a torchvision copy is there, and it could not be "
-                f"downloaded ({str(error).splitlines()[0]}); put the .npz there, or set DDCORE_DATA to its folder"
+                f"downloaded ({' '.join(str(error).split()) or type(error).__name__}); put the .npz there, or set DDCORE_DATA to its folder"
             ) from error
         images, labels = np.asarray(found.data), np.asarray(getattr(found, "targets", getattr(found, "labels", None)))
         if name == "svhn":
@@ -229,9 +234,11 @@ def _torchvision(name: str, root: Path, download: bool) -> dict[str, np.ndarray]
 
 
 def _folder(folder: Path, size: int | None) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
     from torchvision.transforms import functional
 
+    if size is not None:
+        positive("load", size=size)
     arrays, names, shape = {}, None, None
     for split in ("train", "test"):
         found = tuple(sorted(path.name for path in (folder / split).glob("*") if path.is_dir()))
@@ -247,7 +254,7 @@ def _folder(folder: Path, size: int | None) -> tuple[dict[str, np.ndarray], tupl
                 try:
                     with Image.open(path) as image:
                         image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-                except (UnidentifiedImageError, OSError) as error:
+                except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError and more
                     raise BadInput(f"{path}: not a whole image ({error}); remove or replace it") from error
                 if size:
                     image = functional.center_crop(functional.resize(image, size), size)
@@ -255,13 +262,18 @@ def _folder(folder: Path, size: int | None) -> tuple[dict[str, np.ndarray], tupl
                 pixels = pixels if pixels.ndim == 3 else pixels[..., None]
                 if shape is None:
                     shape = pixels.shape
-                elif pixels.shape != shape:
-                    raise BadInput(f"{path}: is {pixels.shape}, but the images before it are {shape}; give a size to bring all to one")
+                elif pixels.shape[:2] != shape[:2]:
+                    raise BadInput(
+                        f"{path}: is {pixels.shape[:2]}, but the images before it are {shape[:2]}; give a size to bring all to one"
+                    )
                 images.append(pixels)
                 labels.append(label)
-        if not images:
-            raise BadInput(f"{folder / split}: no image found; {', '.join(sorted(IMAGE_SUFFIXES))} are read")
-        arrays[f"x_{split}"], arrays[f"y_{split}"] = np.stack(images), np.asarray(labels)
+            if label not in labels:
+                raise BadInput(f"{folder / split / name}: no image found; {', '.join(sorted(IMAGE_SUFFIXES))} are read")
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = images, np.asarray(labels)
+    channels = max(image.shape[2] for split in ("train", "test") for image in arrays[f"x_{split}"])
+    for split in ("train", "test"):  # grey images among coloured ones, as in ImageNet, take three equal channels
+        arrays[f"x_{split}"] = np.stack([np.broadcast_to(image, (*image.shape[:2], channels)) for image in arrays[f"x_{split}"]])
     return arrays, names
 
 
@@ -284,6 +296,7 @@ def _check(source: str, arrays: dict[str, np.ndarray]) -> None:
         y = arrays[f"y_{split}"]
         if y.min() < 0 or y.max() >= classes:
             raise BadInput(f"{source}: y_{split} holds labels from {y.min()} to {y.max()}, but 0 to {classes - 1} are needed")
-    empty = np.flatnonzero(np.bincount(arrays["y_train"].astype(np.int64), minlength=classes) == 0)
-    if len(empty):
-        raise BadInput(f"{source}: class {empty[0]} of 0 to {classes - 1} has no training image; labels must be without gaps")
+    present = np.unique(arrays["y_train"])
+    if len(present) < classes:
+        gap = int(np.append(present != np.arange(len(present)), True).argmax())
+        raise BadInput(f"{source}: class {gap} of 0 to {classes - 1} has no training image; labels must be without gaps")

@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 
@@ -19,10 +20,11 @@ from ddcore.distill import distill
 from ddcore.errors import BadInput
 from ddcore.evaluate import VERSION as EVALUATE_VERSION
 from ddcore.evaluate import Protocol, evaluate
+from ddcore.measurements import MEASUREMENTS
 from ddcore.methods import METHODS
 from ddcore.records import Record
 from ddcore.settings import build, positive, unknown
-from ddcore.synthetic import KINDS, Synthetic, create
+from ddcore.synthetic import KINDS, Synthetic, create, load_synthetic
 
 BASELINES = tuple(name for name in coresets.NAMES if name != "random")
 
@@ -98,6 +100,22 @@ class Experiment:
         protocol = self._protocol()
         return baseline(kind, data, self.budget_ipc, network=protocol.network, width=protocol.width, seed=self.seed, **settings)
 
+    def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:
+        """Distil and evaluate: the result, and the set if it was distilled. `checkpoint` holds an unfinished run."""
+        resolved, method = self.resolved(), self._method()
+        synthetic = self.start(data)
+        result: dict = {"images_per_class": synthetic.per_class, "stored_numbers": synthetic.stored_numbers}
+        if method:
+            trace = distill(data, synthetic, method, **resolved["distill"], seed=self.seed, checkpoint=checkpoint)
+            every = max(1, len(trace.losses) // 200)
+            means = [sum(trace.losses[at : at + every]) / every for at in range(0, len(trace.losses) - every + 1, every)]
+            result |= {"losses": [round(mean, 6) for mean in means], "losses_every": every, "distill_seconds": round(trace.seconds, 3)}
+        protocol = resolved["evaluate"]
+        seeds = [self.seed * 1000 + index for index in range(protocol.pop("networks"))]
+        scores = evaluate(synthetic, data, seeds=seeds, **protocol)
+        result |= {"scores": list(scores.scores), "accuracy": round(scores.mean, 4), "evaluate_seconds": round(scores.seconds, 3)}
+        return result, synthetic if method else None
+
 
 def merge(*parts: Mapping) -> dict:
     """Nested mappings merged, the later ones first in rank."""
@@ -114,6 +132,30 @@ def grid(base: Mapping, cells: Iterable[Mapping], seeds: Sequence[int]) -> list[
     return [build(Experiment, merge(base, cell, {"seed": seed}), "experiment") for seed in seeds for cell in cells]
 
 
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """Something computed from a dataset alone: `name` is a function of `ddcore.measurements`, `settings` its arguments."""
+
+    name: str
+    dataset: str
+    settings: Mapping = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    holdout: ClassVar[float] = 0.0
+
+    def __post_init__(self):
+        if self.name not in MEASUREMENTS:
+            raise unknown("measurement", self.name, MEASUREMENTS)
+
+    def identity(self, data: Dataset) -> dict:
+        """What the hash covers."""
+        return {"measurement": self.name, "dataset": self.dataset, "settings": dict(self.settings), "seed": self.seed,
+                "data_sha256": data.sha256, "versions": {self.name: MEASUREMENTS[self.name].version}}
+
+    def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
+        """{"rows": [...]}: one mapping a row of the table that the figure is drawn from."""
+        return {"rows": MEASUREMENTS[self.name](data, seed=self.seed, **self.settings)}, None
+
+
 class Runner:
     """Runs experiments, with one copy of each dataset in memory; `folder` keeps records, None keeps nothing."""
 
@@ -122,53 +164,53 @@ class Runner:
         self.preset, self.folder, self.device = preset, Path(folder) if folder else None, device
         self.report = report or (lambda line: None)
         self.datasets: dict[tuple[str, float], Dataset] = {}
+        self.sets: dict[str, Synthetic | None] = {}
         if preset == "smoke" and self.folder and self.folder.resolve().is_relative_to(records.TOP / "figures"):
             raise BadInput("records of the smoke preset are not kept in figures/; name another folder")
 
     def data(self, name: str, holdout: float = 0.0) -> Dataset:
+        """The dataset `name`, or its training set cut in two."""
         if (name, holdout) not in self.datasets:
             self.datasets[name, holdout] = self.data(name).holdout(holdout) if holdout else load(name, self.device)
         return self.datasets[name, holdout]
 
-    def run(self, experiment: Experiment) -> Record:
-        """The record of `experiment`: read if present, else made. The set is kept beside it as safetensors."""
+    def key(self, experiment: Experiment | Measurement) -> str:
+        """The hash of its record, run or not."""
+        return records.digest(experiment.identity(self.data(experiment.dataset, experiment.holdout)))
+
+    def run(self, experiment: Experiment | Measurement) -> Record:
+        """The record of `experiment`: read if present, else made. A distilled set is kept beside it as safetensors."""
         data = self.data(experiment.dataset, experiment.holdout)
         identity = experiment.identity(data)
         key = records.digest(identity)
         if self.folder and (self.folder / f"{key}.json").is_file():
             return records.read(self.folder / f"{key}.json")
-        began = time.perf_counter()
-        synthetic = experiment.start(data)
-        result: dict = {"images_per_class": synthetic.per_class, "stored_numbers": synthetic.stored_numbers}
-        method = experiment._method()
-        if method:
-            checkpoint = None
-            if self.folder:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                checkpoint = self.folder / f".{key}.checkpoint"
-            trace = distill(data, synthetic, method, **identity["distill"], seed=experiment.seed, checkpoint=checkpoint)
-            every = max(1, len(trace.losses) // 200)
-            means = [sum(trace.losses[at : at + every]) / every for at in range(0, len(trace.losses) - every + 1, every)]
-            result |= {"losses": [round(mean, 6) for mean in means], "losses_every": every, "distill_seconds": round(trace.seconds, 3)}
-        protocol = dict(identity["evaluate"])
-        many = protocol.pop("networks")
-        seeds = [experiment.seed * 1000 + index for index in range(many)]
-        scores = evaluate(synthetic, data, seeds=seeds, **protocol)
-        result |= {"scores": list(scores.scores), "accuracy": round(scores.mean, 4), "evaluate_seconds": round(scores.seconds, 3)}
-        record = Record(key, self.preset, identity, result, records.provenance(time.perf_counter() - began))
         if self.folder:
-            if method:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        result, synthetic = experiment.make(data, self.folder / f".{key}.checkpoint" if self.folder else None)
+        record = Record(key, self.preset, identity, result, records.provenance(time.perf_counter() - began))
+        self.sets[key] = synthetic
+        if self.folder:
+            if synthetic is not None:
                 synthetic.save(self.folder / f"{key}.safetensors")
             record.save(self.folder)
         return record
 
-    def run_all(self, experiments: Sequence[Experiment]) -> list[Record]:
+    def synthetic(self, record: Record) -> Synthetic:
+        """The distilled set of a record made by this runner or kept in its folder."""
+        if self.sets.get(record.hash) is None:
+            self.sets[record.hash] = load_synthetic(self.folder / f"{record.hash}.safetensors")
+        return self.sets[record.hash]
+
+    def run_all(self, experiments: Sequence[Experiment | Measurement]) -> list[Record]:
         """The records of all, in order, each reported as it comes."""
         found = []
         for number, experiment in enumerate(experiments, 1):
             record = self.run(experiment)
             found.append(record)
-            self.report(f"{number}/{len(experiments)} {record.hash} {record.result['accuracy']:.2f} {record.provenance['seconds']:.0f} s")
+            accuracy = f" {record.result['accuracy']:.2f} %" if "accuracy" in record.result else ""
+            self.report(f"{number}/{len(experiments)} {record.hash}{accuracy} {record.provenance['seconds']:.0f} s")
         return found
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddcore.errors import BadInput
-from ddcore.settings import unknown
+from ddcore.settings import positive, unknown
 
 VERSION = 1
 
@@ -137,28 +137,33 @@ def build(name: str, shape: tuple[int, int, int], classes: int, *, generator: to
           device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Network:
     """A network by name, e.g. 'convnet', 'convnet3', 'convnet4-bn', 'mlp', 'lenet', 'alexnet', 'vgg11', 'resnet18-bn'.
 
-    `convnetD` sets the depth, 'convnet' takes the usual one (`usual_depth`); '-bn', '-in', '-nonorm' the norm (default: instance norm, as DC uses); `width` the channels of
-    a convnet (128), the first channels of the others, the hidden units of an MLP. `shape` is (C, H, W).
+    'convnetD' sets the depth, 'convnet' takes the usual one (`usual_depth`); '-bn', '-in', '-nonorm' the norm of those that
+    have one (default: instance norm, as DC uses; none for alexnet); `width` the channels of a convnet (128), the first
+    channels of the others, the hidden units of an MLP. `shape` is (C, H, W).
     Raises BadInput for an unknown name or an image too small for the depth.
     """
     stem, _, suffix = name.partition("-")
     depth = usual_depth(shape) if stem == "convnet" else None
-    if stem.startswith("convnet") and stem[7:].isdigit():
+    if stem.startswith("convnet") and stem[7:].isdecimal() and int(stem[7:]):
         stem, depth = "convnet", int(stem[7:])
     if stem not in ARCHITECTURES or suffix not in ("", *NORMS):
         raise unknown("network", name, [*NAMES, *(f"convnet3-{norm}" for norm in NORMS)])
+    if (suffix and stem in ("mlp", "lenet")) or (stem, suffix) == ("alexnet", "in"):
+        raise BadInput(f"network {name}: {stem} has no such norm; use '{'alexnet-bn' if stem == 'alexnet' else stem}'")
     blocks_of, usual_width, layers = ARCHITECTURES[stem]
+    width = usual_width if width is None else width
+    positive(f"network {name}", width=width, classes=classes)
     with torch.device("meta"):
-        blocks = blocks_of(tuple(shape), width or usual_width, depth or layers, NORMS.get(suffix, "instance"))
-        x = torch.empty(2, *shape)
+        blocks = blocks_of(tuple(shape), width, depth or layers, NORMS.get(suffix, "instance"))
+        x = torch.empty(1, *shape)
         for block in blocks:
             try:
-                x = block(x)
-            except RuntimeError as error:
+                x = block.eval()(x)  # of one image: an instance norm of one value, always zero, is refused by torch as well
+            except (RuntimeError, ValueError) as error:
                 raise BadInput(f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one") from error
             if 0 in x.shape:
                 raise BadInput(f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one")
-        network = Network(blocks, nn.Linear(x[0].numel(), classes))
+        network = Network(blocks, nn.Linear(x[0].numel(), classes)).train()
     network = network.to(dtype).to_empty(device=device)
     return initialise(network, generator)
 

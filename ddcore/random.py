@@ -15,5 +15,6 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
     >>> float(torch.rand(1, generator=stream(0, "init"))) == float(torch.rand(1, generator=stream(0, "init")))
     True
     """
-    digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()
+    plain = [str(name) if isinstance(name, str) else int(name) for name in names]
+    digest = hashlib.sha256(repr((int(seed), *plain)).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -26,9 +26,12 @@ def _allows(annotation, value) -> bool:
 
 
 def _cast(annotation, value):
-    if annotation is float:
-        return float(value)
-    return tuple(value) if typing.get_origin(annotation) is tuple else value
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return _cast(next(part for part in typing.get_args(annotation) if _allows(part, value)), value)
+    if origin is tuple:
+        return tuple(_cast(typing.get_args(annotation)[0], part) for part in value)
+    return float(value) if annotation is float else value
 
 
 def unknown(kind: str, given: str, allowed: typing.Iterable[str]) -> BadInput:
@@ -52,7 +55,7 @@ def build(cls: type, given: Mapping, what: str | None = None):
         if name not in fields:
             raise unknown(f"setting of {what}", name, fields)
         if not _allows(hints[name], value):
-            kind = getattr(hints[name], "__name__", str(hints[name]))
+            kind = str(hints[name]) if typing.get_args(hints[name]) else hints[name].__name__
             raise BadInput(f"{what}: {name}={value!r} is of type {type(value).__name__}, but needs {kind}")
         values[name] = _cast(hints[name], value)
     for name, field in fields.items():
@@ -70,6 +73,7 @@ def positive(what: str, **values: float) -> None:
 
 def one_of(what: str, allowed: typing.Iterable[str], **values: str) -> None:
     """Raise BadInput for the first value that is not among `allowed`."""
+    allowed = tuple(allowed)
     for name, value in values.items():
-        if value not in set(allowed):
+        if value not in allowed:
             raise unknown(f"{name} of {what}", value, allowed)

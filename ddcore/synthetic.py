@@ -5,6 +5,8 @@ with X = U V. Both are sorted by class, balanced, with hard fixed labels, which 
 space of the dataset.
 """
 
+import dataclasses
+import inspect
 import json
 import math
 import os
@@ -15,10 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
+from ddcore import compute
 from ddcore.data import Dataset, to_pixels
 from ddcore.errors import BadInput
 from ddcore.random import stream
-from ddcore.settings import one_of, positive, unknown
+from ddcore.settings import build, one_of, positive, unknown
 
 
 class Synthetic:
@@ -192,30 +195,37 @@ def create(data: Dataset, kind: str, budget_ipc: int, *, seed: int, **settings) 
     """A synthetic set by the name of its kind ('pixels', 'lowrank') and its settings."""
     if kind not in KINDS:
         raise unknown("synthetic set", kind, KINDS)
-    try:
-        return KINDS[kind](data, budget_ipc, seed=seed, **settings)
-    except TypeError as error:
-        raise BadInput(f"{KINDS[kind].__name__}: {str(error).split('() ')[-1]}") from error
+    parameters = list(inspect.signature(KINDS[kind]).parameters.values())[2:]
+    types = [(one.name, one.annotation, dataclasses.field(default=one.default if one.default is not one.empty else dataclasses.MISSING))
+             for one in parameters]
+    given = build(dataclasses.make_dataclass(kind, types, kw_only=True), settings | {"seed": seed}, f"synthetic set {kind}")
+    return KINDS[kind](data, budget_ipc, **dataclasses.asdict(given))
 
 
 def load_synthetic(path: str | Path, device: torch.device | str = "cpu") -> Synthetic:
     """A set saved by `save`, equal to what was saved. Raises BadInput for a missing, foreign or corrupt file, and for NaN."""
-    path = Path(path)
+    path, at = Path(path), compute.device(device)
     if not path.is_file():
         raise BadInput(f"{path}: no such file; a synthetic set saved by ddcore (.safetensors) is needed")
     try:
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {}).get("ddcore", "null"))
-        tensors = load_file(path, str(device))
+        tensors = load_file(path, str(at))
     except (SafetensorError, OSError, ValueError) as error:
         raise BadInput(f"{path}: not a whole safetensors file ({error})") from error
     if not isinstance(settings, dict) or settings.get("kind") not in KINDS:
         raise BadInput(f"{path}: a safetensors file, but not a synthetic set saved by ddcore")
-    labels = tensors.pop("labels")
+    found = KINDS[settings["kind"]].__new__(KINDS[settings["kind"]])
+    try:
+        Synthetic.__init__(found, tensors, tensors.pop("labels"), settings)
+        whole = found.images(slice(0, 1)).shape[1:] == found.shape and all(len(found.labels) == len(tensor) for tensor in tensors.values())
+        whole = whole and len(found.labels) == found.classes * found.per_class and found.stored_numbers <= found.budget
+    except (KeyError, TypeError, RuntimeError):
+        whole = False
+    if not whole:
+        raise BadInput(f"{path}: its tensors are not those that its settings name; distil it again")
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise BadInput(f"{path}: '{name}' holds {int((~tensor.isfinite()).sum())} numbers that are not finite; distil it again")
-    found = KINDS[settings["kind"]].__new__(KINDS[settings["kind"]])
-    Synthetic.__init__(found, tensors, labels, settings)
     found._learn()
     return found

@@ -1,0 +1,150 @@
+"""Presets, and the batch: the notebooks through papermill, each in a process of its own, ending with a table.
+
+Every parameter is checked before the first notebook starts. A notebook that fails keeps its partial output and does not stop
+the others.
+"""
+
+import ast
+import concurrent.futures
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+
+from ddcore import records
+from ddcore.errors import BadInput
+from ddcore.settings import unknown
+
+NOTEBOOKS = records.TOP / "notebooks"
+PRESETS = ("smoke", "laptop", "paper")
+
+
+def preset(name: str, notebook: str, given: Mapping | None = None) -> dict:
+    """The numbers of `notebook` at preset `name` (notebooks/presets.yaml), overridden by those of `given` that are not None.
+
+    Raises BadInput for an unknown preset or name, or a value of another type than the preset's.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    found = dict(yaml.safe_load((NOTEBOOKS / "presets.yaml").read_text())[name].get(notebook, {}))
+    for key, value in (given or {}).items():
+        if value is None:
+            continue
+        if key not in found:
+            raise unknown(f"parameter of {notebook}", key, found)
+        kind = type(found[key])
+        fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+        if not fits or (isinstance(value, bool) and kind is not bool):
+            raise BadInput(f"{notebook}: {key}={value!r} is of type {type(value).__name__}, but needs {kind.__name__}")
+        found[key] = value
+    return found
+
+
+def notebooks(only: str = "") -> list[Path]:
+    """The numbered notebooks, or those whose name begins with one of the comma-separated parts of `only`."""
+    found = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    parts = [part for part in only.split(",") if part]
+    for part in parts:
+        if not any(path.name.startswith(part) for path in found):
+            raise unknown("notebook", part, [path.stem for path in found])
+    return [path for path in found if not parts or any(path.name.startswith(part) for part in parts)]
+
+
+def parameters(notebook: Path) -> dict:
+    """The defaults of the cell tagged 'parameters', by name."""
+    for cell in json.loads(notebook.read_text())["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            found = {}
+            for node in ast.parse("".join(cell["source"])).body:
+                if isinstance(node, ast.AnnAssign | ast.Assign):
+                    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                    found[target.id] = ast.literal_eval(node.value)
+            return found
+    raise BadInput(f"{notebook}: no cell is tagged 'parameters'")
+
+
+def check(notebook: Path, given: Mapping) -> None:
+    """Raise BadInput for a parameter that the notebook has not, or of another type than its default or its preset's value."""
+    have = parameters(notebook)
+    for name, value in given.items():
+        if name not in have:
+            raise unknown(f"parameter of {notebook.stem}", name, have)
+        if have[name] is not None and type(value) is not type(have[name]):
+            raise BadInput(f"{notebook.stem}: {name}={value!r} is of type {type(value).__name__}, but needs {type(have[name]).__name__}")
+    overrides = {name: value for name, value in given.items() if have[name] is None}
+    preset(given.get("preset", have.get("preset", "smoke")), notebook.stem, overrides)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """status: 'done' or 'failed'; figures: the ids it saved; error: the last line of its failure."""
+
+    notebook: str
+    status: str
+    seconds: float
+    figures: tuple[str, ...]
+    output: Path
+    error: str = ""
+
+
+def execute(notebook: Path, out: Path, given: Mapping) -> Outcome:
+    """Run one notebook through papermill into `out`; what it had computed before a failure stays in its output."""
+    out.mkdir(parents=True, exist_ok=True)
+    output = out / notebook.name
+    values = dict(given) | {"out": str(out)}
+    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar", "--cwd", str(NOTEBOOKS),
+               "-k", "python3", "--parameters_yaml", yaml.safe_dump(values)]
+    before = {path: path.stat().st_mtime_ns for path in (out / "figures").glob("*.json")}
+    began = time.perf_counter()
+    run = subprocess.run(command, capture_output=True, text=True, env=environment())
+    seconds = time.perf_counter() - began
+    made = [path.stem for path in sorted((out / "figures").glob("*.json")) if before.get(path) != path.stat().st_mtime_ns]
+    lines = [line for line in run.stderr.strip().splitlines() if line.strip()]
+    error = "" if run.returncode == 0 else (lines[-1] if lines else f"exit code {run.returncode}")
+    return Outcome(notebook.stem, "done" if run.returncode == 0 else "failed", seconds, tuple(made), output, error)
+
+
+def environment() -> dict[str, str]:
+    """The environment of a kernel: no warning about its sockets, pictures without a screen, and this package in reach."""
+    return dict(os.environ) | {"IPYTHONDIR": str(NOTEBOOKS / "ipython"), "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+
+def reproduce(name: str = "smoke", *, only: str = "", jobs: int = 1, given: Mapping | None = None, out: Path | None = None) -> Iterable[Outcome]:
+    """Run the notebooks at preset `name` into `runs/<preset>/`; outcomes as they come. All parameters are checked first."""
+    given = dict(given or {}) | {"preset": name}
+    found = notebooks(only)
+    for notebook in found:
+        check(notebook, given)
+    out = out or records.TOP / "runs" / name
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for future in concurrent.futures.as_completed([pool.submit(execute, notebook, out, given) for notebook in found]):
+            yield future.result()
+
+
+def refresh(only: str = "") -> Iterable[Outcome]:
+    """Execute the committed notebooks in place at their defaults, and strip what differs between two runs (times, machine)."""
+    for notebook in notebooks(only):
+        command = [sys.executable, "-m", "papermill", str(notebook), str(notebook), "--no-progress-bar", "--cwd", str(NOTEBOOKS),
+                   "-k", "python3"]
+        began = time.perf_counter()
+        run = subprocess.run(command, capture_output=True, text=True, env=environment())
+        strip(notebook)
+        lines = run.stderr.strip().splitlines()
+        yield Outcome(notebook.stem, "done" if run.returncode == 0 else "failed", time.perf_counter() - began, (), notebook,
+                      "" if run.returncode == 0 else lines[-1] if lines else "")
+
+
+def strip(notebook: Path) -> None:
+    """Remove papermill's metadata and the interpreter's version: a notebook run twice is the same file."""
+    content = json.loads(notebook.read_text())
+    content["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                           "language_info": {"name": "python"}}
+    for cell in content["cells"]:
+        cell["metadata"] = {name: value for name, value in cell["metadata"].items() if name == "tags" and value}
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,217 @@
+"""The registry of figures: drawn from records only, saved with their data and provenance, checked, cited.
+
+`figures/registry.yaml` is written by hand: an entry an id. `save` writes `<id>.{pdf,svg,png,csv,json}`: the plotted data as
+CSV, the drawing three times with the provenance inside, and the provenance as a sidecar. Nothing in them depends on the time
+of drawing, so that a figure redrawn from the same records has the same bytes.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from ddcore import records
+from ddcore.errors import BadInput
+from ddcore.records import Record
+from ddcore.settings import build, unknown
+
+matplotlib.use("agg", force=False)
+
+FOLDER = records.TOP / "figures"
+FORMATS = ("pdf", "svg", "png")
+COLUMN, PAGE = 3.25, 6.75  # inches: the widths of one column and of the page of the field's templates
+STYLE = {
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
+    "font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
+    "lines.markersize": 4, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.frameon": False, "figure.dpi": 150,
+    "savefig.dpi": 300, "pdf.fonttype": 42, "svg.hashsalt": "ddcore", "figure.constrained_layout.use": True, "image.cmap": "gray",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One figure: `notebook` makes it, `status` is 'ours' or 'after the paper', `paper` a key of figures.bib or ''."""
+
+    id: str
+    title: str
+    caption: str
+    alt: str
+    notebook: str
+    paper: str = ""
+    status: str = "ours"
+    width: str = "column"
+    seeds: int = 3
+
+
+def registry(folder: Path = FOLDER) -> dict[str, Entry]:
+    """Every entry by id."""
+    return {key: build(Entry, {"id": key, **value}, f"figure {key}")
+            for key, value in yaml.safe_load((folder / "registry.yaml").read_text()).items()}
+
+
+def entry(key: str, folder: Path = FOLDER) -> Entry:
+    """The entry of one id. Raises BadInput for an unknown one."""
+    entries = registry(folder)
+    if key not in entries:
+        raise unknown("figure", key, entries)
+    return entries[key]
+
+
+def draw(key: str, frame: pd.DataFrame) -> Figure:
+    """The figure `key` of `frame` (the columns of its CSV), by the function of that name in `ddcore.plots`."""
+    from ddcore import plots
+
+    with matplotlib.rc_context(STYLE):
+        return plots.PLOTS[key](frame)
+
+
+def _canonical_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """As it comes back from its CSV, so that drawing before and after saving is one thing."""
+    return pd.read_csv(io.StringIO(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")), keep_default_na=False, na_values=[""])
+
+
+def _render(key: str, frame: pd.DataFrame, embedded: str) -> dict[str, bytes]:
+    figure = draw(key, _canonical_frame(frame))
+    metadata = {
+        "pdf": {"Keywords": embedded, "Title": key, "CreationDate": None, "Producer": None, "Creator": None},
+        "svg": {"Description": embedded, "Identifier": key, "Date": None, "Creator": None},
+        "png": {"Provenance": embedded, "Software": None},
+    }
+    found = {}
+    with matplotlib.rc_context(STYLE):
+        for form in FORMATS:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=form, metadata=metadata[form])
+            found[form] = buffer.getvalue()
+    return found
+
+
+def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: Path = FOLDER) -> dict:
+    """Draw figure `key` from `frame` and write it to `folder`; returns its provenance.
+
+    Raises BadInput for a smoke record when `folder` is figures/, for a record with fewer seeds than the entry promises, and
+    for a frame without a row.
+    """
+    one, made_from = entry(key), sorted(made_from, key=lambda record: record.hash)
+    if frame.empty or not made_from:
+        raise BadInput(f"figure {key}: there is no record to draw it from; run notebook {one.notebook} at a larger preset first")
+    official = folder.resolve() == FOLDER.resolve()
+    if official and any(record.preset == "smoke" for record in made_from):
+        raise BadInput(f"figure {key}: made from smoke runs, which can't land in figures/; run preset laptop or paper")
+    seeds = sorted({record.experiment["seed"] for record in made_from if "seed" in record.experiment})
+    if official and len(seeds) < one.seeds:
+        raise BadInput(f"figure {key}: {len(seeds)} seeds, but its caption promises {one.seeds}")
+    frame = _canonical_frame(frame)
+    csv = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+    provenance = {
+        "figure": key, "preset": sorted({record.preset for record in made_from}), "seeds": seeds,
+        "data": sorted({(record.experiment["dataset"], record.experiment["data_sha256"][:16]) for record in made_from}),
+        "wasDerivedFrom": [record.hash for record in made_from], "csv_sha256": hashlib.sha256(csv).hexdigest(),
+        "hardware": sorted({records.canonical(record.provenance["hardware"]) for record in made_from}),
+        "commits": sorted({record.provenance["commit"] or "unknown" for record in made_from}),
+        "dirty": any(record.provenance["dirty"] for record in made_from),
+        "code_sha256": sorted({record.provenance["code_sha256"][:16] for record in made_from}),
+        "torch": sorted({record.provenance["versions"]["torch"] for record in made_from}),
+        "seconds": round(sum(record.provenance["seconds"] for record in made_from), 1), "drawn_with": matplotlib.__version__,
+    }
+    provenance = json.loads(records.canonical(provenance))
+    files = _render(key, frame, records.canonical(provenance)) | {"csv": csv}
+    sidecar = provenance | {"sha256": {form: hashlib.sha256(content).hexdigest() for form, content in sorted(files.items())}}
+    files["json"] = (json.dumps(sidecar, indent=1, sort_keys=True) + "\n").encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    for form, content in files.items():
+        part = folder / f".{key}.{form}.part"
+        part.write_bytes(content)
+        os.replace(part, folder / f"{key}.{form}")
+    return sidecar
+
+
+def load(key: str, folder: Path = FOLDER) -> dict | None:
+    """The sidecar of a saved figure, or None."""
+    path = folder / f"{key}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def provenance_line(sidecar: dict) -> str:
+    """One line that says what a figure was computed from."""
+    hardware = json.loads(sidecar["hardware"][0])
+    where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads"
+    data = ", ".join(name for name, _ in sidecar["data"])
+    seeds = len(sidecar["seeds"])
+    return (f"{' + '.join(sidecar['preset'])} preset · {data} · {seeds} seed{'s' * (seeds != 1)} · "
+            f"{len(sidecar['wasDerivedFrom'])} records · {sidecar['seconds']:.0f} s · {where}")
+
+
+def check(folder: Path = FOLDER) -> list[str]:
+    """What is wrong with the saved figures: empty when every file is whole, its provenance inside, and redrawing from the
+    CSV with the same matplotlib gives the same bytes."""
+    wrong, entries = [], registry()
+    for path in sorted(folder.iterdir()):
+        if path.suffix[1:] in (*FORMATS, "csv", "json") and path.stem not in entries:
+            wrong.append(f"{path.name}: no entry '{path.stem}' in registry.yaml")
+    for key in entries:
+        sidecar = load(key, folder)
+        if sidecar is None:
+            continue
+        for name in sidecar["wasDerivedFrom"]:
+            if not (folder / "records" / f"{name}.json").is_file():
+                wrong.append(f"{key}: its record {name} is not in records/")
+        for form, expected in sidecar["sha256"].items():
+            path = folder / f"{key}.{form}"
+            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+                wrong.append(f"{path.name}: missing or changed since it was drawn")
+        embedded = records.canonical({name: value for name, value in sidecar.items() if name != "sha256"})
+        if sidecar["drawn_with"] == matplotlib.__version__ and (folder / f"{key}.csv").is_file():
+            frame = pd.read_csv(folder / f"{key}.csv", keep_default_na=False, na_values=[""])
+            for form, content in _render(key, frame, embedded).items():
+                if hashlib.sha256(content).hexdigest() != sidecar["sha256"][form]:
+                    wrong.append(f"{key}.{form}: redrawn from its CSV, it differs")
+    return wrong
+
+
+def published(dataset: str, *, network: str, methods: tuple[str, ...], ipcs: tuple[int, ...]) -> pd.DataFrame:
+    """The rows of figures/published.csv for these cells, with their sources; a cell that is not there is 'not available'."""
+    known = pd.read_csv(FOLDER / "published.csv")
+    known = known[(known.dataset == dataset) & (known.network == network)]
+    rows = []
+    for method in methods:
+        for ipc in ipcs:
+            found = known[(known.method == method) & (known.ipc == ipc)]
+            rows += [{"method": method, "ipc": ipc, "published": f"{row['mean']} ± {row.sd}", "protocol": row.protocol, "source": row.source}
+                     for _, row in found.iterrows()] or [{"method": method, "ipc": ipc, "published": "not available", "protocol": "", "source": ""}]
+    return pd.DataFrame(rows)
+
+
+LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
+         "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "²": "$^2$"}
+
+
+def cite(key: str) -> dict[str, str]:
+    """{'latex': a figure block, 'markdown': the same, 'bibtex': this companion and the paper it concerns}."""
+    one = entry(key)
+    sidecar = load(key)
+    line = f" ({provenance_line(sidecar)})" if sidecar else ""
+    caption = f"{one.caption.strip()}{line}"
+    escaped = "".join(LATEX.get(letter, letter) for letter in caption)
+    wide = "*" if one.width == "page" else ""
+    keys = ["ddcore", *([one.paper] if one.paper else [])]
+    latex = (f"\\begin{{figure{wide}}}\n  \\centering\n  \\includegraphics[width=\\{'textwidth' if wide else 'columnwidth'}]{{figures/{key}.pdf}}\n"
+             f"  \\caption{{{escaped} From \\cite{{{','.join(keys)}}}.}}\n  \\label{{fig:{key}}}\n\\end{{figure{wide}}}\n")
+    markdown = f"![{one.alt.strip()}](figures/{key}.png)\n\n*{caption}*\n"
+    found = bibliography()
+    return {"latex": latex, "markdown": markdown, "bibtex": "\n".join(found[name] for name in keys)}
+
+
+def bibliography() -> dict[str, str]:
+    """BibTeX entries by key, from figures/figures.bib."""
+    entries = (FOLDER / "figures.bib").read_text().split("\n@")
+    blocks = ["@" + block.lstrip("@").strip() + "\n" for block in entries if block.strip()]
+    return {block.split("{", 1)[1].split(",", 1)[0]: block for block in blocks}

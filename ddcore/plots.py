@@ -1,0 +1,121 @@
+"""Drawings: one function a figure id, from the columns of its CSV to a matplotlib figure. No title: the caption has it."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from ddcore.figures import COLUMN, PAGE
+
+PLOTS: dict = {}
+COLORS = sns.color_palette("colorblind")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+
+
+def plot(key: str):
+    """Register the drawing of figure `key`."""
+
+    def register(function):
+        PLOTS[key] = function
+        return function
+
+    return register
+
+
+def _figure(width: float, height: float, columns: int = 1, **keywords):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False, **keywords)[0]
+
+
+def _points(axis, x: float, values: np.ndarray, color, marker: str, label: str | None = None) -> None:
+    """Every seed as a hollow point, the mean as a bar, one standard deviation as a whisker."""
+    spread = np.linspace(-0.05, 0.05, len(values)) if len(values) > 1 else [0.0]
+    axis.plot(x + np.asarray(spread), values, marker, mfc="none", mec=color, mew=0.8, ms=3.5, label=label)
+    axis.hlines(values.mean(), x - 0.1, x + 0.1, color=color, lw=1.6)
+    if len(values) > 1:
+        axis.errorbar(x, values.mean(), values.std(ddof=1), color=color, lw=0.8, capsize=2)
+
+
+@plot("lodc-same-memory")
+def same_memory(frame: pd.DataFrame) -> Figure:
+    """Columns: ipc, method, seed, accuracy, images_per_class."""
+    budgets, methods = sorted(frame.ipc.unique()), list(dict.fromkeys(frame.method))
+    figure, axes = _figure(COLUMN, 2.3)
+    axis, step = axes[0], 0.8 / len(methods)
+    for column, method in enumerate(methods):
+        for place, ipc in enumerate(budgets):
+            found = frame[(frame.ipc == ipc) & (frame.method == method)]
+            if len(found):
+                x = place - 0.4 + step * (column + 0.5)
+                _points(axis, x, found.accuracy.to_numpy(), COLORS[column], MARKERS[column], method if place == 0 else None)
+                axis.annotate(f"{found.images_per_class.iloc[0]}", (x, found.accuracy.min()), (0, -5), textcoords="offset points",
+                              ha="center", va="top", fontsize=6, color=COLORS[column])
+    axis.set_xticks(range(len(budgets)), [f"{ipc} image{'s' * int(ipc > 1)} a class" for ipc in budgets])
+    axis.set_xlabel("memory (small numbers: images a class it holds)")
+    axis.set_ylabel("test accuracy (%)")
+    axis.margins(y=0.12)
+    for edge in np.arange(len(budgets) - 1) + 0.5:
+        axis.axvline(edge, color="0.85", lw=0.6)
+    figure.legend(loc="outside upper center", ncols=min(len(methods), 3), handletextpad=0.1, columnspacing=1.2)
+    return figure
+
+
+@plot("lodc-same-count")
+def same_count(frame: pd.DataFrame) -> Figure:
+    """Columns: method, images_per_class, stored_numbers, seed, accuracy."""
+    figure, axes = _figure(COLUMN, 2.1)
+    axis = axes[0]
+    for index, method in enumerate(dict.fromkeys(frame.method)):
+        found = frame[frame.method == method].groupby("images_per_class").accuracy.agg(["mean", "std"]).reset_index()
+        axis.errorbar(found.images_per_class, found["mean"], found["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], capsize=2,
+                      label=method, mfc="white")
+    counts = sorted(frame.images_per_class.unique())
+    axis.set_xscale("log")
+    axis.set_xticks(counts, [str(count) for count in counts])
+    axis.minorticks_off()
+    axis.set_xlabel("synthetic images a class (log scale)")
+    axis.set_ylabel("test accuracy (%)")
+    axis.legend(loc="lower right")
+    return figure
+
+
+@plot("lodc-rank")
+def rank_sweep(frame: pd.DataFrame) -> Figure:
+    """Columns: ipc, rank, seed, accuracy, images_per_class."""
+    figure, axes = _figure(COLUMN, 2.1)
+    axis = axes[0]
+    for index, (ipc, found) in enumerate(frame.groupby("ipc")):
+        means = found.groupby("rank").accuracy.agg(["mean", "std"])
+        axis.errorbar(means.index, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white", capsize=2,
+                      label=f"memory of {ipc} image{'s' * int(ipc > 1)} a class")
+        for rank, part in found.groupby("rank"):
+            axis.annotate(f"{part.images_per_class.iloc[0]}", (rank, means["mean"][rank]), (5, 3), textcoords="offset points", fontsize=6,
+                          color=COLORS[index])
+    ranks = sorted(frame["rank"].unique())
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ranks, [str(rank) for rank in ranks])
+    axis.minorticks_off()
+    axis.margins(x=0.1)
+    axis.set_xlabel("rank r (small numbers: images a class)")
+    axis.set_ylabel("test accuracy (%)")
+    axis.legend(loc="best")
+    return figure
+
+
+@plot("lodc-images")
+def images(frame: pd.DataFrame) -> Figure:
+    """Columns: set, label, index, height, width, channels, pixels (uint8, row by row, channel last, as hexadecimal)."""
+    sets = list(dict.fromkeys(frame["set"]))
+    figure, axes = _figure(PAGE, PAGE / len(sets) * frame.label.nunique() / frame["index"].nunique() * 0.98 + 0.1, len(sets))
+    for axis, name in zip(axes, sets, strict=True):
+        found = frame[frame["set"] == name]
+        rows = []
+        for _, part in found.groupby("label"):
+            tiles = [np.frombuffer(bytes.fromhex(one.pixels), np.uint8).reshape(one.height, one.width, one.channels) for one in part.itertuples()]
+            rows.append(np.concatenate([np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=255) for tile in tiles], axis=1))
+        grid = np.concatenate(rows)
+        axis.imshow(grid[..., 0] if grid.shape[-1] == 1 else grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_axis_off()
+        axis.text(0.5, -0.01, name, transform=axis.transAxes, ha="center", va="top", fontsize=8)
+    return figure

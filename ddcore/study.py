@@ -1,0 +1,84 @@
+"""One run of one notebook: its numbers, its runner, its figures; what the second cell of every notebook makes."""
+
+import dataclasses
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Image, Markdown, display
+
+from ddcore import batch, compute, figures
+from ddcore.errors import BadInput
+from ddcore.experiments import Experiment, Measurement, Runner
+from ddcore.records import Record
+from ddcore.synthetic import Synthetic
+
+
+class Study:
+    """`settings` are the preset's numbers with the overrides that are not None; `seeds` and `device` as given.
+
+    Records and figures of the smoke preset go to `out` (nowhere if it is empty), those of larger presets to figures/: a
+    present record is read, not made again.
+    """
+
+    def __init__(self, notebook: str, *, preset: str, seeds: Sequence[int], device: str, out: str, **overrides):
+        if not seeds or not all(isinstance(seed, int) for seed in seeds):
+            raise BadInput(f"seeds={seeds!r} must be a list of at least one integer")
+        self.settings = batch.preset(preset, notebook, overrides)
+        self.preset, self.seeds, self.device = preset, tuple(seeds), compute.device(device)
+        smoke = preset == "smoke"
+        self.figures = (Path(out) / "figures" if out else None) if smoke else figures.FOLDER
+        folder = (Path(out) / "records" if out else None) if smoke else figures.FOLDER / "records"
+        self.runner = Runner(preset, folder, device=device, report=None if smoke else print)
+
+    def __str__(self) -> str:
+        """The resolved settings, one a line."""
+        lines = {"preset": self.preset, "seeds": list(self.seeds), **self.settings}
+        return "\n".join(f"{name:<16} {value}" for name, value in lines.items())
+
+    def run(self, experiments: Sequence[Experiment | Measurement]) -> list[Record]:
+        """The records of all, in order."""
+        return self.runner.run_all(experiments)
+
+    def start(self, record: Record) -> Synthetic:
+        """The set of `record` as it was before any distillation."""
+        names = [field.name for field in dataclasses.fields(Experiment)]
+        experiment = Experiment(**{name: record.experiment[name] for name in names if name not in ("method", "distill", "evaluate")})
+        return experiment.start(self.runner.data(experiment.dataset, experiment.holdout))
+
+    def figure(self, key: str, frame: pd.DataFrame, made_from: Iterable[Record]) -> None:
+        """Draw figure `key`, show it with what it was computed from, and save it where this study's figures go."""
+        made_from = list(made_from)
+        drawn = figures.draw(key, frame)
+        buffer = io.BytesIO()
+        drawn.savefig(buffer, format="png", dpi=130)
+        display(Image(buffer.getvalue(), alt=figures.entry(key).alt))
+        seconds = sum(record.provenance["seconds"] for record in made_from)
+        print(f"computed here: {self.preset} preset, {len(made_from)} records, {seconds:.0f} s")
+        if self.figures:
+            figures.save(key, frame, made_from, folder=self.figures)
+
+
+def tiles(sets: dict[str, Synthetic], *, columns: int) -> pd.DataFrame:
+    """The rows of an image figure: the first `columns` images of each class of each set, as hexadecimal uint8 pixels."""
+    rows = []
+    for name, synthetic in sets.items():
+        pixels = (synthetic.pictures() * 255).round().byte().permute(0, 2, 3, 1)
+        for label in range(synthetic.classes):
+            for index in range(min(columns, synthetic.per_class)):
+                tile = pixels[label * synthetic.per_class + index]
+                rows.append({"set": name, "label": label, "index": index, "height": tile.shape[0], "width": tile.shape[1],
+                             "channels": tile.shape[2], "pixels": tile.numpy().tobytes().hex()})
+    return pd.DataFrame(rows)
+
+
+def recorded(key: str) -> None:
+    """Show the committed figure `key` with its caption and what it was computed from, or say that there is none yet."""
+    sidecar, one = figures.load(key), figures.entry(key)
+    if sidecar is None:
+        display(Markdown(f"*No recorded figure `{key}` yet: run notebook `{one.notebook}` at preset `laptop` or `paper`.*"))
+        return
+    display(Image(filename=str(figures.FOLDER / f"{key}.png"), width=int(96 * 1.4 * (figures.PAGE if one.width == "page" else figures.COLUMN)),
+                  alt=one.alt))
+    display(Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"))

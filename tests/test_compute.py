@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from ddcore import compute, networks
+from ddcore.random import stream
+
+
+def test_a_device_that_is_there_is_given():
+    assert compute.device("cpu") == torch.device("cpu")
+    assert compute.device(torch.device("cpu")) == torch.device("cpu")
+    assert compute.device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "hpu", "meta", "privateuseone", "gpu", "", "cpu0", "CPU", "vulkan"])
+def test_an_absent_device_is_refused(name, refuses):
+    with refuses(f"device '{name}'", "use 'auto' or 'cpu'"):
+        compute.device(name)
+
+
+def test_float32_is_the_function_itself():
+    def double(x):
+        return 2 * x
+
+    assert compute.accelerate(double, torch.device("cpu")) is double
+
+
+def test_an_unknown_precision_is_refused(refuses):
+    with refuses("precision of compute", "'float16'", "bfloat16, float32"):
+        compute.accelerate(torch.sin, torch.device("cpu"), precision="float16")
+
+
+def test_bfloat16_rounds_inside_and_gives_float32():
+    net = networks.build("convnet", (1, 8, 8), 10, width=8, generator=stream(0, "net"))
+    x = torch.randn(4, 1, 8, 8, generator=stream(0, "x"))
+    exact, rounded = net(x), compute.accelerate(net, torch.device("cpu"), precision="bfloat16")(x)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert (rounded - exact).norm() < 0.05 * exact.norm()
+    features = compute.accelerate(net.features, torch.device("cpu"), precision="bfloat16")(x)
+    assert isinstance(features, tuple)
+    assert {part.dtype for part in features} == {torch.float32}
+
+
+def test_gradients_pass_through_bfloat16():
+    net = networks.build("mlp", (1, 8, 8), 10, width=8, generator=stream(0, "net"))
+    x = torch.randn(4, 1, 8, 8, generator=stream(0, "x"), requires_grad=True)
+    rounded, = torch.autograd.grad(compute.accelerate(net, torch.device("cpu"), precision="bfloat16")(x).square().sum(), x)
+    exact, = torch.autograd.grad(net(x).square().sum(), x)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).norm() < 0.05 * exact.norm()
