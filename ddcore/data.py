@@ -200,11 +200,11 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise BadInput(f"{path}: no such file; an .npz with {', '.join(KEYS)} is needed")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             missing = [key for key in KEYS if key not in file.files]
             if missing:
                 raise BadInput(f"{path}: holds {', '.join(file.files) or 'nothing'}, but {', '.join(missing)} is missing")
-            return {key: file[key] for key in KEYS}
+            return {key: np.asarray(file[key]) for key in KEYS}
     except BadInput:
         raise
     except Exception as error:  # whatever the parser stumbles over: numpy and zipfile name no common class

@@ -98,6 +98,8 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
                 raise Interrupted(f"stopped after step {step + 1} of {steps}; {where}")
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
+    synthetic.settings["distilled"] = {"method": type(method).__name__, **dataclasses.asdict(method), "steps": steps, "lr_img": lr_img,
+                                       "momentum": momentum, "seed": seed, "plugins": [type(plugin).__name__ for plugin in plugins]}
     return Trace(tuple(losses.tolist()), time.perf_counter() - began, start)
 
 

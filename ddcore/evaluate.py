@@ -19,6 +19,7 @@ from ddcore import augment, compute, networks
 from ddcore.coresets import baseline
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
+from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.settings import build, positive
 from ddcore.synthetic import Synthetic
@@ -101,7 +102,7 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
     began = time.perf_counter()
     images = synthetic.images().detach()
     groups = _groups(seeds, how.at_once or (len(seeds) if data.device.type == "cuda" else 1))
-    scores = [score for group in groups for score in train_and_test(images, synthetic.labels, data, group, how)]
+    scores = [accuracy(network, data) for group in groups for network in train(images, synthetic.labels, data, group, how)]
     return Scores(tuple(scores), seeds, synthetic.per_class, synthetic.stored_numbers, time.perf_counter() - began, others)
 
 
@@ -109,15 +110,14 @@ def _groups(seeds: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
-def train_and_test(images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...], how: Protocol) -> list[float]:
-    """Train one network a seed, all at once, each with its own initialisation, order and augmentation; accuracies in percent."""
+def train(images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...], how: Protocol) -> list[Network]:
+    """One network a seed, trained all at once, each with its own initialisation, order and augmentation."""
     device, many = images.device, len(seeds)
     nets = [networks.build(how.network, data.shape, data.classes, width=how.width, device=device, dtype=images.dtype,
                            generator=stream(seed, "evaluate", "network", device=device)) for seed in seeds]
     if many == 1:
-        net = nets[0]
-        parameters = list(net.parameters())
-        forward = compute.accelerate(net, device, precision=how.precision, compiled=how.compiled)
+        parameters = list(nets[0].parameters())
+        forward = compute.accelerate(nets[0], device, precision=how.precision, compiled=how.compiled)
     else:
         stacked, buffers = stack_module_state(nets)
         parameters = list(stacked.values())
@@ -143,11 +143,15 @@ def train_and_test(images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[i
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-    for net in nets:
-        net.eval()
-    right = torch.zeros(many, device=device)
-    with torch.no_grad():
-        for x, y in zip(data.x_test.split(1000), data.y_test.split(1000), strict=True):
-            logits = forward(x.repeat(many, 1, 1, 1)).unflatten(0, (many, -1))
-            right += (logits.argmax(-1) == y).sum(1)
-    return [round(100 * float(count) / len(data.y_test), 4) for count in right]
+    if many > 1:
+        for index, net in enumerate(nets):
+            net.load_state_dict({name: tensor[index] for name, tensor in {**stacked, **buffers}.items()})
+    return nets
+
+
+@torch.no_grad()
+def accuracy(network: Network, data: Dataset) -> float:
+    """Percent of the test images that `network`, in eval mode, gives their label."""
+    network.eval()
+    right = sum((network(x).argmax(1) == y).sum() for x, y in zip(data.x_test.split(1000), data.y_test.split(1000), strict=True))
+    return round(100 * float(right) / len(data.y_test), 4)

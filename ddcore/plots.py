@@ -119,3 +119,60 @@ def images(frame: pd.DataFrame) -> Figure:
         axis.set_axis_off()
         axis.text(0.5, -0.01, name, transform=axis.transAxes, ha="center", va="top", fontsize=8)
     return figure
+
+
+def _rank_axis(axis, ranks) -> None:
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ranks, [str(rank) for rank in ranks])
+    axis.minorticks_off()
+    axis.set_xlabel("rank r (log scale)")
+
+
+@plot("lodc-spectra")
+def spectra(frame: pd.DataFrame) -> Figure:
+    """Columns: class, rank, energy (of normalised images), energy_pixels, psnr, dataset, seed. The class 'all' is the mean of all."""
+    curves = 100 * frame.assign(**{"class": frame["class"].astype(str)}).groupby(["class", "rank"]).energy.mean().unstack("rank")
+    whole, classes = curves.loc["all"], curves.drop(index="all")
+    pixels = 100 * frame[frame["class"].astype(str) == "all"].groupby("rank").energy_pixels.mean()
+    at = 2 if 2 in curves else curves.columns[0]
+    names = dict(zip(map(str, range(10)), FASHION, strict=True)) if (frame.dataset == "fashion_mnist").all() else {}
+    figure, axes = _figure(COLUMN, 2.2)
+    axis = axes[0]
+    axis.plot(classes.T, color="0.75", lw=0.7, zorder=1)
+    axis.plot([], [], color="0.75", lw=0.7, label="each class")
+    for index, (word, key) in enumerate((("highest", classes[at].idxmax()), ("lowest", classes[at].idxmin())), 1):
+        axis.plot(classes.loc[key], color=COLORS[index], marker=MARKERS[index], mfc="white", ls="-.", lw=1,
+                  label=f"{word} at r = {at}: {names.get(key, f'class {key}')}")
+    axis.plot(whole, color="black", marker=MARKERS[0], label=f"all classes ({whole[at]:.0f} % at r = {at})")
+    axis.plot(pixels, color=COLORS[0], marker=MARKERS[3], mfc="white", ls="--", lw=1, label="all classes, pixels in [0, 1]")
+    ticks = [rank for rank in curves.columns if rank in (1, 2, 3, 4, 6, 8, 10, 14, 20, 28, 32, 64)]
+    _rank_axis(axis, ticks)
+    axis.set_ylabel("energy kept (%)")
+    axis.legend(loc="lower right", handlelength=2.6)
+    return figure
+
+
+@plot("lodc-gradient-geometry")
+def gradient_geometry(frame: pd.DataFrame) -> Figure:
+    """Columns: rank, position (share of the directions of image space), gain, mean_gain, dataset, seed. A curve ends where gain is 0."""
+    ranks = sorted(frame["rank"].unique())
+    shown = [rank for rank in ranks if rank in (1, 2, 4, 8, 14)] or ranks[:5]
+    figure, axes = _figure(COLUMN, 2.2)
+    axis = axes[0]
+    for index, rank in enumerate(shown):
+        found = frame[frame["rank"] == rank].groupby("position")[["gain", "mean_gain"]].mean()
+        gains = found.gain[found.gain > 0]
+        style = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)))[index]
+        axis.plot(gains, color=COLORS[index], ls=style, marker=MARKERS[index], mfc="white", markevery=[-1],
+                  label=f"r = {rank} (mean {found.mean_gain.iloc[0]:.0f})")
+        if len(gains) < len(found):
+            axis.vlines(gains.index[-1], 0.5, gains.iloc[-1], color=COLORS[index], lw=0.5, ls=":", zorder=1)
+    axis.axhline(1, color="0.5", lw=0.8, label="pixels (1)")
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_ylim(0.5, 6 * frame[frame["rank"].isin(shown)].gain.max())
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("directions of image space, by gain (share)")
+    axis.set_ylabel("gain of one step")
+    axis.legend(loc="upper right", ncols=2, handlelength=2.6, columnspacing=1)
+    return figure

@@ -118,7 +118,7 @@ class Pixels(Synthetic):
             pixels = data.x_train[data.sample(budget_ipc, stream(seed, "pixels", "real", device=data.device))]
         else:
             generator = stream(seed, "pixels", "noise", device=data.device)
-            pixels = torch.randn(len(self.labels), *data.shape, generator=generator, device=data.device)
+            pixels = torch.randn(len(self.labels), *data.shape, generator=generator, device=data.device, dtype=data.x_train.dtype)
         self.tensors = {"pixels": pixels}
         self._learn()
 
@@ -163,7 +163,7 @@ class LowRank(Synthetic):
             u, v = truncated_svd(real, rank)
         else:
             generator = stream(seed, "lowrank", "noise", device=data.device)
-            u, v = (torch.randn(len(self.labels), channels, *sides, generator=generator, device=data.device)
+            u, v = (torch.randn(len(self.labels), channels, *sides, generator=generator, device=data.device, dtype=data.x_train.dtype)
                     for sides in ((height, rank), (rank, width)))
         self.tensors = {"u": u, "v": v}
         self._learn()

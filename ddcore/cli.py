@@ -1,0 +1,305 @@
+"""The command line: `ddcore --help`. Bad input is one sentence and exit code 2; Ctrl-C saves and is 130; divergence is 3."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ddcore.errors import BadInput, Diverged, Interrupted
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Dataset distillation, reproducible: distil, evaluate, run the notebooks, cite the figures.")
+figures_app = typer.Typer(no_args_is_help=True, help="The figures: list, show, check, cite.")
+data_app = typer.Typer(no_args_is_help=True, help="The datasets: list, fetch, check.")
+app.add_typer(figures_app, name="figures")
+app.add_typer(data_app, name="data")
+console, errors = Console(), Console(stderr=True)
+
+DatasetName = Annotated[str, typer.Option(help="digits, mnist, fashion_mnist, svhn, cifar10, cifar100, an .npz, or an image folder")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Precision = Annotated[str, typer.Option(help="float32 (exact) or bfloat16 inside the network")]
+Strategy = Annotated[str | None, typer.Option(help="augmentation, e.g. color_crop_flip, or none; default: DSA's, without flip for digits")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON on standard output")]
+
+
+def _strategy(given: str | None, dataset: str) -> str:
+    from ddcore import augment
+
+    return given if given is not None else augment.WITHOUT_FLIP if dataset in ("digits", "mnist", "svhn") else augment.DSA
+
+
+def _folder_exists(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"--out {path}: the folder {path.absolute().parent} does not exist; make it first")
+
+
+def _values(pairs: list[str]) -> dict:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise BadInput(f"--set {pair}: needs name=value, e.g. --set steps=100")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+@app.command()
+def distill(
+    out: Annotated[Path, typer.Option(help="where the set goes (.safetensors)")],
+    dataset: DatasetName = "digits",
+    method: Annotated[str, typer.Option(help="dm")] = "dm",
+    synthetic: Annotated[str, typer.Option(help="pixels or lowrank")] = "pixels",
+    ipc: Annotated[int, typer.Option(help="memory: that of so many images a class")] = 1,
+    rank: Annotated[int, typer.Option(help="rank of lowrank images")] = 2,
+    init: Annotated[str | None, typer.Option(help="pixels: real or noise; lowrank: noise or svd")] = None,
+    steps: Annotated[int, typer.Option(help="updates of the set")] = 1000,
+    lr_img: Annotated[float, typer.Option(help="step size on what is stored")] = 1.0,
+    momentum: float = 0.5,
+    batch_real: Annotated[int | None, typer.Option(help="real images a class and step; default: 256, or the smallest class if that is less")] = None,
+    network: str = "convnet",
+    width: Annotated[int | None, typer.Option(help="default: the published one, 128 for a convnet")] = None,
+    strategy: Strategy = None,
+    precision: Precision = "float32",
+    compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile the network")] = False,
+    seed: int = 0,
+    device: Device = "auto",
+    checkpoint_every: Annotated[float, typer.Option(help="seconds between two checkpoints (beside --out)")] = 60.0,
+) -> None:
+    """Distil a dataset into a small synthetic one. A stopped run goes on where it was when the command is given again."""
+    from ddcore.data import load
+    from ddcore.distill import distill as run
+    from ddcore.methods import METHODS
+    from ddcore.settings import build, unknown
+    from ddcore.synthetic import create
+
+    _folder_exists(out)
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    data = load(dataset, device)
+    settings = {"network": network, "width": width, "precision": precision, "compiled": compiled,
+                "strategy": _strategy(strategy, data.name), "batch_real": batch_real or min(256, int(data.counts.min()))}
+    how = build(METHODS[method], settings, f"method {method}")
+    extra = ({"rank": rank} if synthetic == "lowrank" else {}) | ({"init": init} if init else {})
+    made = create(data, synthetic, ipc, seed=seed, **extra)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task(f"{method} on {data.name}", total=steps, loss=float("nan"))
+        trace = run(data, made, how, steps=steps, lr_img=lr_img, momentum=momentum, seed=seed, every_seconds=checkpoint_every,
+                    checkpoint=out.with_name(f".{out.name}.checkpoint"),
+                    progress=lambda step, loss: progress.update(task, completed=step, loss=loss))
+    made.save(out)
+    resumed = f" (went on from step {trace.resumed})" if trace.resumed else ""
+    errors.print(f"{out}: {made.per_class} images a class in {made.stored_numbers:,} of {made.budget:,} numbers, "
+                 f"loss {trace.losses[0]:.4g} -> {trace.losses[-1]:.4g} in {trace.seconds:.1f} s{resumed}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    synthetic: Annotated[Path, typer.Argument(help="a set saved by ddcore (.safetensors)")],
+    dataset: DatasetName = "digits",
+    seeds: Annotated[int, typer.Option(help="networks trained, one a seed")] = 5,
+    controls: Annotated[str, typer.Option(help="baselines of the same memory: random,herding,k_center,svd,whole")] = "",
+    network: str = "convnet",
+    width: int | None = None,
+    epochs: int = 1000,
+    lr: float = 0.01,
+    strategy: Strategy = None,
+    precision: Precision = "float32",
+    device: Device = "auto",
+    png: Annotated[Path | None, typer.Option(help="also write the images as a grid")] = None,
+    ddranking: Annotated[Path | None, typer.Option(help="also write the set to this folder as ddranking reads it")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train networks from scratch on a set and test them on real images, by the published protocol."""
+    from ddcore.data import load
+    from ddcore.evaluate import evaluate as run
+    from ddcore.synthetic import load_synthetic
+
+    for path in filter(None, (png, ddranking)):
+        _folder_exists(path)
+    data = load(dataset, device)
+    found = load_synthetic(synthetic, data.device)
+    names = tuple(name for name in controls.split(",") if name)
+    scores = run(found, data, seeds=range(seeds), controls=names, network=network, width=width, epochs=epochs, lr=lr,
+                 strategy=_strategy(strategy, data.name), precision=precision)
+    if png:
+        found.to_png(png)
+    if ddranking:
+        found.to_ddranking(ddranking, lr=lr)
+    if as_json:
+        print(json.dumps(scores.to_dict()))
+        return
+    table = Table("set", "test accuracy (%)", "images a class", "stored numbers")
+    for name, one in {synthetic.name: scores, **scores.controls}.items():
+        table.add_row(name, str(one), str(one.per_class), f"{one.stored_numbers:,}")
+    console.print(table)
+
+
+@app.command()
+def reproduce(
+    preset: Annotated[str, typer.Option(help="smoke (minutes, embedded data), laptop (real data, CPU), paper (GPU)")] = "smoke",
+    only: Annotated[str, typer.Option(help="notebooks by the beginning of their names, e.g. 11 or 1,30")] = "",
+    jobs: Annotated[int, typer.Option(help="notebooks at once", min=1)] = 1,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="a parameter of the notebooks: name=value, as often as needed")] = None,
+) -> None:
+    """Run the notebooks through papermill into runs/<preset>/ and say what came of each."""
+    from ddcore import batch
+
+    table = Table("notebook", "status", "seconds", "figures", title=f"preset {preset}")
+    failed = []
+    for outcome in batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or [])):
+        errors.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s", highlight=False)
+        table.add_row(outcome.notebook, outcome.status, f"{outcome.seconds:.0f}", ", ".join(outcome.figures) or "-")
+        if outcome.status == "failed":
+            failed.append(outcome)
+    console.print(table)
+    for outcome in failed:
+        errors.print(f"{outcome.notebook} failed: {outcome.error}; what it had computed is in {outcome.output}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def refresh(only: str = "") -> None:
+    """Execute the committed notebooks in place at their defaults, so that what they show is what the code does."""
+    from ddcore import batch
+
+    failed = False
+    for outcome in batch.refresh(only):
+        failed |= outcome.status == "failed"
+        console.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s {outcome.error}", highlight=False)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def bench(
+    dataset: DatasetName = "fashion_mnist",
+    width: int = 128,
+    batch_real: int = 64,
+    ipc: int = 10,
+    repeats: int = 5,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Time each step against the published structure, in one run on this machine."""
+    from ddcore import bench as benchmarks
+    from ddcore.data import load
+
+    data = load(dataset, device)
+    data.need(max(batch_real, ipc), "bench")
+    rows = benchmarks.dm_rows(data, ipc=ipc, batch_real=batch_real, width=width, repeats=repeats)
+    rows += benchmarks.evaluate_rows(data, ipc=1, width=width, networks_=5, repeats=min(repeats, 3))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(*benchmarks.ROW)
+    for row in rows:
+        table.add_row(*(str(row[name]) for name in benchmarks.ROW))
+    console.print(table)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine can do."""
+    from ddcore.doctor import examine
+
+    found = examine()
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table("what", "found", show_header=False)
+    for name, value in found.items():
+        table.add_row(name, str(value))
+    console.print(table)
+
+
+@figures_app.command("list")
+def list_figures() -> None:
+    """Every figure of the registry, and whether it is recorded."""
+    from ddcore import figures
+
+    table = Table("id", "recorded", "notebook", "title")
+    for key, one in figures.registry().items():
+        sidecar = figures.load(key)
+        table.add_row(key, " + ".join(sidecar["preset"]) if sidecar else "-", one.notebook, one.title)
+    console.print(table)
+
+
+@figures_app.command("show")
+def show_figure(figure: str) -> None:
+    """Caption, files and provenance of one figure."""
+    from ddcore import figures
+
+    one, sidecar = figures.entry(figure), figures.load(figure)
+    print(f"{one.id}: {one.title}\n\n{one.caption}\n\nmade by notebook {one.notebook} ({one.status})")
+    print(f"{figures.provenance_line(sidecar)}\n{json.dumps(sidecar, indent=1)}" if sidecar else "not recorded yet")
+
+
+@figures_app.command("check")
+def check_figures() -> None:
+    """Every recorded figure is whole, carries its provenance, and is drawn again from its data with the same bytes."""
+    from ddcore import figures
+
+    wrong = figures.check()
+    for line in wrong:
+        errors.print(line, highlight=False, soft_wrap=True)
+    if not wrong:
+        print(f"{sum(figures.load(key) is not None for key in figures.registry())} recorded figures, nothing wrong")
+    raise typer.Exit(1 if wrong else 0)
+
+
+@figures_app.command("cite")
+def cite_figure(figure: str, form: Annotated[str, typer.Option("--format", help="latex, markdown, bibtex or all")] = "all") -> None:
+    """The LaTeX block, the Markdown block and the BibTeX entries of one figure."""
+    from ddcore import figures
+    from ddcore.settings import one_of
+
+    one_of("figures cite", ("all", "latex", "markdown", "bibtex"), format=form)
+    found = figures.cite(figure)
+    print("\n".join(text for name, text in found.items() if form in ("all", name)), end="")
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """The named datasets, and where they are."""
+    from ddcore.data import TORCHVISION
+    from ddcore.doctor import present
+
+    table = Table("dataset", "where")
+    for name in ("digits", *TORCHVISION):
+        table.add_row(name, present(name))
+    console.print(table)
+
+
+@data_app.command("fetch")
+def fetch_data(names: list[str]) -> None:
+    """Download datasets through torchvision into $DDCORE_DATA (default ~/.cache/ddcore)."""
+    check_data(names)
+
+
+@data_app.command("check")
+def check_data(names: list[str]) -> None:
+    """Read datasets whole (names, .npz files, folders), and compare their content with the known sha256 where there is one."""
+    from ddcore.data import KNOWN_SHA256, load
+
+    for name in names:
+        data = load(name, "cpu")
+        known = KNOWN_SHA256.get(data.name)
+        if known and known != data.sha256:
+            raise BadInput(f"{name}: content sha256 {data.sha256} differs from the known {known}; fetch it again")
+        print(f"{name}: {len(data.x_train):,} + {len(data.x_test):,} images of {data.shape}, {data.classes} classes, "
+              f"sha256 {data.sha256[:16]}… {'as known' if known else 'computed'}")
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except (BadInput, Diverged, Interrupted) as error:
+        errors.print(f"ddcore: {error}", highlight=False, soft_wrap=True, markup=False)
+        sys.exit({BadInput: 2, Diverged: 3, Interrupted: 130}[type(error)])
