@@ -87,8 +87,8 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
     axis = axes[0]
     for index, (ipc, found) in enumerate(frame.groupby("ipc")):
         means = found.groupby("rank").accuracy.agg(["mean", "std"])
-        axis.errorbar(means.index, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white", capsize=2,
-                      label=f"memory of {ipc} image{'s' * int(ipc > 1)} a class")
+        axis.errorbar(means.index, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white",
+                      capsize=2, label=f"memory of {ipc} image{'s' * int(ipc > 1)} a class")
         for rank, part in found.groupby("rank"):
             axis.annotate(f"{part.images_per_class.iloc[0]}", (rank, means["mean"][rank]), (5, 3), textcoords="offset points", fontsize=6,
                           color=COLORS[index])
@@ -112,7 +112,8 @@ def images(frame: pd.DataFrame) -> Figure:
         found = frame[frame["set"] == name]
         rows = []
         for _, part in found.groupby("label"):
-            tiles = [np.frombuffer(bytes.fromhex(one.pixels), np.uint8).reshape(one.height, one.width, one.channels) for one in part.itertuples()]
+            tiles = [np.frombuffer(bytes.fromhex(one.pixels), np.uint8).reshape(one.height, one.width, one.channels)
+                     for one in part.itertuples()]
             rows.append(np.concatenate([np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=255) for tile in tiles], axis=1))
         grid = np.concatenate(rows)
         axis.imshow(grid[..., 0] if grid.shape[-1] == 1 else grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+import PIL.Image
 from IPython.display import Image, Markdown, display
 
 from ddcore import batch, compute, figures
@@ -44,16 +45,13 @@ class Study:
     def start(self, record: Record) -> Synthetic:
         """The set of `record` as it was before any distillation."""
         names = [field.name for field in dataclasses.fields(Experiment)]
-        experiment = Experiment(**{name: record.experiment[name] for name in names if name not in ("method", "distill", "evaluate")})
+        experiment = Experiment(**{name: record.experiment[name] for name in names if name not in ("method", "distill")})
         return experiment.start(self.runner.data(experiment.dataset, experiment.holdout))
 
     def figure(self, key: str, frame: pd.DataFrame, made_from: Iterable[Record]) -> None:
         """Draw figure `key`, show it with what it was computed from, and save it where this study's figures go."""
         made_from = list(made_from)
-        drawn = figures.draw(key, frame)
-        buffer = io.BytesIO()
-        drawn.savefig(buffer, format="png", dpi=130)
-        display(Image(buffer.getvalue(), alt=figures.entry(key).alt))
+        display(Image(figures.to_png(figures.draw(key, frame)), alt=figures.entry(key).alt))
         seconds = sum(record.provenance["seconds"] for record in made_from)
         print(f"computed here: {self.preset} preset, {len(made_from)} records, {seconds:.0f} s")
         if self.figures:
@@ -79,6 +77,7 @@ def recorded(key: str) -> None:
     if sidecar is None:
         display(Markdown(f"*No recorded figure `{key}` yet: run notebook `{one.notebook}` at preset `laptop` or `paper`.*"))
         return
-    display(Image(filename=str(figures.FOLDER / f"{key}.png"), width=int(96 * 1.4 * (figures.PAGE if one.width == "page" else figures.COLUMN)),
-                  alt=one.alt))
-    display(Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"))
+    buffer = io.BytesIO()
+    with PIL.Image.open(figures.FOLDER / f"{key}.png") as drawn:
+        drawn.convert("RGB").reduce(2).save(buffer, "png", optimize=True)
+    display(Image(buffer.getvalue(), alt=one.alt), Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"))

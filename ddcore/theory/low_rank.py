@@ -14,6 +14,12 @@ eta = sympy.symbols("eta", positive=True)
 U, V, G = MatrixSymbol("U", H, r), MatrixSymbol("V", r, W), MatrixSymbol("G", H, W)  # G is the gradient of the loss in X
 
 
+def value(expression: Expr, **numbers: int) -> int | float:
+    """The expression at given numbers, by symbol name: value(multiplier(), H=28, W=28, r=2) is 7."""
+    found = expression.subs({symbol: numbers[symbol.name] for symbol in expression.free_symbols})
+    return int(found) if found.is_integer else float(found)
+
+
 def pixel_storage() -> Expr:
     """Numbers that one channel of an image takes as pixels: H W."""
     return H * W
@@ -56,7 +62,7 @@ def gauge_dimension() -> Expr:
 
 def degrees_of_freedom() -> Expr:
     """r (H + W - r), the dimension of the manifold of matrices of rank r."""
-    return sympy.factor(factor_storage() - gauge_dimension())
+    return r * sympy.expand((factor_storage() - gauge_dimension()) / r)
 
 
 def class_mean_rank(images: Expr = n) -> Expr:

@@ -1,0 +1,64 @@
+"""The committed notebooks: nbval computes them anew and compares what they print; papermill runs them with other parameters."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from ddcore import batch, figures
+
+NOTEBOOKS = batch.notebooks()
+NBVAL = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240", "-p", "no:cacheprovider",
+         "-p", "no:xdist", "-o", "addopts=", "-o", "filterwarnings=", "-q",
+         "--nbval-sanitize-with", str(batch.NOTEBOOKS.parent / "tests" / "nbval.cfg")]
+
+
+def nbval(path):
+    run = subprocess.run([*NBVAL, str(path)], capture_output=True, text=True, env=batch.environment(), cwd=path.parent)
+    return run.returncode, run.stdout
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_nbval_finds_the_printed_outputs_again(notebook):
+    code, text = nbval(notebook)
+    assert code == 0, text
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS[:1], ids=lambda path: path.stem)
+def test_nbval_compares_something(notebook, tmp_path):
+    """One digit of one checked output changed: nbval must fail, or it compared nothing."""
+    content = json.loads(notebook.read_text())
+    checked = [cell for cell in content["cells"] if "nbval-check-output" in cell["metadata"].get("tags", []) and cell["outputs"]]
+    checked[-1]["outputs"][0]["text"] = ["something else\n"]
+    changed = tmp_path / notebook.name
+    changed.write_text(json.dumps(content))
+    code, text = nbval(changed)
+    assert code == 1
+    assert "1 failed" in text
+
+
+def test_other_parameters_reach_the_notebook_and_only_out_is_written(tmp_path):
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in figures.FOLDER.rglob("*"))
+    given = {"preset": "smoke", "seeds": [7, 8], "steps": 12, "epochs": 20}
+    notebook = batch.notebooks("11")[0]
+    batch.check(notebook, given)
+    outcome = batch.execute(notebook, tmp_path / "run", given)
+    assert outcome.status == "done", outcome.error
+    found = [json.loads(path.read_text()) for path in (tmp_path / "run" / "records").glob("*.json")]
+    assert {record["experiment"]["seed"] for record in found} == {7, 8}
+    assert {record["experiment"]["evaluate"]["epochs"] for record in found if not record["experiment"]["holdout"]} == {20}
+    assert set(outcome.figures) == {"lodc-same-memory", "lodc-same-count", "lodc-rank", "lodc-images"}
+    assert before == sorted((path.name, path.stat().st_mtime_ns) for path in figures.FOLDER.rglob("*"))
+
+
+def test_a_present_record_is_not_made_again(tmp_path):
+    notebook, given = batch.notebooks("10")[0], {"preset": "smoke", "seeds": [0]}
+    assert batch.execute(notebook, tmp_path, given).status == "done"
+    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
+    drawn = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+    shutil.rmtree(tmp_path / "figures")
+    assert batch.execute(notebook, tmp_path, given).status == "done"
+    assert records == {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
+    assert drawn == {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
