@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from ddcore import records
+from ddcore import figures, records
 from ddcore.errors import BadInput
 from ddcore.settings import unknown
 
@@ -38,12 +38,21 @@ def preset(name: str, notebook: str, given: Mapping | None = None) -> dict:
             continue
         if key not in found:
             raise unknown(f"parameter of {notebook}", key, found)
-        kind = type(found[key])
-        fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
-        if not fits or (isinstance(value, bool) and kind is not bool):
-            raise BadInput(f"{notebook}: {key}={value!r} is of type {type(value).__name__}, but needs {kind.__name__}")
+        _same_type(notebook, key, value, found[key])
         found[key] = value
     return found
+
+
+def _same_type(notebook: str, name: str, value, like) -> None:
+    """Raise BadInput unless `value` is of the type of `like`: an int stands for a float; a list holds what `like` holds."""
+    fits = type(value) is type(like) or (isinstance(like, float) and type(value) is int)
+    if not fits:
+        raise BadInput(f"{notebook}: {name}={value!r} is of type {type(value).__name__}, but needs {type(like).__name__}")
+    if isinstance(like, list) and like:
+        if not value:
+            raise BadInput(f"{notebook}: {name}=[] is empty; at least one {type(like[0]).__name__} is needed")
+        for place, one in enumerate(value):
+            _same_type(notebook, f"{name}[{place}]", one, like[0])
 
 
 def notebooks(only: str = "") -> list[Path]:
@@ -75,8 +84,8 @@ def check(notebook: Path, given: Mapping) -> None:
     for name, value in given.items():
         if name not in have:
             raise unknown(f"parameter of {notebook.stem}", name, have)
-        if have[name] is not None and type(value) is not type(have[name]):
-            raise BadInput(f"{notebook.stem}: {name}={value!r} is of type {type(value).__name__}, but needs {type(have[name]).__name__}")
+        if have[name] is not None:
+            _same_type(notebook.stem, name, value, have[name])
     overrides = {name: value for name, value in given.items() if have[name] is None}
     preset(given.get("preset", have.get("preset", "smoke")), notebook.stem, overrides)
 
@@ -95,49 +104,62 @@ class Outcome:
 
 def execute(notebook: Path, out: Path, given: Mapping) -> Outcome:
     """Run one notebook through papermill into `out`; what it had computed before a failure stays in its output."""
-    out.mkdir(parents=True, exist_ok=True)
-    output = out / notebook.name
-    values = dict(given) | {"out": str(out)}
-    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar", "--cwd", str(NOTEBOOKS),
-               "-k", "python3", "--parameters_yaml", yaml.safe_dump(values)]
-    before = {path: path.stat().st_mtime_ns for path in (out / "figures").glob("*.json")}
-    began = time.perf_counter()
-    run = subprocess.run(command, capture_output=True, text=True, env=environment())
-    seconds = time.perf_counter() - began
-    made = [path.stem for path in sorted((out / "figures").glob("*.json")) if before.get(path) != path.stat().st_mtime_ns]
-    lines = [line for line in run.stderr.strip().splitlines() if line.strip()]
-    error = "" if run.returncode == 0 else (lines[-1] if lines else f"exit code {run.returncode}")
-    return Outcome(notebook.stem, "done" if run.returncode == 0 else "failed", seconds, tuple(made), output, error)
+    folder = out / "figures" if given.get("preset", "smoke") == "smoke" else figures.FOLDER
+    ours = [folder / f"{key}.json" for key, one in figures.registry().items() if one.notebook == notebook.stem]
+    before = {path: path.stat().st_mtime_ns for path in ours if path.is_file()}
+    outcome = _papermill(notebook, out / notebook.name, ("--parameters_yaml", yaml.safe_dump(dict(given) | {"out": str(out)})))
+    made = [path.stem for path in ours if path.is_file() and before.get(path) != path.stat().st_mtime_ns]
+    return dataclasses.replace(outcome, figures=tuple(made))
 
 
 def environment() -> dict[str, str]:
-    """The environment of a kernel: no warning about its sockets, pictures without a screen, and this package in reach."""
-    return dict(os.environ) | {"IPYTHONDIR": str(NOTEBOOKS / "ipython"), "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    """The environment of a kernel: no warning about its sockets, pictures without a screen, this package in reach, and threads
+    that sleep while they wait: spinning ones make notebooks side by side several times slower."""
+    path = os.pathsep.join(filter(None, (str(records.TOP), os.environ.get("PYTHONPATH"))))
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | dict(os.environ) | {
+        "PYTHONPATH": path, "IPYTHONDIR": str(NOTEBOOKS / "ipython"), "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
-def reproduce(name: str = "smoke", *, only: str = "", jobs: int = 1, given: Mapping | None = None, out: Path | None = None) -> Iterable[Outcome]:
+def reproduce(name: str = "smoke", *, only: str = "", jobs: int = 1, given: Mapping | None = None,
+              out: Path | None = None) -> Iterable[Outcome]:
     """Run the notebooks at preset `name` into `runs/<preset>/`; outcomes as they come. All parameters are checked first."""
+    for fixed in ("preset", "out"):
+        if fixed in (given or {}):
+            raise BadInput(f"{fixed}={given[fixed]!r} can't be set here; the preset is chosen by --preset, and files go to runs/<preset>")
     given = dict(given or {}) | {"preset": name}
     found = notebooks(only)
     for notebook in found:
         check(notebook, given)
-    out = out or records.TOP / "runs" / name
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    out = (out or records.TOP / "runs" / name).absolute()
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    try:
         for future in concurrent.futures.as_completed([pool.submit(execute, notebook, out, given) for notebook in found]):
             yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C those not yet begun don't begin
 
 
 def refresh(only: str = "") -> Iterable[Outcome]:
-    """Execute the committed notebooks in place at their defaults, and strip what differs between two runs (times, machine)."""
+    """Execute the committed notebooks at their defaults, and strip what differs between two runs (times, machine). One that
+    fails stays as it was; what it had computed is in runs/refresh/."""
+    out = records.TOP / "runs" / "refresh"
     for notebook in notebooks(only):
-        command = [sys.executable, "-m", "papermill", str(notebook), str(notebook), "--no-progress-bar", "--cwd", str(NOTEBOOKS),
-                   "-k", "python3"]
-        began = time.perf_counter()
-        run = subprocess.run(command, capture_output=True, text=True, env=environment())
-        strip(notebook)
-        lines = run.stderr.strip().splitlines()
-        yield Outcome(notebook.stem, "done" if run.returncode == 0 else "failed", time.perf_counter() - began, (), notebook,
-                      "" if run.returncode == 0 else lines[-1] if lines else "")
+        outcome = _papermill(notebook, out / notebook.name, ())
+        if outcome.status == "done":
+            strip(outcome.output)
+            os.replace(outcome.output, notebook)
+        yield outcome
+
+
+def _papermill(notebook: Path, output: Path, options: Iterable[str]) -> Outcome:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar", "--cwd", str(NOTEBOOKS), "-k", "python3",
+               *options]
+    began = time.perf_counter()
+    run = subprocess.run(command, capture_output=True, text=True, env=environment())
+    lines = [line for line in run.stderr.splitlines() if line.strip()]
+    error = "" if run.returncode == 0 else (lines[-1] if lines else f"exit code {run.returncode}")
+    return Outcome(notebook.stem, "failed" if run.returncode else "done", time.perf_counter() - began, (), output, error)
 
 
 def strip(notebook: Path) -> None:

@@ -93,9 +93,10 @@ def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: in
         took = seconds(run, at, repeats)
         baseline = baseline or took
         error = float((run().double() - truth).abs().max() / truth.abs().max())
+        fraction = counter.get_total_flops() / took / limits[precision]
         rows.append({"name": f"dm step, ipc {ipc}", "provider": provider, "ratio": round(baseline / took, 3),
-                     "fraction_of_ceiling": round(counter.get_total_flops() / took / limits[precision], 3), "max_rel_error": float(f"{error:.2e}"),
-                     "seconds": round(took, 4), "n": repeats})
+                     "fraction_of_ceiling": round(fraction, 3), "max_rel_error": float(f"{error:.2e}"), "seconds": round(took, 4),
+                     "n": repeats})
     return rows
 
 

@@ -1,6 +1,7 @@
 """The command line: `ddcore --help`. Bad input is one sentence and exit code 2; Ctrl-C saves and is 130; divergence is 3."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ figures_app = typer.Typer(no_args_is_help=True, help="The figures: list, show, c
 data_app = typer.Typer(no_args_is_help=True, help="The datasets: list, fetch, check.")
 app.add_typer(figures_app, name="figures")
 app.add_typer(data_app, name="data")
-console, errors = Console(), Console(stderr=True)
+console, errors = (Console(stderr=stderr, markup=False, highlight=False) for stderr in (False, True))
 
 DatasetName = Annotated[str, typer.Option(help="digits, mnist, fashion_mnist, svhn, cifar10, cifar100, an .npz, or an image folder")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
@@ -28,15 +29,29 @@ Strategy = Annotated[str | None, typer.Option(help="augmentation, e.g. color_cro
 Json = Annotated[bool, typer.Option("--json", help="print JSON on standard output")]
 
 
+def _table(first: str, *columns: str, **keywords) -> Table:
+    """A table that shortens nothing: names stay on one line, the rest is broken."""
+    table = Table(**keywords)
+    table.add_column(first, no_wrap=True, overflow="fold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 def _strategy(given: str | None, dataset: str) -> str:
     from ddcore import augment
 
     return given if given is not None else augment.WITHOUT_FLIP if dataset in ("digits", "mnist", "svhn") else augment.DSA
 
 
-def _folder_exists(path: Path) -> None:
-    if not path.absolute().parent.is_dir():
-        raise BadInput(f"--out {path}: the folder {path.absolute().parent} does not exist; make it first")
+def _writable(option: str, path: Path) -> None:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise BadInput(f"{option} {path}: the folder {folder} does not exist; make it first")
+    if path.is_dir():
+        raise BadInput(f"{option} {path}: is a folder; name a file in it")
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"{option} {path}: the folder {folder} can't be written to; name another one")
 
 
 def _values(pairs: list[str]) -> dict:
@@ -45,7 +60,10 @@ def _values(pairs: list[str]) -> dict:
         name, equals, value = pair.partition("=")
         if not equals:
             raise BadInput(f"--set {pair}: needs name=value, e.g. --set steps=100")
-        found[name] = yaml.safe_load(value)
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise BadInput(f"--set {pair}: '{value}' is not a value of YAML ({' '.join(str(error).split())})") from error
     return found
 
 
@@ -56,12 +74,12 @@ def distill(
     method: Annotated[str, typer.Option(help="dm")] = "dm",
     synthetic: Annotated[str, typer.Option(help="pixels or lowrank")] = "pixels",
     ipc: Annotated[int, typer.Option(help="memory: that of so many images a class")] = 1,
-    rank: Annotated[int, typer.Option(help="rank of lowrank images")] = 2,
+    rank: Annotated[int | None, typer.Option(help="rank of lowrank images; default: 2")] = None,
     init: Annotated[str | None, typer.Option(help="pixels: real or noise; lowrank: noise or svd")] = None,
     steps: Annotated[int, typer.Option(help="updates of the set")] = 1000,
     lr_img: Annotated[float, typer.Option(help="step size on what is stored")] = 1.0,
     momentum: float = 0.5,
-    batch_real: Annotated[int | None, typer.Option(help="real images a class and step; default: 256, or the smallest class if that is less")] = None,
+    batch_real: Annotated[int | None, typer.Option(help="real images a class and step; default: 256, or the smallest class")] = None,
     network: str = "convnet",
     width: Annotated[int | None, typer.Option(help="default: the published one, 128 for a convnet")] = None,
     strategy: Strategy = None,
@@ -78,17 +96,20 @@ def distill(
     from ddcore.settings import build, unknown
     from ddcore.synthetic import create
 
-    _folder_exists(out)
+    _writable("--out", out)
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     data = load(dataset, device)
     settings = {"network": network, "width": width, "precision": precision, "compiled": compiled,
-                "strategy": _strategy(strategy, data.name), "batch_real": batch_real or min(256, int(data.counts.min()))}
+                "strategy": _strategy(strategy, data.name),
+                "batch_real": min(256, int(data.counts.min())) if batch_real is None else batch_real}
     how = build(METHODS[method], settings, f"method {method}")
-    extra = ({"rank": rank} if synthetic == "lowrank" else {}) | ({"init": init} if init else {})
+    given = {name: value for name, value in (("rank", rank), ("init", init)) if value is not None}
+    extra = ({"rank": 2} if synthetic == "lowrank" else {}) | given
     made = create(data, synthetic, ipc, seed=seed, **extra)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
+               TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task(f"{method} on {data.name}", total=steps, loss=float("nan"))
         trace = run(data, made, how, steps=steps, lr_img=lr_img, momentum=momentum, seed=seed, every_seconds=checkpoint_every,
                     checkpoint=out.with_name(f".{out.name}.checkpoint"),
@@ -96,7 +117,7 @@ def distill(
     made.save(out)
     resumed = f" (went on from step {trace.resumed})" if trace.resumed else ""
     errors.print(f"{out}: {made.per_class} images a class in {made.stored_numbers:,} of {made.budget:,} numbers, "
-                 f"loss {trace.losses[0]:.4g} -> {trace.losses[-1]:.4g} in {trace.seconds:.1f} s{resumed}", highlight=False, soft_wrap=True)
+                 f"loss {trace.losses[0]:.4g} -> {trace.losses[-1]:.4g} in {trace.seconds:.1f} s{resumed}", soft_wrap=True)
 
 
 @app.command()
@@ -119,10 +140,14 @@ def evaluate(
     """Train networks from scratch on a set and test them on real images, by the published protocol."""
     from ddcore.data import load
     from ddcore.evaluate import evaluate as run
+    from ddcore.settings import one_of
     from ddcore.synthetic import load_synthetic
 
-    for path in filter(None, (png, ddranking)):
-        _folder_exists(path)
+    if png:
+        _writable("--png", png)
+        one_of("evaluate", (".png",), **{"suffix of --png": png.suffix})
+    if ddranking:
+        _writable("--ddranking", ddranking / "images.pt" if ddranking.is_dir() else ddranking)
     data = load(dataset, device)
     found = load_synthetic(synthetic, data.device)
     names = tuple(name for name in controls.split(",") if name)
@@ -135,7 +160,7 @@ def evaluate(
     if as_json:
         print(json.dumps(scores.to_dict()))
         return
-    table = Table("set", "test accuracy (%)", "images a class", "stored numbers")
+    table = _table("set", "test accuracy (%)", "images a class", "stored numbers")
     for name, one in {synthetic.name: scores, **scores.controls}.items():
         table.add_row(name, str(one), str(one.per_class), f"{one.stored_numbers:,}")
     console.print(table)
@@ -151,16 +176,16 @@ def reproduce(
     """Run the notebooks through papermill into runs/<preset>/ and say what came of each."""
     from ddcore import batch
 
-    table = Table("notebook", "status", "seconds", "figures", title=f"preset {preset}")
+    table = _table("notebook", "status", "seconds", "figures", title=f"preset {preset}")
     failed = []
     for outcome in batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or [])):
-        errors.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s", highlight=False)
+        errors.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s")
         table.add_row(outcome.notebook, outcome.status, f"{outcome.seconds:.0f}", ", ".join(outcome.figures) or "-")
         if outcome.status == "failed":
             failed.append(outcome)
     console.print(table)
     for outcome in failed:
-        errors.print(f"{outcome.notebook} failed: {outcome.error}; what it had computed is in {outcome.output}", highlight=False, soft_wrap=True)
+        errors.print(f"{outcome.notebook} failed: {outcome.error}; what it had computed is in {outcome.output}", soft_wrap=True)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -172,7 +197,7 @@ def refresh(only: str = "") -> None:
     failed = False
     for outcome in batch.refresh(only):
         failed |= outcome.status == "failed"
-        console.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s {outcome.error}", highlight=False)
+        console.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s {outcome.error}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -197,7 +222,7 @@ def bench(
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    table = Table(*benchmarks.ROW)
+    table = _table(*benchmarks.ROW)
     for row in rows:
         table.add_row(*(str(row[name]) for name in benchmarks.ROW))
     console.print(table)
@@ -212,7 +237,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    table = Table("what", "found", show_header=False)
+    table = _table("what", "found", show_header=False)
     for name, value in found.items():
         table.add_row(name, str(value))
     console.print(table)
@@ -223,11 +248,19 @@ def list_figures() -> None:
     """Every figure of the registry, and whether it is recorded."""
     from ddcore import figures
 
-    table = Table("id", "recorded", "notebook", "title")
+    table = _table("id", "recorded", "notebook", "title")
     for key, one in figures.registry().items():
         sidecar = figures.load(key)
         table.add_row(key, " + ".join(sidecar["preset"]) if sidecar else "-", one.notebook, one.title)
     console.print(table)
+
+
+@figures_app.command("index")
+def index_figures() -> None:
+    """The table of the README: figure, notebook, what is recorded, in Markdown."""
+    from ddcore import figures
+
+    print(figures.index())
 
 
 @figures_app.command("show")
@@ -247,7 +280,7 @@ def check_figures() -> None:
 
     wrong = figures.check()
     for line in wrong:
-        errors.print(line, highlight=False, soft_wrap=True)
+        errors.print(line, soft_wrap=True)
     if not wrong:
         print(f"{sum(figures.load(key) is not None for key in figures.registry())} recorded figures, nothing wrong")
     raise typer.Exit(1 if wrong else 0)
@@ -270,7 +303,7 @@ def list_data() -> None:
     from ddcore.data import TORCHVISION
     from ddcore.doctor import present
 
-    table = Table("dataset", "where")
+    table = _table("dataset", "where")
     for name in ("digits", *TORCHVISION):
         table.add_row(name, present(name))
     console.print(table)
@@ -301,5 +334,5 @@ def main() -> None:
     try:
         app()
     except (BadInput, Diverged, Interrupted) as error:
-        errors.print(f"ddcore: {error}", highlight=False, soft_wrap=True, markup=False)
+        errors.print(f"ddcore: {error}", soft_wrap=True)
         sys.exit({BadInput: 2, Diverged: 3, Interrupted: 130}[type(error)])

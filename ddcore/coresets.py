@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddcore import networks
 from ddcore.data import Dataset
+from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.settings import positive, unknown
 from ddcore.synthetic import LowRank, Pixels, Synthetic
@@ -34,18 +35,18 @@ def herding(features: Tensor, count: int) -> Tensor:
 def k_center(features: Tensor, count: int) -> Tensor:
     """(count,) indices: the one nearest to the mean, then each time the one farthest from all chosen (greedy)."""
     chosen = [int((features - features.mean(0)).norm(dim=1).argmin())]
-    nearest = (features - features[chosen[0]]).norm(dim=1)
+    nearest = torch.full_like(features[:, 0], torch.inf)
     while len(chosen) < count:
-        chosen.append(int(nearest.argmax()))
         nearest = torch.minimum(nearest, (features - features[chosen[-1]]).norm(dim=1))
-        nearest[chosen] = -1  # an image whose twin is chosen is at distance 0 too, but may still be taken
+        nearest[chosen[-1]] = -1  # below the 0 of an image whose twin is chosen: that one may still be taken
+        chosen.append(int(nearest.argmax()))
     return torch.tensor(chosen, device=features.device)
 
 
 @torch.no_grad()
 def _select(data: Dataset, count: int, rule, network: str, width: int | None, seed: int) -> Tensor:
     generator = stream(seed, "coreset", device=data.device)
-    net = networks.build(network, data.shape, data.classes, width=width, device=data.device, generator=generator)
+    net = networks.build(network, data.shape, data.classes, width=width, device=data.device, generator=generator).eval()
     starts, chosen = data.counts.cumsum(0) - data.counts, []
     for label in range(data.classes):
         features = torch.cat([net.embed(part) for part in data.class_images(label).split(1024)])
@@ -85,3 +86,6 @@ class Whole(Synthetic):
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         return self.tensors["pixels"][index]
+
+    def save(self, path) -> None:
+        raise BadInput("the whole training set is not saved as a synthetic set: it is the dataset itself")

@@ -19,6 +19,7 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.methods.match import Method, Plugin
 from ddcore.settings import positive
+from ddcore.sgd import SGD
 from ddcore.synthetic import Synthetic
 
 VERSION = 1
@@ -47,11 +48,9 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     run = json.dumps({"method": repr(method), "plugins": repr(tuple(plugins)), "set": synthetic.settings, "lr_img": lr_img,
                       "momentum": momentum, "seed": seed, "data": data.sha256}, sort_keys=True)
     parameters = synthetic.parameters()
-    optimiser = torch.optim.SGD(parameters, lr=lr_img, momentum=momentum)
-    for parameter in parameters:
-        optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    optimiser = SGD(parameters, lr=lr_img, momentum=momentum)
     state = {f"set.{name}": tensor for name, tensor in synthetic.tensors.items()}
-    state |= {f"momentum.{name}": optimiser.state[tensor]["momentum_buffer"] for name, tensor in synthetic.tensors.items()}
+    state |= {f"momentum.{name}": velocity for name, velocity in zip(synthetic.tensors, optimiser.velocity, strict=True)}
     losses = torch.zeros(steps, dtype=torch.float64, device=data.device)
     start = _restore(Path(checkpoint), run, state, losses) if checkpoint else 0
 
@@ -75,12 +74,10 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
             gradients = torch.autograd.grad(loss, parameters)
             losses[step] = loss.detach()
             finite &= torch.stack([loss.detach().isfinite(), *(gradient.isfinite().all() for gradient in gradients)]).all()
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
             checking = step % check_every == 0 or step == steps - 1 or interrupted.is_set()
             if checking and not finite:
                 _diverge(good, state, losses, step, checkpoint, run)
-            optimiser.step()
+            optimiser.step(gradients)
             if progress:
                 progress(step + 1, float(losses[step]))
             stale = checkpoint and time.perf_counter() - saved > every_seconds

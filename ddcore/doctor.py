@@ -12,15 +12,19 @@ import torch
 from ddcore import records
 from ddcore.data import TORCHVISION, data_folder
 
+# What torchvision leaves in its folder.
+DOWNLOADED = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "svhn": "train_32x32.mat", "cifar10": "cifar-10-batches-py",
+              "cifar100": "cifar-100-python"}
+
 
 def present(name: str) -> str:
-    """Where a dataset was found: 'embedded', an .npz, a torchvision folder, or 'absent'."""
+    """Where a dataset was found: 'embedded', an .npz, what torchvision downloaded, or 'absent'."""
     if name == "digits":
         return "embedded"
     if (data_folder() / f"{name}.npz").is_file():
         return str(data_folder() / f"{name}.npz")
-    folder = data_folder() / "torchvision" / TORCHVISION[name]
-    return str(folder) if folder.is_dir() else "absent"
+    downloaded = data_folder() / "torchvision" / DOWNLOADED[name]
+    return str(downloaded) if downloaded.exists() else "absent"
 
 
 def examine() -> dict[str, object]:

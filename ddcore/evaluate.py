@@ -22,6 +22,7 @@ from ddcore.errors import BadInput
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.settings import build, positive
+from ddcore.sgd import SGD
 from ddcore.synthetic import Synthetic
 
 VERSION = 1
@@ -128,11 +129,10 @@ def train(images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...],
             return together(stacked, buffers, x.unflatten(0, (many, -1))).flatten(0, 1)
 
     generators = [stream(seed, "evaluate", "train", device=device) for seed in seeds]
-    lr, optimiser = how.lr, None
     for epoch in range(how.epochs + 1):
-        if epoch == how.epochs // 2 + 2:
-            lr, optimiser = lr * 0.1, None
-        optimiser = optimiser or torch.optim.SGD(parameters, lr=lr, momentum=how.momentum, weight_decay=how.weight_decay)
+        if epoch in (0, how.epochs // 2 + 2):
+            lr = how.lr if epoch == 0 else how.lr * 0.1
+            optimiser = SGD(parameters, lr=lr, momentum=how.momentum, weight_decay=how.weight_decay)
         orders = [torch.randperm(len(images), generator=generator, device=device).split(how.batch) for generator in generators]
         for rows in zip(*orders, strict=True):
             size = len(rows[0])
@@ -140,9 +140,7 @@ def train(images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...],
             chosen = torch.cat(rows)
             x = augment.apply(drawn, images[chosen], torch.arange(many * size, device=device))
             loss = F.cross_entropy(forward(x), labels[chosen]) * many
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            optimiser.step(torch.autograd.grad(loss, parameters))
     if many > 1:
         for index, net in enumerate(nets):
             net.load_state_dict({name: tensor[index] for name, tensor in {**stacked, **buffers}.items()})

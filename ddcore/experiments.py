@@ -5,7 +5,9 @@ refactoring keeps its records and a change of numbers (a bumped version) does no
 """
 
 import dataclasses
+import inspect
 import time
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -23,10 +25,52 @@ from ddcore.evaluate import Protocol, evaluate
 from ddcore.measurements import MEASUREMENTS
 from ddcore.methods import METHODS
 from ddcore.records import Record
-from ddcore.settings import build, positive, unknown
+from ddcore.settings import build, one_of, positive, unknown
 from ddcore.synthetic import KINDS, Synthetic, create, load_synthetic
 
 BASELINES = tuple(name for name in coresets.NAMES if name != "random")
+
+
+def _typed(what: str, fields: Iterable[tuple], given: Mapping) -> dict:
+    """`given` with the defaults of `fields` (name, type[, default field]); raises BadInput as `build` does."""
+    made = build(dataclasses.make_dataclass("settings", fields, kw_only=True), given, what)
+    return {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+
+
+def _keywords(function: Callable, given: Mapping, what: str, *, without: Iterable[str]) -> dict:
+    """The keyword-only arguments of `function` but those of `without`, defaults included."""
+    fields = [(one.name, one.annotation, dataclasses.field(default=dataclasses.MISSING if one.default is one.empty else one.default))
+              for one in inspect.signature(function).parameters.values() if one.kind is one.KEYWORD_ONLY and one.name not in without]
+    return _typed(what, fields, given)
+
+
+def _freeze(self, what: str) -> None:
+    """Check the types of the fields of a frozen dataclass, and take copies of its mappings that can't be changed."""
+    for name, value in _typed(what, [(field.name, field.type) for field in dataclasses.fields(self)], vars(self)).items():
+        object.__setattr__(self, name, types.MappingProxyType(dict(value)) if isinstance(value, Mapping) else value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """The settings of `ddcore.distill` that are numbers of an experiment."""
+
+    steps: int
+    lr_img: float = 1.0
+    momentum: float = 0.5
+
+    def __post_init__(self):
+        positive("distill", steps=self.steps, lr_img=self.lr_img)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Protocol):
+    """`Protocol`, and how many networks are trained on the set."""
+
+    networks: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        positive("evaluate", networks=self.networks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,38 +93,39 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self):
+        _freeze(self, "experiment")
         positive("experiment", budget_ipc=self.budget_ipc)
+        if not 0 <= self.holdout < 1:
+            raise BadInput(f"experiment: holdout={self.holdout} must be 0 (the test set) or lie between 0 and 1")
         kind = self.synthetic.get("kind")
         if kind not in (*KINDS, *BASELINES):
             raise unknown("kind of synthetic set", kind, [*KINDS, *BASELINES])
         if self.method and self.method.get("name") not in METHODS:
             raise unknown("method", self.method.get("name"), METHODS)
-        if self.method and "steps" not in self.distill:
-            raise BadInput("experiment: a method needs distill={'steps': ...}")
         if not self.method and self.distill:
             raise BadInput(f"experiment: distill={dict(self.distill)} without a method does nothing")
-        for name in self.distill:
-            if name not in ("steps", "lr_img", "momentum"):
-                raise unknown("setting of distill", name, ("steps", "lr_img", "momentum"))
-        self._method()
-        self._protocol()
+        self.resolved()
+
+    def _synthetic(self) -> dict:
+        kind, settings = self.synthetic["kind"], {name: value for name, value in self.synthetic.items() if name != "kind"}
+        if kind not in KINDS:
+            without = ("network", "width", "seed") if kind == "svd" else ("network", "width", "seed", "rank")
+            return _keywords(baseline, settings, f"baseline {kind}", without=without)
+        found = _keywords(KINDS[kind], settings, f"synthetic set {kind}", without=("seed",))
+        one_of(f"synthetic set {kind}", KINDS[kind].inits, init=found["init"])
+        return found
 
     def _method(self):
         settings = {name: value for name, value in self.method.items() if name != "name"}
         return build(METHODS[self.method["name"]], settings, f"method {self.method['name']}") if self.method else None
 
-    def _protocol(self) -> Protocol:
-        settings = {name: value for name, value in self.evaluate.items() if name != "networks"}
-        return build(Protocol, settings, "evaluate")
-
     def resolved(self) -> dict:
         """Every setting with its value, defaults included."""
         method = self._method()
-        distill = {"lr_img": 1.0, "momentum": 0.5} | dict(self.distill) if method else {}
-        return {"dataset": self.dataset, "budget_ipc": self.budget_ipc, "synthetic": dict(self.synthetic),
-                "method": {"name": self.method["name"]} | dataclasses.asdict(method) if method else {}, "distill": distill,
-                "evaluate": {"networks": 1} | dict(self.evaluate) | dataclasses.asdict(self._protocol()), "holdout": self.holdout,
-                "seed": self.seed}
+        return {"dataset": self.dataset, "budget_ipc": self.budget_ipc, "synthetic": {"kind": self.synthetic["kind"]} | self._synthetic(),
+                "method": {"name": self.method["name"]} | dataclasses.asdict(method) if method else {},
+                "distill": dataclasses.asdict(build(Loop, self.distill, "distill")) if method else {},
+                "evaluate": dataclasses.asdict(build(Evaluation, self.evaluate, "evaluate")), "holdout": self.holdout, "seed": self.seed}
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
@@ -93,11 +138,10 @@ class Experiment:
 
     def start(self, data: Dataset) -> Synthetic:
         """The set before distillation."""
-        settings = dict(self.synthetic)
-        kind = settings.pop("kind")
+        kind, settings = self.synthetic["kind"], self._synthetic()
         if kind in KINDS:
             return create(data, kind, self.budget_ipc, seed=self.seed, **settings)
-        protocol = self._protocol()
+        protocol = build(Evaluation, self.evaluate, "evaluate")
         return baseline(kind, data, self.budget_ipc, network=protocol.network, width=protocol.width, seed=self.seed, **settings)
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:
@@ -122,7 +166,8 @@ def merge(*parts: Mapping) -> dict:
     found: dict = {}
     for part in parts:
         for name, value in part.items():
-            found[name] = merge(found.get(name, {}), value) if isinstance(value, Mapping) else value
+            before = found.get(name)
+            found[name] = merge(before if isinstance(before, Mapping) else {}, value) if isinstance(value, Mapping) else value
     return found
 
 
@@ -143,17 +188,22 @@ class Measurement:
     holdout: ClassVar[float] = 0.0
 
     def __post_init__(self):
+        _freeze(self, "measurement")
         if self.name not in MEASUREMENTS:
             raise unknown("measurement", self.name, MEASUREMENTS)
+        self._settings()
+
+    def _settings(self) -> dict:
+        return _keywords(MEASUREMENTS[self.name], self.settings, f"measurement {self.name}", without=("seed",))
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
-        return {"measurement": self.name, "dataset": self.dataset, "settings": dict(self.settings), "seed": self.seed,
+        return {"measurement": self.name, "dataset": self.dataset, "settings": self._settings(), "seed": self.seed,
                 "data_sha256": data.sha256, "versions": {self.name: MEASUREMENTS[self.name].version}}
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}: one mapping a row of the table that the figure is drawn from."""
-        return {"rows": MEASUREMENTS[self.name](data, seed=self.seed, **self.settings)}, None
+        return {"rows": MEASUREMENTS[self.name](data, seed=self.seed, **self._settings())}, None
 
 
 class Runner:
@@ -200,7 +250,9 @@ class Runner:
     def synthetic(self, record: Record) -> Synthetic:
         """The distilled set of a record made by this runner or kept in its folder."""
         if self.sets.get(record.hash) is None:
-            self.sets[record.hash] = load_synthetic(self.folder / f"{record.hash}.safetensors")
+            if not record.experiment.get("method") or not self.folder:
+                raise BadInput(f"record {record.hash}: no distilled set of it is kept here; run its experiment")
+            self.sets[record.hash] = load_synthetic(self.folder / f"{record.hash}.safetensors", self.device)
         return self.sets[record.hash]
 
     def run_all(self, experiments: Sequence[Experiment | Measurement]) -> list[Record]:

@@ -10,11 +10,13 @@ import hashlib
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
+import PIL
 import yaml
 from matplotlib.figure import Figure
 
@@ -73,13 +75,39 @@ def draw(key: str, frame: pd.DataFrame) -> Figure:
         return plots.PLOTS[key](frame)
 
 
-def _canonical_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """As it comes back from its CSV, so that drawing before and after saving is one thing."""
-    return pd.read_csv(io.StringIO(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")), keep_default_na=False, na_values=[""])
+def to_png(figure: Figure, dpi: int = 130) -> bytes:
+    """The drawing as PNG, for a screen."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def index() -> str:
+    """A Markdown table: figure, what it shows, its notebook, and what is recorded of it."""
+    lines = ["| figure | what it shows | notebook | recorded |", "|---|---|---|---|"]
+    for key, one in registry().items():
+        sidecar = load(key)
+        seen = f"{' + '.join(sidecar['preset'])}, {len(sidecar['seeds'])} seed{'s' * (len(sidecar['seeds']) != 1)}" if sidecar else "-"
+        lines.append(f"| `{key}` | {one.title} | {one.notebook} | {seen} |")
+    return "\n".join(lines)
+
+
+def _to_csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+
+
+def _from_csv(content: bytes) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype={"pixels": str})
+
+
+def _drawn_with() -> str:
+    """What the bytes of a drawing depend on besides its data: the PDF is packed by zlib, the PNG by Pillow."""
+    return f"matplotlib {matplotlib.__version__}, Pillow {PIL.__version__}, zlib {zlib.ZLIB_RUNTIME_VERSION}"
 
 
 def _render(key: str, frame: pd.DataFrame, embedded: str) -> dict[str, bytes]:
-    figure = draw(key, _canonical_frame(frame))
+    figure = draw(key, frame)
     metadata = {
         "pdf": {"Keywords": embedded, "Title": key, "CreationDate": None, "Producer": None, "Creator": None},
         "svg": {"Description": embedded, "Identifier": key, "Date": None, "Creator": None},
@@ -109,8 +137,8 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
     seeds = sorted({record.experiment["seed"] for record in made_from if "seed" in record.experiment})
     if official and len(seeds) < one.seeds:
         raise BadInput(f"figure {key}: {len(seeds)} seeds, but its caption promises {one.seeds}")
-    frame = _canonical_frame(frame)
-    csv = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+    csv = _to_csv(frame)
+    frame = _from_csv(csv)  # as it comes back, so that drawing before and after saving is one thing
     provenance = {
         "figure": key, "preset": sorted({record.preset for record in made_from}), "seeds": seeds,
         "data": sorted({(record.experiment["dataset"], record.experiment["data_sha256"][:16]) for record in made_from}),
@@ -120,7 +148,7 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
         "dirty": any(record.provenance["dirty"] for record in made_from),
         "code_sha256": sorted({record.provenance["code_sha256"][:16] for record in made_from}),
         "torch": sorted({record.provenance["versions"]["torch"] for record in made_from}),
-        "seconds": round(sum(record.provenance["seconds"] for record in made_from), 1), "drawn_with": matplotlib.__version__,
+        "seconds": round(sum(record.provenance["seconds"] for record in made_from), 1), "drawn_with": _drawn_with(),
     }
     provenance = json.loads(records.canonical(provenance))
     files = _render(key, frame, records.canonical(provenance)) | {"csv": csv}
@@ -135,9 +163,17 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
 
 
 def load(key: str, folder: Path = FOLDER) -> dict | None:
-    """The sidecar of a saved figure, or None."""
+    """The sidecar of a saved figure, or None. Raises BadInput for one that is cut short."""
     path = folder / f"{key}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        if found["figure"] != key or set(found["sha256"]) != {*FORMATS, "csv"}:
+            raise ValueError(f"it does not name the files of figure {key}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path}: not a whole sidecar ({error}); draw the figure again") from error
+    return found
 
 
 def provenance_line(sidecar: dict) -> str:
@@ -145,53 +181,68 @@ def provenance_line(sidecar: dict) -> str:
     hardware = json.loads(sidecar["hardware"][0])
     where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads"
     data = ", ".join(name for name, _ in sidecar["data"])
-    seeds = len(sidecar["seeds"])
+    seeds, made_from = len(sidecar["seeds"]), len(sidecar["wasDerivedFrom"])
     return (f"{' + '.join(sidecar['preset'])} preset · {data} · {seeds} seed{'s' * (seeds != 1)} · "
-            f"{len(sidecar['wasDerivedFrom'])} records · {sidecar['seconds']:.0f} s · {where}")
+            f"{made_from} record{'s' * (made_from != 1)} · {sidecar['seconds']:.0f} s · {where}")
 
 
 def check(folder: Path = FOLDER) -> list[str]:
-    """What is wrong with the saved figures: empty when every file is whole, its provenance inside, and redrawing from the
-    CSV with the same matplotlib gives the same bytes."""
-    wrong, entries = [], registry()
-    for path in sorted(folder.iterdir()):
-        if path.suffix[1:] in (*FORMATS, "csv", "json") and path.stem not in entries:
-            wrong.append(f"{path.name}: no entry '{path.stem}' in registry.yaml")
+    """What is wrong with the saved figures: empty when every file is whole, its records are there, its provenance inside, and
+    redrawing from the CSV with the same matplotlib, Pillow and zlib gives the same bytes."""
+    entries = registry()
+    wrong = [f"{path.name}: no entry '{path.stem}' in registry.yaml" for path in sorted(folder.iterdir())
+             if path.suffix[1:] in (*FORMATS, "csv", "json") and path.stem not in entries and path.name != "published.csv"]
     for key in entries:
-        sidecar = load(key, folder)
-        if sidecar is None:
-            continue
-        for name in sidecar["wasDerivedFrom"]:
-            if not (folder / "records" / f"{name}.json").is_file():
-                wrong.append(f"{key}: its record {name} is not in records/")
-        for form, expected in sidecar["sha256"].items():
-            path = folder / f"{key}.{form}"
-            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-                wrong.append(f"{path.name}: missing or changed since it was drawn")
-        embedded = records.canonical({name: value for name, value in sidecar.items() if name != "sha256"})
-        if sidecar["drawn_with"] == matplotlib.__version__ and (folder / f"{key}.csv").is_file():
-            frame = pd.read_csv(folder / f"{key}.csv", keep_default_na=False, na_values=[""])
-            for form, content in _render(key, frame, embedded).items():
-                if hashlib.sha256(content).hexdigest() != sidecar["sha256"][form]:
-                    wrong.append(f"{key}.{form}: redrawn from its CSV, it differs")
+        try:
+            wrong += _damages(key, folder)
+        except BadInput as error:
+            wrong.append(f"{key}: {error}")
     return wrong
+
+
+def _damages(key: str, folder: Path) -> list[str]:
+    sidecar = load(key, folder)
+    if sidecar is None:
+        return [f"{key}.{form}: its sidecar {key}.json is missing" for form in (*FORMATS, "csv") if (folder / f"{key}.{form}").exists()]
+    wrong = []
+    for name in sidecar["wasDerivedFrom"]:
+        path = folder / "records" / f"{name}.json"
+        if path.is_file():
+            records.read(path)
+        else:
+            wrong.append(f"{key}: its record {name} is not in records/")
+    changed = [form for form, expected in sidecar["sha256"].items()
+               if not (path := folder / f"{key}.{form}").is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected]
+    wrong += [f"{key}.{form}: missing or changed since it was drawn" for form in changed]
+    if changed or sidecar["drawn_with"] != _drawn_with():
+        return wrong
+    embedded = records.canonical({name: value for name, value in sidecar.items() if name != "sha256"})
+    redrawn = _render(key, _from_csv((folder / f"{key}.csv").read_bytes()), embedded)
+    differ = [form for form, content in redrawn.items() if hashlib.sha256(content).hexdigest() != sidecar["sha256"][form]]
+    return wrong + [f"{key}.{form}: redrawn from its CSV with the provenance of its sidecar, it differs" for form in differ]
 
 
 def published(dataset: str, *, network: str, methods: tuple[str, ...], ipcs: tuple[int, ...]) -> pd.DataFrame:
     """The rows of figures/published.csv for these cells, with their sources; a cell that is not there is 'not available'."""
-    known = pd.read_csv(FOLDER / "published.csv")
+    known = pd.read_csv(FOLDER / "published.csv", dtype=str, keep_default_na=False)
     known = known[(known.dataset == dataset) & (known.network == network)]
     rows = []
     for method in methods:
         for ipc in ipcs:
-            found = known[(known.method == method) & (known.ipc == ipc)]
-            rows += [{"method": method, "ipc": ipc, "published": f"{row['mean']} ± {row.sd}", "protocol": row.protocol, "source": row.source}
-                     for _, row in found.iterrows()] or [{"method": method, "ipc": ipc, "published": "not available", "protocol": "", "source": ""}]
+            found = known[(known.method == method) & (known.ipc == str(ipc))]
+            cell, absent = {"method": method, "ipc": ipc}, {"published": "not available", "protocol": "", "source": ""}
+            rows += [cell | {"published": f"{one['mean']}" + (f" ± {one['sd']}" if one["sd"] else ""), "protocol": one["protocol"],
+                             "source": one["source"]} for one in found.to_dict("records")] or [cell | absent]
     return pd.DataFrame(rows)
 
 
 LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
          "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "²": "$^2$"}
+MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*_[]<>"}
+
+
+def _escaped(text: str, letters: dict[str, str]) -> str:
+    return "".join(letters.get(letter, letter) for letter in text)
 
 
 def cite(key: str) -> dict[str, str]:
@@ -199,13 +250,12 @@ def cite(key: str) -> dict[str, str]:
     one = entry(key)
     sidecar = load(key)
     line = f" ({provenance_line(sidecar)})" if sidecar else ""
-    caption = f"{one.caption.strip()}{line}"
-    escaped = "".join(LATEX.get(letter, letter) for letter in caption)
-    wide = "*" if one.width == "page" else ""
+    caption, alt = (" ".join(text.split()) for text in (one.caption + line, one.alt))
+    wide, across = ("*", "textwidth") if one.width == "page" else ("", "columnwidth")
     keys = ["ddcore", *([one.paper] if one.paper else [])]
-    latex = (f"\\begin{{figure{wide}}}\n  \\centering\n  \\includegraphics[width=\\{'textwidth' if wide else 'columnwidth'}]{{figures/{key}.pdf}}\n"
-             f"  \\caption{{{escaped} From \\cite{{{','.join(keys)}}}.}}\n  \\label{{fig:{key}}}\n\\end{{figure{wide}}}\n")
-    markdown = f"![{one.alt.strip()}](figures/{key}.png)\n\n*{caption}*\n"
+    latex = (f"\\begin{{figure{wide}}}\n  \\centering\n  \\includegraphics[width=\\{across}]{{figures/{key}.pdf}}\n"
+             f"  \\caption{{{_escaped(caption, LATEX)} From \\cite{{{','.join(keys)}}}.}}\n  \\label{{fig:{key}}}\n\\end{{figure{wide}}}\n")
+    markdown = f"![{_escaped(alt, MARKDOWN)}](figures/{key}.png)\n\n*{_escaped(caption, MARKDOWN)}*\n"
     found = bibliography()
     return {"latex": latex, "markdown": markdown, "bibtex": "\n".join(found[name] for name in keys)}
 

@@ -153,9 +153,9 @@ def build(name: str, shape: tuple[int, int, int], classes: int, *, generator: to
     blocks_of, usual_width, layers = ARCHITECTURES[stem]
     width = usual_width if width is None else width
     positive(f"network {name}", width=width, classes=classes)
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # modules draw from the global state when made; `initialise` draws anew
         blocks = blocks_of(tuple(shape), width, depth or layers, NORMS.get(suffix, "instance"))
-        x = torch.empty(1, *shape)
+        x = torch.zeros(1, *shape)
         for block in blocks:
             try:
                 x = block.eval()(x)  # of one image: an instance norm of one value, always zero, is refused by torch as well
@@ -164,8 +164,7 @@ def build(name: str, shape: tuple[int, int, int], classes: int, *, generator: to
             if 0 in x.shape:
                 raise BadInput(f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one")
         network = Network(blocks, nn.Linear(x[0].numel(), classes)).train()
-    network = network.to(dtype).to_empty(device=device)
-    return initialise(network, generator)
+    return initialise(network.to(device, dtype), generator)
 
 
 def initialise(network: Network, generator: torch.Generator) -> Network:

@@ -102,7 +102,8 @@ def provenance(seconds: float) -> dict:
         peak = torch.cuda.max_memory_allocated()
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")} | {"python": platform.python_version()}
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")}
+    versions["python"] = platform.python_version()
     dirty = _git("status", "--porcelain", "--", "ddcore")
     return {"hardware": hardware(), "versions": versions, "seconds": round(seconds, 3), "peak_bytes": int(peak),
             "commit": _git("rev-parse", "HEAD"), "dirty": None if dirty is None else bool(dirty), "code_sha256": code_sha256()}

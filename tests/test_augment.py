@@ -131,12 +131,12 @@ def test_a_batch_of_one_works(family, channels):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_one_channel_image_goes_on_through_a_convnet(family):
-    x = pictures((4, 1, 28, 28), dtype=torch.float32).requires_grad_()
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_augmented_image_goes_on_through_a_convnet(family, channels):
+    x = pictures((4, channels, 28, 28), dtype=torch.float32).requires_grad_()
     out = apply(draw(family, 4, stream(0, "draw")), x, torch.arange(4))
-    assert out.is_contiguous()
-    out.view(4, -1)
-    logits = networks.build("convnet", (1, 28, 28), 10, width=8, generator=stream(0, "net"))(out)
+    assert out.view(4, -1).shape == (4, channels * 28 * 28)
+    logits = networks.build("convnet", (channels, 28, 28), 10, width=8, generator=stream(0, "net"))(out)
     assert torch.autograd.grad(logits.square().sum(), x)[0].abs().max() > 0
 
 
@@ -206,10 +206,14 @@ def test_cutout_hides_at_most_half_of_each_side_and_at_least_one_pixel(height, w
 
 
 def test_crop_shifts_and_cutout_places_are_equally_likely():
-    out = apply(draw("crop", 1, stream(0, "draw"), each=9000), torch.arange(1.0, 65).view(1, 1, 8, 8).expand(9000, -1, -1, -1), torch.arange(9000))
+    x = torch.arange(1.0, 65).view(1, 1, 8, 8).expand(9000, -1, -1, -1)
+    out = apply(draw("crop", 1, stream(0, "draw"), each=9000), x, torch.arange(9000))
     count = torch.bincount((out[:, 0, 4, 4] - 1).long(), minlength=64)
     assert (count > 0).sum() == 9
     assert ((count[count > 0] - 1000.0) ** 2 / 1000).sum() < 26.1  # chi-square, 8 degrees of freedom, p = 0.001
+    hidden = apply(draw("cutout", 1, stream(0, "draw"), each=9000), torch.ones(9000, 1, 8, 8), torch.arange(9000))[:, 0] == 0
+    chance = torch.tensor([3, 4, 4, 4, 4, 4, 4, 3]) / 9  # of the nine windows of four rows, from -2 to 1 up to 6 to 9, those over a row
+    assert ((hidden.any(2).double().mean(0) - chance).abs() < 4 * (0.25 / 9000) ** 0.5).all()
 
 
 def test_flip_happens_half_of_the_time():
@@ -227,7 +231,8 @@ def moment(images, axis):
 
 
 def bump(many, turn=0.0):
-    y, x = torch.meshgrid(torch.linspace(-3, 3, 64, dtype=torch.float64), torch.linspace(-3, 3, 64, dtype=torch.float64), indexing="ij")
+    side = torch.linspace(-1.5, 1.5, 64, dtype=torch.float64)
+    y, x = torch.meshgrid(side, side, indexing="ij")
     x, y = x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)
     return torch.exp(-4 * x**2 - 16 * y**2).expand(many, 1, -1, -1)
 

@@ -1,4 +1,7 @@
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -59,6 +62,13 @@ def test_streams_are_uniform():
 
 def test_no_call_touches_global_state(untouched):
     everything(ddcore.load("digits", "cpu"))
+
+
+def test_no_first_call_touches_global_state():
+    """In a fresh process, where calls import what they need."""
+    code = "import conftest, test_random, ddcore; before = conftest.global_states(); " \
+           "test_random.everything(ddcore.load('digits', 'cpu')); assert conftest.global_states() == before"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, timeout=300)
 
 
 def test_global_state_touches_no_call(digits):

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import typing
 
@@ -66,12 +67,13 @@ def test_a_list_stands_for_a_tuple(values):
     assert type(build(Some, {"steps": 1, "sizes": values}).sizes) is tuple
 
 
-@given(st.dictionaries(st.text(max_size=8), st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())))
+anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
+
+
+@given(st.dictionaries(st.sampled_from([*Some.__annotations__, "other"]), anything))
 def test_nothing_but_bad_input_is_raised(given_settings):
-    try:
+    with contextlib.suppress(BadInput):
         build(Some, {"steps": 1} | given_settings)
-    except BadInput:
-        pass
 
 
 def test_none_is_a_value_where_the_type_says_so():

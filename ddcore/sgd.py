@@ -1,0 +1,27 @@
+"""SGD with momentum and weight decay, the field's optimiser: torch.optim.SGD to the bit, its state in plain sight.
+
+The state is a list of tensors, so that a checkpoint can hold it, and no compiler is imported (torch.optim brings one along,
+seconds in every process).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class SGD:
+    """velocity <- momentum * velocity + gradient + weight_decay * x; x <- x - lr * velocity, for each tensor in place."""
+
+    def __init__(self, parameters: Sequence[Tensor], *, lr: float, momentum: float, weight_decay: float = 0.0):
+        self.parameters, self.lr, self.momentum, self.weight_decay = list(parameters), lr, momentum, weight_decay
+        self.velocity = [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """One update by `gradients`, in the order of the parameters."""
+        if self.weight_decay:
+            gradients = torch._foreach_add(gradients, self.parameters, alpha=self.weight_decay)
+        torch._foreach_mul_(self.velocity, self.momentum)
+        torch._foreach_add_(self.velocity, gradients)
+        torch._foreach_add_(self.parameters, self.velocity, alpha=-self.lr)

@@ -1,0 +1,323 @@
+"""The batch, and what holds for every committed notebook and preset."""
+
+import ast
+import json
+import re
+import shutil
+import time
+
+import pytest
+import yaml
+
+from ddcore import batch, cli, records
+
+NOTEBOOKS = batch.notebooks()
+PRESETS = yaml.safe_load((batch.NOTEBOOKS / "presets.yaml").read_text())
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path) -> list[dict]:
+    return json.loads(path.read_text())["cells"]
+
+
+def code(path) -> list[dict]:
+    return [cell for cell in cells(path) if cell["cell_type"] == "code"]
+
+
+def source(cell) -> str:
+    return "".join(cell["source"])
+
+
+def output_text(cell) -> str:
+    found = []
+    for output in cell.get("outputs", []):
+        found.append("".join(output.get("text", [])))
+        found += ["".join(value) for kind, value in output.get("data", {}).items() if kind.startswith("text/")]
+    return "\n".join(found)
+
+
+# presets
+
+
+@every_notebook
+def test_presets_change_numbers_only(path):
+    """Every preset names the same parameters of a notebook, of the same types."""
+    found = [PRESETS[name][path.stem] for name in batch.PRESETS]
+    assert list(PRESETS) == list(batch.PRESETS)
+    for one in found:
+        assert {key: type(value) for key, value in one.items()} == {key: type(value) for key, value in found[0].items()}
+    assert found[0]["dataset"] == "digits", "smoke takes embedded data"
+
+
+def test_every_preset_belongs_to_a_notebook():
+    for name in batch.PRESETS:
+        assert set(PRESETS[name]) <= {path.stem for path in NOTEBOOKS}
+
+
+def test_a_preset_gives_its_numbers_and_takes_others():
+    name = "11_low_rank_condensation"
+    found = batch.preset("smoke", name)
+    assert found == PRESETS["smoke"][name]
+    assert batch.preset("smoke", name, {"steps": 3, "epochs": None}) == found | {"steps": 3}
+    assert batch.preset("smoke", name, {"lrs": [1, 0.5], "compiled": True}) == found | {"lrs": [1, 0.5], "compiled": True}
+    assert batch.preset("smoke", name) == found
+    assert batch.preset("laptop", name) != found
+
+
+@pytest.mark.parametrize(("preset", "given", "words"), [
+    ("smok", {}, ("preset", "'smok'", "did you mean 'smoke'")),
+    ("smoke", {"step": 1}, ("11_low_rank_condensation", "'step'", "did you mean 'steps'")),
+    ("smoke", {"steps": 1.0}, ("steps=1.0", "float", "int")),
+    ("smoke", {"steps": "1"}, ("steps='1'", "str", "int")),
+    ("smoke", {"steps": True}, ("steps=True", "bool", "int")),
+    ("smoke", {"compiled": 1}, ("compiled=1", "bool")),
+    ("smoke", {"network": 3}, ("network=3", "str")),
+    ("smoke", {"lrs": 1.0}, ("lrs=1.0", "list")),
+    ("smoke", {"lrs": ["a"]}, ("lrs[0]='a'", "float")),
+    ("smoke", {"ipcs": [1, 2.5]}, ("ipcs[1]=2.5", "int")),
+    ("smoke", {"ipcs": []}, ("ipcs=[]", "empty")),
+], ids=str)  # fmt: skip
+def test_a_bad_preset_or_number_is_refused(refuses, preset, given, words):
+    with refuses(*words):
+        batch.preset(preset, "11_low_rank_condensation", given)
+
+
+# the committed notebooks
+
+
+@every_notebook
+def test_parameters_are_read_and_checked(path):
+    found = batch.parameters(path)
+    assert {"preset", "seeds", "device", "out"} <= set(found)
+    assert (found["preset"], found["device"], found["out"]) == ("smoke", "auto", "")
+    assert {name for name, value in found.items() if value is None} <= set(PRESETS["smoke"][path.stem])
+    batch.check(path, found)
+
+
+@every_notebook
+def test_every_parameter_is_used_after_its_cell(path):
+    at = next(index for index, cell in enumerate(code(path)) if "parameters" in cell["metadata"].get("tags", []))
+    later = ast.walk(ast.parse("\n".join(source(cell) for cell in code(path)[at + 1 :])))
+    read = {node.id for node in later if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    assert set(batch.parameters(path)) <= read
+    assert at == 1, "the second code cell"
+
+
+@every_notebook
+def test_every_number_of_the_preset_is_used(path):
+    """As numbers["key"] or settings["key"], or by a loop over names that hold it."""
+    used = {node.value for cell in code(path) for node in ast.walk(ast.parse(source(cell))) if isinstance(node, ast.Constant)}
+    assert set(PRESETS["smoke"][path.stem]) <= used
+
+
+@every_notebook
+def test_no_notebook_asks_which_preset_it_is(path):
+    assert not [cell for cell in code(path) if re.search(r"\b(if|while)\b[^\n]*\b(preset|smoke)\b", source(cell))]
+
+
+@every_notebook
+def test_a_notebook_was_run_from_top_to_bottom_without_error(path):
+    assert [cell["execution_count"] for cell in code(path)] == list(range(1, len(code(path)) + 1))
+    outputs = [output for cell in code(path) for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+    assert not [cell for cell in cells(path) if set(cell["metadata"].get("tags", [])) - {"parameters", "nbval-check-output"}]
+
+
+@every_notebook
+def test_a_notebook_is_of_a_size_to_be_read(path):
+    assert 15 <= len(cells(path)) <= 40
+    assert max(len(source(cell).splitlines()) for cell in code(path)) <= 12
+    assert path.stat().st_size < 1e6
+    assert cells(path)[0]["cell_type"] == "markdown"
+    assert source(cells(path)[0]).startswith("# ")
+
+
+@every_notebook
+def test_a_notebook_is_of_no_machine(path):
+    content = json.loads(path.read_text())
+    assert content["metadata"] == {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                                   "language_info": {"name": "python"}}  # fmt: skip
+    shown = "\n".join(source(cell) + output_text(cell) for cell in content["cells"])
+    assert not re.search(r"(?<![\w.)}~-])/(work|root|tmp|home|Users|opt|usr)/|[A-Z]:\\", shown)
+
+
+@every_notebook
+def test_outputs_are_compared(path):
+    checked = [cell for cell in code(path) if "nbval-check-output" in cell["metadata"].get("tags", [])]
+    assert len(checked) >= 4
+    assert all(output_text(cell).strip() for cell in checked), "a cell that prints nothing compares nothing"
+
+
+@every_notebook
+def test_strip_changes_nothing_in_a_committed_notebook_and_is_idempotent(path, tmp_path):
+    copy = tmp_path / path.name
+    shutil.copy(path, copy)
+    batch.strip(copy)
+    assert copy.read_text() == path.read_text(), "commit what `ddcore refresh` writes"
+    content = json.loads(path.read_text())
+    content["metadata"]["papermill"] = {"duration": 3.4}
+    content["metadata"]["language_info"]["version"] = "3.11.7"
+    for cell in content["cells"]:
+        cell["metadata"] |= {"papermill": {"duration": 1.0}, "execution": {"iopub.status.busy": "2026"}}
+    copy.write_text(json.dumps(content))
+    batch.strip(copy)
+    assert copy.read_text() == path.read_text()
+
+
+# choosing notebooks
+
+
+def test_notebooks_by_the_beginning_of_their_names(refuses):
+    stems = [path.stem for path in NOTEBOOKS]
+    assert stems == sorted(stems)
+    assert all(re.match(r"\d\d_[a-z_]+$", stem) for stem in stems)
+    assert [path.stem[:2] for path in batch.notebooks("11")] == ["11"]
+    assert [path.stem[:2] for path in batch.notebooks("11,10")] == ["10", "11"]
+    assert {path.stem[:2] for path in batch.notebooks("1")} >= {"10", "11"}
+    with refuses("unknown notebook '77'", "11_low_rank_condensation"):
+        batch.notebooks("11,77")
+
+
+# running them
+
+
+def notebook(folder, name, *cells_):
+    parameters = ["preset: str = 'smoke'\nseeds: list = [0]\nout: str = ''\nsteps: int = None"]
+    made = [{"cell_type": "code", "execution_count": None, "id": f"c{index}", "metadata": {"tags": ["parameters"] if not index else []},
+             "outputs": [], "source": text} for index, text in enumerate([*parameters, *cells_])]  # fmt: skip
+    content = {"cells": made, "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+               "nbformat": 4, "nbformat_minor": 5}  # fmt: skip
+    (folder / f"{name}.ipynb").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Notebooks 50 (fails half-way) and 51 (works), in a folder of their own."""
+    folder = tmp_path / "a b" / "notebooks"
+    folder.mkdir(parents=True)
+    notebook(folder, "50_fails", "print('before', seeds)", "raise ValueError('boom [red] of a kind')", "print('after')")
+    notebook(folder, "51_works", "print('worked', preset, seeds, steps)")
+    numbers = {"50_fails": {"steps": 1}, "51_works": {"steps": 1}}
+    (folder / "presets.yaml").write_text(yaml.safe_dump(dict.fromkeys(batch.PRESETS, numbers)))
+    monkeypatch.setattr(batch, "NOTEBOOKS", folder)
+    monkeypatch.setattr(records, "TOP", tmp_path / "a b")
+    return folder
+
+
+@pytest.mark.parametrize("given", [{"stepps": 1}, {"steps": "1"}, {"seeds": 3}, {"seeds": ["a"]}, {"seeds": []}, {"seeds": [True]},
+                                   {"preset": "laptop"}, {"out": "elsewhere"}], ids=str)  # fmt: skip
+def test_bad_parameters_are_refused_before_any_notebook_starts(tiny, monkeypatch, refuses, given):
+    monkeypatch.setattr(batch, "execute", None)
+    with refuses(*given):
+        list(batch.reproduce("smoke", given=given))
+    assert not (tiny.parent / "runs").exists()
+
+
+@pytest.mark.parametrize(("preset", "only"), [("big", ""), ("smoke", "77")])
+def test_an_unknown_preset_or_notebook_is_refused_before_any_notebook_starts(tiny, monkeypatch, refuses, preset, only):
+    monkeypatch.setattr(batch, "execute", None)
+    with refuses(preset if preset == "big" else only):
+        list(batch.reproduce(preset, only=only))
+    assert not (tiny.parent / "runs").exists()
+
+
+def test_a_notebook_without_a_cell_of_parameters_is_refused(tmp_path, refuses):
+    notebook(tmp_path, "52_bare")
+    path = tmp_path / "52_bare.ipynb"
+    path.write_text(path.read_text().replace('"parameters"', '"other"'))
+    with refuses(path, "parameters"):
+        batch.check(path, {})
+
+
+def run_main(monkeypatch, *arguments) -> int:
+    monkeypatch.setattr("sys.argv", ["ddcore", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return left.value.code or 0
+
+
+def test_a_failure_keeps_its_partial_output_and_the_next_one_runs(tiny, monkeypatch, capsys):
+    assert run_main(monkeypatch, "reproduce", "--set", "seeds=[4, 5]", "--set", "steps=9") == 1
+    out = tiny.parent / "runs" / "smoke"
+    failed, worked = cells(out / "50_fails.ipynb"), cells(out / "51_works.ipynb")
+    assert any(output_text(cell) == "before [4, 5]\n" for cell in failed)
+    assert not any("after" in output_text(cell) for cell in failed)
+    assert any(output_text(cell) == "worked smoke [4, 5] 9\n" for cell in worked)
+    shown = capsys.readouterr()
+    assert re.search(r"50_fails .* failed", shown.out)
+    assert re.search(r"51_works .* done", shown.out)
+    (line,) = [line for line in shown.err.splitlines() if line.startswith("50_fails failed")]
+    assert "ValueError: boom [red] of a kind" in line
+    assert str(out / "50_fails.ipynb") in line
+
+
+def test_a_batch_that_works_ends_with_zero(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(batch, "execute", lambda path, out, given: outcome(path))
+    assert run_main(monkeypatch, "reproduce", "--preset", "laptop") == 0
+    assert re.search(r"51_works .* done", capsys.readouterr().out)
+
+
+def outcome(path, status="done"):
+    return batch.Outcome(path.stem, status, 1.0, (), path)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_jobs_run_side_by_side(tiny, monkeypatch, jobs):
+    running, most = [], []
+
+    def execute(path, out, given):
+        running.append(path)
+        most.append(len(running))
+        time.sleep(0.2)
+        running.remove(path)
+        return outcome(path)
+
+    monkeypatch.setattr(batch, "execute", execute)
+    found = list(batch.reproduce("smoke", jobs=jobs))
+    assert {one.notebook for one in found} == {"50_fails", "51_works"}
+    assert max(most) == min(jobs, 2)
+
+
+def test_after_an_interruption_no_other_notebook_begins(tiny, monkeypatch):
+    begun = []
+    monkeypatch.setattr(batch, "execute", lambda path, out, given: begun.append(path) or time.sleep(0.3) or outcome(path))
+    for number in range(52, 56):
+        shutil.copy(tiny / "51_works.ipynb", tiny / f"{number}_more.ipynb")
+    (tiny / "presets.yaml").write_text(yaml.safe_dump({"smoke": {path.stem: {"steps": 1} for path in batch.notebooks()}}))
+    outcomes = batch.reproduce("smoke")
+    next(iter(outcomes))
+    outcomes.close()
+    assert len(begun) <= 2
+
+
+@pytest.fixture
+def papermill(monkeypatch):
+    """Papermill's effects without its seconds: 50 fails after its first cell, 51 prints."""
+
+    def run(path, output, options):
+        content = json.loads(path.read_text())
+        content["metadata"]["papermill"] = {"duration": time.perf_counter()}
+        content["cells"][1] |= {"execution_count": 1, "outputs": [{"name": "stdout", "output_type": "stream", "text": ["computed"]}]}
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(content))
+        return batch.Outcome(path.stem, "failed" if path.stem.startswith("50") else "done", 1.0, (), output)
+
+    monkeypatch.setattr(batch, "_papermill", run)
+
+
+def test_refresh_keeps_a_notebook_that_fails_as_it_was(tiny, papermill):
+    before = (tiny / "50_fails.ipynb").read_bytes()
+    (failed,) = batch.refresh("50")
+    assert failed.status == "failed"
+    assert (tiny / "50_fails.ipynb").read_bytes() == before
+    assert output_text(cells(failed.output)[1]) == "computed"
+
+
+def test_refresh_executes_in_place_and_twice_is_the_same_file(tiny, papermill):
+    files = []
+    for _ in range(2):
+        (done,) = batch.refresh("51")
+        assert done.status == "done"
+        files.append((tiny / "51_works.ipynb").read_text())
+    assert "computed" in files[0]
+    assert files[0] == files[1]

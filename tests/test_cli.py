@@ -1,0 +1,275 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import ddcore
+from ddcore import augment, batch, bench, cli, figures
+
+DISTILL = ("distill", "--dataset", "digits", "--method", "dm", "--synthetic", "lowrank", "--rank", "1", "--ipc", "1", "--seed", "0",
+           "--width", "16", "--batch-real", "16")  # fmt: skip
+EVALUATE = ("--dataset", "digits", "--width", "16", "--epochs", "5")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The command as the console script runs it, in this process: exit code, standard output, standard error."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ddcore", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code or 0
+        return code, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def syn(tmp_path_factory):
+    """A small set on disk. Not to be changed."""
+    path = tmp_path_factory.mktemp("syn") / "syn.safetensors"
+    ddcore.LowRank(ddcore.load("digits", "cpu"), 1, rank=1, seed=0).save(path)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDCORE_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+# the two commands of the issue
+
+
+def test_distill_then_evaluate(run, here):
+    code, out, err = run(*DISTILL, "--steps", 50, "--out", "syn.safetensors")
+    assert code == 0, err
+    assert out == ""
+    assert re.search(r"syn.safetensors: 4 images a class in 640 of 640 numbers, loss \S+ -> \S+ in \S+ s\n", err)
+    assert [path.name for path in here.iterdir()] == ["syn.safetensors"]
+    code, out, err = run("evaluate", "syn.safetensors", *EVALUATE, "--seeds", 3, "--json", "--controls", "random")
+    assert code == 0, err
+    found = json.loads(out)
+    assert out.count("\n") == 1
+    assert found["n"] == 3
+    assert found["mean"] == pytest.approx(np.mean(found["scores"]), abs=1e-3)
+    assert found["sd"] == pytest.approx(np.std(found["scores"], ddof=1), abs=1e-3)
+    assert found["images_per_class"] == 4
+    assert found["controls"]["random"]["images_per_class"] == 1
+    loaded = ddcore.load_synthetic("syn.safetensors")
+    expected = ddcore.evaluate(loaded, ddcore.load("digits", "cpu"), seeds=range(3), width=16, epochs=5, strategy=augment.WITHOUT_FLIP)
+    assert tuple(found["scores"]) == expected.scores
+
+
+def test_the_same_seed_twice_gives_the_same_bytes_and_another_one_others(run, here):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run(*DISTILL, "--steps", 3, "--seed", seed, "--out", f"{name}.safetensors")[0] == 0
+    a, b, c = ((here / f"{name}.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_one_network_has_no_sd(run, syn):
+    assert json.loads(run("evaluate", syn, *EVALUATE, "--seeds", 1, "--json")[1])["sd"] is None
+
+
+def test_evaluate_shows_a_table_and_writes_what_is_asked(run, syn, here):
+    code, out, err = run("evaluate", syn, *EVALUATE, "--seeds", 2, "--controls", "svd", "--png", "grid.png", "--ddranking", "set")
+    assert code == 0, err
+    assert re.search(r"syn\.safetensors .*±.*\(n = 2\).* 4 .* 640", out)
+    assert re.search(r"svd .*±", out)
+    assert {path.name for path in here.iterdir()} == {"grid.png", "set"}
+    assert {path.name for path in (here / "set").iterdir()} == {"images.pt", "labels.pt", "lr.pt"}
+
+
+def test_help_names_every_command():
+    shown = CliRunner().invoke(cli.app, ["--help"])
+    assert shown.exit_code == 0
+    for name in ("distill", "evaluate", "reproduce", "refresh", "bench", "doctor", "figures", "data"):
+        assert name in shown.output
+
+
+# bad input: exit code 2, one sentence, nothing left
+
+
+def npz(path, **changed):
+    x, y = np.zeros((6, 8, 8, 1), np.uint8), np.arange(6) % 2
+    np.savez(path, **{"x_train": x, "y_train": y, "x_test": x, "y_test": y} | changed)
+    return path
+
+
+BAD = {
+    "missing npz": ((*DISTILL, "--dataset", "none.npz", "--out", "o"), ("none.npz", "no such file")),
+    "corrupt npz": ((*DISTILL, "--dataset", "corrupt.npz", "--out", "o"), ("corrupt.npz", "not a whole .npz")),
+    "float npz": ((*DISTILL, "--dataset", "float.npz", "--out", "o"), ("float.npz", "float64", "uint8")),
+    "unknown dataset": ((*DISTILL, "--dataset", "digit", "--out", "o"), ("'digit'", "did you mean 'digits'")),
+    "unknown method": ((*DISTILL, "--method", "dc", "--out", "o"), ("unknown method 'dc'", "dm")),
+    "unknown set": ((*DISTILL, "--synthetic", "lowrnk", "--out", "o"), ("'lowrnk'", "did you mean 'lowrank'")),
+    "unknown init": ((*DISTILL, "--init", "svdd", "--out", "o"), ("'svdd'", "did you mean 'svd'")),
+    "unknown network": ((*DISTILL, "--network", "convnt", "--steps", "1", "--out", "o"), ("'convnt'", "did you mean 'convnet'")),
+    "unknown strategy": ((*DISTILL, "--strategy", "crop_flop", "--out", "o"), ("'flop'", "flip")),
+    "unknown device": ((*DISTILL, "--device", "cdua", "--out", "o"), ("'cdua'", "cpu")),
+    "rank of pixels": ((*DISTILL, "--synthetic", "pixels", "--out", "o"), ("pixels", "'rank'")),
+    "rank too high": ((*DISTILL, "--rank", "9", "--out", "o"), ("rank 9", "at most 4")),
+    "ipc too large": (("distill", "--ipc", "1000", "--out", "o"), ("1000", "training images")),
+    "batch too large": ((*DISTILL, "--batch-real", "1000", "--steps", "1", "--out", "o"), ("batch_real=1000", "training images")),
+    "batch of none": ((*DISTILL, "--batch-real", "0", "--out", "o"), ("batch_real=0",)),
+    "no steps": ((*DISTILL, "--steps", "0", "--out", "o"), ("steps=0",)),
+    "folder of out missing": ((*DISTILL, "--out", "no/such/o"), ("--out no/such/o", "does not exist")),
+    "out is a folder": ((*DISTILL, "--out", "."), ("--out .", "is a folder")),
+    "missing set": (("evaluate", "none.safetensors"), ("none.safetensors", "no such file")),
+    "corrupt set": (("evaluate", "corrupt.npz"), ("corrupt.npz", "not a whole safetensors")),
+    "foreign set": (("evaluate", "foreign.safetensors"), ("foreign.safetensors", "not a synthetic set")),
+    "other data": (("evaluate", "{syn}", "--dataset", "two.npz"), ("10 classes", "2")),
+    "no seeds": (("evaluate", "{syn}", "--seeds", "0"), ("seeds",)),
+    "no epochs": (("evaluate", "{syn}", "--epochs", "0"), ("epochs=0",)),
+    "unknown control": (("evaluate", "{syn}", "--controls", "hearding"), ("'hearding'", "did you mean 'herding'")),
+    "png elsewhere": (("evaluate", "{syn}", "--png", "no/grid.png"), ("--png no/grid.png", "does not exist")),
+    "png of no kind": (("evaluate", "{syn}", "--png", "grid"), ("--png", ".png")),
+    "bad pair": (("reproduce", "--set", "seeds"), ("--set seeds", "name=value")),
+    "bad value": (("reproduce", "--set", "seeds=[1"), ("seeds=[1", "YAML")),
+    "unknown parameter": (("reproduce", "--set", "stepps=1"), ("'stepps'",)),
+    "ill-typed parameter": (("reproduce", "--set", "seeds=3"), ("seeds=3", "list")),
+    "unknown preset": (("reproduce", "--preset", "smok"), ("'smok'", "did you mean 'smoke'")),
+    "unknown notebook": (("reproduce", "--only", "77"), ("'77'",)),
+    "unknown figure": (("figures", "cite", "lodc-rnak"), ("'lodc-rnak'", "did you mean 'lodc-rank'")),
+    "unknown format": (("figures", "cite", "lodc-rank", "--format", "html"), ("'html'", "latex")),
+    "figure to show": (("figures", "show", "x"), ("'x'",)),
+    "data to check": (("data", "check", "digits", "corrupt.npz"), ("corrupt.npz",)),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2_and_leaves_nothing(run, here, syn, monkeypatch, case):
+    arguments, words = BAD[case]
+    monkeypatch.setattr(batch, "execute", None)
+    (here / "corrupt.npz").write_bytes(npz(here / "two.npz").read_bytes()[:300])
+    npz(here / "float.npz", x_train=np.zeros((6, 8, 8, 1)))
+    save_file({name: tensor for name, tensor in load_file(syn).items() if name == "labels"}, here / "foreign.safetensors")
+    before = {path.name for path in here.iterdir()}
+    code, _, err = run(*(str(syn) if one == "{syn}" else one for one in arguments))
+    assert code == 2, err
+    assert err.startswith("ddcore: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+    assert {path.name for path in here.iterdir()} == before
+
+
+@pytest.mark.parametrize("arguments", ["distill", "distil", "distill --out o --ipc two", "reproduce --jobs 0"])
+def test_bad_usage_is_exit_code_2(run, here, arguments):
+    assert run(*arguments.split())[0] == 2
+    assert list(here.iterdir()) == []
+
+
+def test_brackets_in_names_are_printed_as_they_are(run, here):
+    code, _, err = run(*DISTILL, "--steps", 1, "--out", "a[red]b.safetensors")
+    assert code == 0
+    assert err.startswith("a[red]b.safetensors: ")
+    assert "no[/red]such.npz: no such file" in run("data", "check", "no[/red]such.npz")[2]
+
+
+# divergence and Ctrl-C
+
+
+def test_divergence_is_exit_code_3_and_a_sentence(run, here):
+    code, _, err = run(*DISTILL, "--steps", 20, "--lr-img", "1e30", "--out", "o.safetensors")
+    assert code == 3
+    assert re.fullmatch(r"ddcore: .*at step \d+.*smaller lr_img\n", err), err
+    assert not (here / "o.safetensors").exists()
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_bytes(run, here):
+    command = [sys.executable, "-m", "ddcore", *DISTILL, "--steps", "3000", "--out", "o.safetensors", "--checkpoint-every", "0"]
+    process = subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=dict(os.environ) | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    checkpoint, deadline = here / ".o.safetensors.checkpoint", time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    done = int(re.search(r"stopped after step (\d+) of 3000; the state is in .*checkpoint", err)[1])
+    assert 0 < done < 3000
+    assert [path.name for path in here.iterdir()] == [checkpoint.name]
+    steps = done + 5
+    code, _, err = run(*DISTILL, "--steps", steps, "--out", "o.safetensors")
+    assert code == 0, err
+    assert f"went on from step {done}" in err
+    assert not checkpoint.exists()
+    assert run(*DISTILL, "--steps", steps, "--out", "whole.safetensors")[0] == 0
+    assert (here / "o.safetensors").read_bytes() == (here / "whole.safetensors").read_bytes()
+
+
+# the rest
+
+
+def test_doctor_parses_and_shows(run):
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert {"torch", "device 'auto'", "triton", "disk free", "data digits", "data fashion_mnist"} <= set(found)
+    shown = run("doctor")[1]
+    assert all(name in shown for name in found)
+
+
+def test_figures_list_shows_every_id_whole(run):
+    out = run("figures", "list")[1]
+    assert all(key in out for key in figures.registry())
+    assert "…" not in out
+
+
+def test_figures_show(run):
+    code, out, _ = run("figures", "show", "lodc-rank")
+    assert code == 0
+    assert out.startswith("lodc-rank: ")
+    assert "11_low_rank_condensation" in out
+
+
+def test_figures_check_finds_nothing_wrong_in_the_repository_and_says_what_it_finds(run, monkeypatch):
+    code, out, _ = run("figures", "check")
+    assert code == 0
+    assert re.fullmatch(r"\d+ recorded figures, nothing wrong\n", out)
+    monkeypatch.setattr(figures, "check", lambda: ["a.png: wrong [x]"])
+    assert run("figures", "check") == (1, "", "a.png: wrong [x]\n")
+
+
+@pytest.mark.parametrize("form", ["latex", "markdown", "bibtex", "all"])
+def test_figures_cite(run, form):
+    code, out, _ = run("figures", "cite", "lodc-rank", "--format", form)
+    assert code == 0
+    starts = {"latex": "\\begin{figure}", "markdown": "![", "bibtex": "@software{ddcore"}
+    assert [name for name, start in starts.items() if start in out] == (list(starts) if form == "all" else [form])
+
+
+def test_data_list_and_check(run, here):
+    code, out, _ = run("data", "list")
+    assert code == 0
+    assert re.search(r"digits .* embedded", out)
+    assert re.search(r"cifar10 .* absent", out)
+    code, out, _ = run("data", "check", "digits", npz(here / "two.npz"))
+    assert code == 0
+    first, second = out.splitlines()
+    assert re.fullmatch(r"digits: 1,437 \+ 360 images of \(1, 8, 8\), 10 classes, sha256 \w{16}… computed", first)
+    assert "6 + 6 images of (1, 8, 8), 2 classes" in second
+
+
+def test_bench_prints_json_or_a_table(run, monkeypatch):
+    row = dict.fromkeys(bench.ROW, 1.0) | {"name": "step", "provider": "one", "fraction_of_ceiling": None}
+    monkeypatch.setattr(bench, "dm_rows", lambda data, **numbers: [row])
+    monkeypatch.setattr(bench, "evaluate_rows", lambda data, **numbers: [row])
+    code, out, _ = run("bench", "--dataset", "digits", "--json")
+    assert code == 0
+    assert json.loads(out) == [row, row]
+    assert "fraction" in run("bench", "--dataset", "digits")[1]

@@ -1,0 +1,453 @@
+import dataclasses
+import math
+import signal
+import statistics
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ddcore
+from ddcore import augment, coresets, experiments, figures, measurements, networks, records
+from ddcore.data import _digits
+from ddcore.experiments import BASELINES, Experiment, Loop, Measurement, Runner, grid, merge, summary, table
+from ddcore.methods import DM
+from ddcore.study import Study
+from ddcore.synthetic import LowRank, Pixels
+
+QUICK = {"dataset": "digits", "budget_ipc": 1, "evaluate": {"network": "mlp", "width": 8, "epochs": 2, "strategy": "none"}}
+DISTILLED = merge(QUICK, {"synthetic": {"kind": "lowrank", "rank": 1}, "distill": {"steps": 4, "lr_img": 10.0},
+                          "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "crop_scale"}})  # fmt: skip
+SPECTRA = Measurement("spectra", "digits", {"ranks": [1, 2], "images": 20})
+
+
+def made(*parts) -> Experiment:
+    return grid(merge(QUICK, *parts), [{}], [0])[0]
+
+
+@pytest.fixture
+def runner(tmp_path) -> Runner:
+    return Runner("smoke", tmp_path / "records", device="cpu")
+
+
+@pytest.fixture
+def no_computing(monkeypatch):
+    """From now on, whatever trains or measures raises."""
+
+    def forbid():
+        def computed(*arguments, **keywords):
+            raise AssertionError("computed again")
+
+        monkeypatch.setattr(experiments, "distill", computed)
+        monkeypatch.setattr(experiments, "evaluate", computed)
+        monkeypatch.setitem(experiments.MEASUREMENTS, "spectra", keep_signature(computed))
+
+    def keep_signature(function):
+        function.__wrapped__, function.version = measurements.spectra, measurements.spectra.version
+        return function
+
+    return forbid
+
+
+# an experiment is frozen and validated
+
+
+def test_an_experiment_is_frozen_through_and_through():
+    given_settings = {"kind": "lowrank", "rank": 1}
+    experiment = Experiment("digits", 1, synthetic=given_settings)
+    before = experiment.resolved()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        experiment.seed = 1
+    with pytest.raises(TypeError):
+        experiment.synthetic["rank"] = 2
+    given_settings["rank"] = 2
+    experiment.resolved()["synthetic"]["rank"] = 2
+    assert experiment.resolved() == before
+    measurement = Measurement("spectra", "digits", {"ranks": [1], "images": 20})
+    with pytest.raises(TypeError):
+        measurement.settings["images"] = 2
+    assert dataclasses.replace(experiment, seed=1).seed == 1
+
+
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"budget": 3}, ("budget", "budget_ipc")),
+    ({"budget_ipc": 0}, ("budget_ipc=0", "above 0")),
+    ({"budget_ipc": "1"}, ("budget_ipc='1'", "int")),
+    ({"budget_ipc": True}, ("budget_ipc=True", "int")),
+    ({"dataset": 3}, ("dataset=3", "str")),
+    ({"seed": 0.5}, ("seed=0.5", "int")),
+    ({"holdout": 1.5}, ("holdout=1.5",)),
+    ({"holdout": -0.1}, ("holdout=-0.1",)),
+    ({"synthetic": {"kind": "pixel"}}, ("'pixel'", "did you mean 'pixels'")),
+    ({"synthetic": {}}, ("kind of synthetic set", "lowrank")),
+    ({"synthetic": {"kind": "pixels", "rank": 2}}, ("pixels", "'rank'")),
+    ({"synthetic": {"kind": "pixels", "init": "svd"}}, ("'svd'", "noise, real")),
+    ({"synthetic": {"kind": "lowrank"}}, ("lowrank", "'rank' is missing")),
+    ({"synthetic": {"kind": "lowrank", "rank": 1.0}}, ("rank=1.0", "int")),
+    ({"synthetic": {"kind": "lowrank", "rank": 1, "seed": 3}}, ("'seed'",)),
+    ({"synthetic": {"kind": "herding", "rank": 1}}, ("herding", "'rank'")),
+    ({"synthetic": {"kind": "random"}}, ("'random'",)),
+    ({"method": {"name": "dmm"}, "distill": {"steps": 1}}, ("'dmm'", "did you mean 'dm'")),
+    ({"method": {"width": 8}, "distill": {"steps": 1}}, ("method",)),
+    ({"method": {"name": "dm", "batch": 8}, "distill": {"steps": 1}}, ("method dm", "'batch'", "batch_real")),
+    ({"method": {"name": "dm", "batch_real": 0}, "distill": {"steps": 1}}, ("batch_real=0",)),
+    ({"method": {"name": "dm", "strategy": "crop_flop"}, "distill": {"steps": 1}}, ("'flop'", "flip")),
+    ({"method": {"name": "dm", "precision": "float16"}, "distill": {"steps": 1}}, ("'float16'",)),
+    ({"method": {"name": "dm"}}, ("distill", "'steps' is missing")),
+    ({"method": {"name": "dm"}, "distill": {"steps": 0}}, ("steps=0",)),
+    ({"method": {"name": "dm"}, "distill": {"steps": 1.0}}, ("steps=1.0", "int")),
+    ({"method": {"name": "dm"}, "distill": {"steps": 1, "lr": 1.0}}, ("distill", "'lr'", "lr_img")),
+    ({"method": {"name": "dm"}, "distill": {"steps": 1, "lr_img": "1"}}, ("lr_img='1'", "float")),
+    ({"distill": {"steps": 1}}, ("without a method",)),
+    ({"evaluate": {"epoch": 3}}, ("evaluate", "'epoch'", "did you mean 'epochs'")),
+    ({"evaluate": {"epochs": 0}}, ("epochs=0",)),
+    ({"evaluate": {"networks": 0}}, ("networks=0",)),
+    ({"evaluate": {"networks": "3"}}, ("networks='3'",)),
+    ({"evaluate": {"lr": None}}, ("lr=None",)),
+], ids=str)  # fmt: skip
+def test_a_bad_setting_is_refused_when_the_experiment_is_made(refuses, changed, words):
+    settings = {"dataset": "digits", "budget_ipc": 1} | changed
+    with refuses(*words):
+        grid({}, [settings], [settings.get("seed", 0)])
+    if "budget" not in changed:
+        with refuses(*words):
+            Experiment(**settings)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("spectrum", "digits"), ("'spectrum'", "did you mean 'spectra'")),
+    (("spectra", "digits", {"ranks": [1]}), ("spectra", "'images' is missing")),
+    (("spectra", "digits", {"ranks": [1], "images": 2, "draws": 3}), ("spectra", "'draws'")),
+    (("spectra", "digits", {"ranks": 1, "images": 2}), ("ranks=1",)),
+    (("spectra", "digits", {"ranks": [1], "images": "2"}), ("images='2'", "int")),
+    (("spectra", "digits", {"ranks": [1], "images": 2, "seed": 3}), ("'seed'",)),
+    (("spectra", "digits", {"ranks": [1], "images": 2}, "0"), ("seed='0'",)),
+], ids=str)  # fmt: skip
+def test_a_bad_measurement_is_refused_when_it_is_made(refuses, arguments, words):
+    with refuses(*words):
+        Measurement(*arguments)
+
+
+def test_resolved_holds_every_default():
+    found = made({"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm"}, "distill": {"steps": 3}}).resolved()
+    assert set(found) == {field.name for field in dataclasses.fields(Experiment)}
+    assert found["synthetic"] == {"kind": "lowrank", "rank": 1, "init": "noise"}
+    assert found["method"] == {"name": "dm", **dataclasses.asdict(DM())}
+    assert found["distill"] == dataclasses.asdict(Loop(3))
+    assert found["evaluate"] == {"networks": 1, **dataclasses.asdict(ddcore.Protocol(**QUICK["evaluate"]))}
+    bare = Experiment("digits", 1).resolved()
+    assert bare["synthetic"] == {"kind": "pixels", "init": "real"}
+    assert bare["method"] == bare["distill"] == {}
+
+
+# the hash
+
+
+@pytest.mark.parametrize("changed", [
+    {"synthetic": {"init": "noise"}}, {"method": {"network": "convnet"}}, {"method": {"width": 8}}, {"distill": {"momentum": 0.5}},
+    {"distill": {"lr_img": 10}}, {"evaluate": {"networks": 1}}, {"evaluate": {"lr": 0.01}}, {"holdout": 0}, {"seed": 0},
+], ids=str)  # fmt: skip
+def test_a_default_given_has_the_hash_of_a_default_left_out(runner, changed):
+    assert runner.key(grid(merge(DISTILLED, changed), [{}], [0])[0]) == runner.key(grid(DISTILLED, [{}], [0])[0])
+    assert runner.key(Experiment("digits", 1)) == runner.key(Experiment("digits", 1, {"kind": "pixels", "init": "real"}))
+
+
+@pytest.mark.parametrize("changed", [
+    {"dataset": "{npz}"}, {"budget_ipc": 2}, {"synthetic": {"rank": 2}}, {"synthetic": {"init": "svd"}}, {"method": {"width": 9}},
+    {"method": {"batch_real": 9}}, {"method": {"precision": "bfloat16"}}, {"distill": {"steps": 5}}, {"distill": {"lr_img": 1.0}},
+    {"distill": {"momentum": 0.4}}, {"evaluate": {"epochs": 3}}, {"evaluate": {"networks": 2}}, {"evaluate": {"at_once": 1}},
+    {"holdout": 0.1}, {"holdout": 0.2}, {"seed": 1},
+], ids=str)  # fmt: skip
+def test_any_changed_setting_has_another_hash(runner, tmp_path, changed):
+    if "dataset" in changed:
+        changed = {"dataset": str(one_pixel_brighter(tmp_path / "digits.npz"))}
+    seed = changed.get("seed", 0)
+    assert runner.key(grid(merge(DISTILLED, changed), [{}], [seed])[0]) != runner.key(grid(DISTILLED, [{}], [0])[0])
+
+
+def one_pixel_brighter(path):
+    arrays = _digits()
+    arrays["x_test"] = arrays["x_test"].copy()
+    arrays["x_test"][0, 0, 0, 0] ^= 1
+    np.savez(path, **arrays)
+    return path
+
+
+def test_the_content_of_the_data_is_in_the_hash_and_its_place_is_not_in_its_sha256(runner, tmp_path):
+    key = runner.data("digits").sha256
+    assert runner.data(str(one_pixel_brighter(tmp_path / "digits.npz"))).sha256 != key
+    assert runner.data("digits", 0.1).sha256 not in (key, runner.data("digits", 0.2).sha256)
+
+
+USERS = {
+    (augment, "VERSION"): {"dm", "lowrank", "pixels", "herding"},
+    (networks, "VERSION"): {"dm", "lowrank", "pixels", "herding"},
+    (experiments, "EVALUATE_VERSION"): {"dm", "lowrank", "pixels", "herding"},
+    (experiments, "DISTILL_VERSION"): {"dm"},
+    (DM, "version"): {"dm"},
+    (LowRank, "version"): {"dm", "lowrank"},
+    (Pixels, "version"): {"pixels"},
+    (coresets, "VERSION"): {"herding"},
+    (measurements.spectra, "version"): {"spectra"},
+    (measurements.gradient_geometry, "version"): {"gradient_geometry"},
+}
+
+
+@pytest.mark.parametrize(("component", "users"), USERS.items(), ids=[owner.__name__ for owner, _ in USERS])
+def test_a_bumped_version_changes_the_hash_of_those_that_use_it_and_of_no_others(runner, monkeypatch, component, users):
+    some = {"dm": grid(DISTILLED, [{}], [0])[0], "lowrank": made({"synthetic": {"kind": "lowrank", "rank": 1}}), "pixels": made(),
+            "herding": made({"synthetic": {"kind": "herding"}}), "spectra": SPECTRA,
+            "gradient_geometry": Measurement("gradient_geometry", "digits", {"ranks": [1], "draws": 2})}
+    before = {name: runner.key(one) for name, one in some.items()}
+    monkeypatch.setattr(*component, 1000)
+    assert {name for name, one in some.items() if runner.key(one) != before[name]} == users
+
+
+def test_the_versions_that_the_hash_covers_are_those_of_the_modules():
+    assert ddcore.distill.__globals__["VERSION"] == experiments.DISTILL_VERSION
+    assert ddcore.evaluate.__globals__["VERSION"] == experiments.EVALUATE_VERSION
+
+
+# running
+
+
+def test_a_present_record_is_read_and_nothing_is_computed(runner, no_computing):
+    wanted = [grid(DISTILLED, [{}], [0])[0], made({"synthetic": {"kind": "svd"}}), SPECTRA]
+    found = runner.run_all(wanted)
+    files = {path: path.read_bytes() for path in runner.folder.iterdir()}
+    assert len([path for path in files if path.suffix == ".safetensors"]) == 1
+    no_computing()
+    again = Runner("smoke", runner.folder, device="cpu").run_all(wanted)
+    assert again == [records.read(runner.folder / f"{one.hash}.json") for one in found]
+    assert {path: path.read_bytes() for path in runner.folder.iterdir()} == files
+    with pytest.raises(AssertionError, match="computed again"):
+        runner.run(made({"seed": 0, "budget_ipc": 2}))
+
+
+def test_a_record_says_what_was_run_and_what_came_out(runner, digits):
+    experiment = made({"evaluate": {"networks": 3}}, {"budget_ipc": 2})
+    record = runner.run(experiment)
+    assert record.hash == runner.key(experiment) == records.digest(record.experiment)
+    assert {name: record.experiment[name] for name in experiment.resolved()} == experiment.resolved()
+    assert record.experiment["data_sha256"] == digits.sha256
+    assert record.result["images_per_class"] == 2
+    assert record.result["stored_numbers"] == 2 * 10 * 64
+    assert len(record.result["scores"]) == 3
+    assert record.result["accuracy"] == pytest.approx(statistics.mean(record.result["scores"]), abs=1e-4)
+    assert record.provenance["seconds"] >= record.result["evaluate_seconds"]
+    assert "losses" not in record.result
+
+
+def test_a_record_of_a_distilled_set_holds_its_losses(runner, digits):
+    record = runner.run(grid(DISTILLED, [{}], [0])[0])
+    syn = LowRank(digits, 1, rank=1, seed=0)
+    trace = ddcore.distill(digits, syn, DM(width=8, batch_real=8, strategy="crop_scale"), steps=4, lr_img=10.0, seed=0)
+    assert record.result["losses_every"] == 1
+    assert record.result["losses"] == [round(loss, 6) for loss in trace.losses]
+    assert torch.equal(runner.synthetic(record).images(), syn.images())
+
+
+def test_networks_of_several_seeds_are_other_networks(runner):
+    first, second = (runner.run(grid(merge(QUICK, {"evaluate": {"networks": 2}}), [{}], [seed])[0]) for seed in (0, 1))
+    assert len({*first.result["scores"], *second.result["scores"]}) > 2
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runner = Runner("smoke", device="cpu")
+    record = runner.run(grid(DISTILLED, [{}], [0])[0])
+    assert runner.synthetic(record).per_class == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_set_of_a_record_is_the_same_from_memory_and_from_file(runner):
+    record = runner.run(grid(DISTILLED, [{}], [0])[0])
+    memory, file = runner.synthetic(record), Runner("smoke", runner.folder, device="cpu").synthetic(record)
+    assert memory is not file
+    assert torch.equal(memory.images(), file.images())
+    assert torch.equal(memory.labels, file.labels)
+    assert memory.settings == file.settings
+    assert type(memory) is type(file)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_there_is_no_distilled_set_of_a_record_that_distilled_none(tmp_path, refuses, folder):
+    runner = Runner("smoke", tmp_path if folder else None, device="cpu")
+    record = runner.run(made())
+    with refuses(record.hash, "no distilled set"):
+        runner.synthetic(record)
+
+
+def test_a_broken_record_stops_the_run_with_a_sentence(runner, refuses):
+    record = runner.run(made())
+    path = runner.folder / f"{record.hash}.json"
+    path.write_text(path.read_text()[:50])
+    with refuses(path, "remove it"):
+        runner.run(made())
+
+
+@pytest.mark.parametrize("where", ["", "records", "deeper/records"])
+def test_smoke_records_are_refused_under_figures(refuses, where):
+    with refuses("smoke", "figures"):
+        Runner("smoke", figures.FOLDER / where)
+    assert Runner("laptop", figures.FOLDER / where).folder == figures.FOLDER / where
+
+
+def test_an_interrupted_run_goes_on_and_its_record_is_that_of_an_uninterrupted_one(tmp_path, monkeypatch):
+    experiment = grid(DISTILLED, [{}], [0])[0]
+    whole = Runner("smoke", tmp_path / "whole", device="cpu")
+    expected = whole.run(experiment)
+    broken = Runner("smoke", tmp_path / "broken", device="cpu")
+    checkpoint = broken.folder / f".{expected.hash}.checkpoint"
+
+    class Stopping(DM):
+        def matches(self, *arguments, **keywords):
+            for match in super().matches(*arguments, **keywords):
+                if match.step == 2:
+                    signal.raise_signal(signal.SIGINT)
+                yield match
+
+    Stopping.__name__, Stopping.__qualname__ = DM.__name__, DM.__qualname__
+    with monkeypatch.context() as patch:
+        patch.setitem(experiments.METHODS, "dm", Stopping)
+        with pytest.raises(ddcore.Interrupted, match="after step 3 of 4"):
+            broken.run(experiment)
+    assert checkpoint.is_file()
+    assert records.read_all(broken.folder) == []
+    resumed = []
+    original = experiments.distill
+    monkeypatch.setattr(experiments, "distill", lambda *some, **more: resumed.append(original(*some, **more)) or resumed[0])
+    found = Runner("smoke", broken.folder, device="cpu").run(experiment)
+    assert resumed[0].resumed == 3
+    assert not checkpoint.exists()
+    for name in ("losses", "scores", "accuracy", "stored_numbers"):
+        assert found.result[name] == expected.result[name]
+    left, right = (runner.folder / f"{found.hash}.safetensors" for runner in (broken, whole))
+    assert left.read_bytes() == right.read_bytes()
+
+
+def test_a_holdout_experiment_never_sees_the_test_set(tmp_path, digits):
+    """The same training set beside another test set (all zeros, label 0) gives the same distilled bytes and scores."""
+    experiment = grid(merge(DISTILLED, {"holdout": 0.2}), [{}], [0])[0]
+    results = []
+    for blind in (False, True):
+        arrays = _digits()
+        if blind:
+            arrays |= {"x_test": np.zeros_like(arrays["x_test"]), "y_test": np.zeros_like(arrays["y_test"])}
+        np.savez(tmp_path / "data.npz", **arrays)
+        runner = Runner("smoke", device="cpu")
+        record = runner.run(dataclasses.replace(experiment, dataset=str(tmp_path / "data.npz")))
+        results.append((record.result["losses"], record.result["scores"], runner.synthetic(record).images().tolist()))
+    assert results[0] == results[1]
+
+
+def test_a_holdout_is_a_part_of_the_training_set(runner, digits):
+    held = runner.data("digits", 0.2)
+    assert len(held.x_train) + len(held.x_test) == len(digits.x_train)
+    train = {tuple(image.flatten().tolist()) for image in digits.x_train}
+    test = {tuple(image.flatten().tolist()) for image in digits.x_test} - train
+    seen = {tuple(image.flatten().tolist()) for image in torch.cat([held.x_train, held.x_test])}
+    assert seen == train
+    assert not seen & test
+    assert runner.data("digits", 0.2) is held
+
+
+def test_measurements_are_records_too(runner, digits):
+    record = runner.run(SPECTRA)
+    assert record.result["rows"] == measurements.spectra(digits, seed=0, ranks=[1, 2], images=20)
+    assert record.experiment["measurement"] == "spectra"
+    assert record.experiment["settings"] == {"ranks": [1, 2], "images": 20}
+    assert runner.key(Measurement("spectra", "digits", {"ranks": (1, 2), "images": 20})) == record.hash
+    assert runner.key(Measurement("spectra", "digits", {"ranks": [1, 2], "images": 20}, seed=1)) != record.hash
+    both = measurements.rows([record, runner.run(dataclasses.replace(SPECTRA, seed=1))])
+    assert list(both.seed.unique()) == [0, 1]
+    assert set(both.dataset) == {"digits"}
+    assert len(both) == 2 * 11 * 2
+
+
+def test_run_all_keeps_the_order_and_reports_each(tmp_path):
+    lines = []
+    runner = Runner("smoke", tmp_path, device="cpu", report=lines.append)
+    wanted = [made(), SPECTRA, made({"budget_ipc": 2})]
+    found = runner.run_all(wanted)
+    assert [record.hash for record in found] == [runner.key(one) for one in wanted]
+    assert [line.split()[:2] for line in lines] == [[f"{number}/3", record.hash] for number, record in enumerate(found, 1)]
+    assert f"{found[0].result['accuracy']:.2f} %" in lines[0]
+    assert "%" not in lines[1]
+
+
+# plans and tables
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True), st.lists(st.integers(1, 9), min_size=1, max_size=4, unique=True))
+def test_a_grid_has_the_seeds_outermost(seeds, budgets):
+    found = grid(QUICK, [{"budget_ipc": budget} for budget in budgets], seeds)
+    assert [(one.seed, one.budget_ipc) for one in found] == [(seed, budget) for seed in seeds for budget in budgets]
+    assert grid(QUICK, iter([{"budget_ipc": budget} for budget in budgets]), iter(seeds)) == found
+
+
+def test_merge_is_deep_and_the_later_one_wins():
+    first, second = {"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3, "z": {"w": 4}}, "c": 5}
+    assert merge(first, second) == {"a": {"x": 1, "y": 3, "z": {"w": 4}}, "b": 1, "c": 5}
+    merge(first, second)["a"]["x"] = 9
+    assert first == {"a": {"x": 1, "y": 2}, "b": 1}
+    assert merge() == {}
+    assert merge({"a": 1}, {"a": {"x": 2}}) == {"a": {"x": 2}}
+    assert merge({"a": {"x": 2}}, {"a": 1}) == {"a": 1}
+
+
+def record_of(seed, accuracy, per_class=1):
+    return records.Record(f"{seed}{accuracy}", "smoke", {"seed": seed, "budget_ipc": per_class},
+                          {"accuracy": accuracy, "images_per_class": per_class, "stored_numbers": 640 * per_class}, {})  # fmt: skip
+
+
+def test_table_has_a_row_a_record():
+    frame = table([record_of(0, 51.0), record_of(1, 54.0, 2)], ipc=lambda r: r.experiment["budget_ipc"], word=lambda r: "DM")
+    assert frame.to_dict("records") == [
+        {"ipc": 1, "word": "DM", "seed": 0, "accuracy": 51.0, "images_per_class": 1, "stored_numbers": 640, "record": "051.0"},
+        {"ipc": 2, "word": "DM", "seed": 1, "accuracy": 54.0, "images_per_class": 2, "stored_numbers": 1280, "record": "154.0"},
+    ]
+
+
+def test_summary_by_hand():
+    frame = pd.DataFrame({"method": ["z", "z", "a", "z"], "accuracy": [1.0, 2.0, 10.0, 6.0]})
+    z, a = summary(frame, ["method"]).to_dict("records")
+    assert z == {"method": "z", "mean": 3.0, "sd": pytest.approx(math.sqrt(7)), "n": 3}, "in the order of first appearance, sd with n - 1"
+    assert (a["method"], a["mean"], a["n"]) == ("a", 10.0, 1)
+    assert math.isnan(a["sd"])
+
+
+# the study of a notebook
+
+
+def study(**changed):
+    given = {"preset": "smoke", "seeds": [0], "device": "cpu", "out": ""}
+    return Study("11_low_rank_condensation", **given | changed)
+
+
+def test_a_study_takes_its_numbers_from_the_preset_and_what_is_given(tmp_path):
+    found = study(out=str(tmp_path), steps=7, dataset=None)
+    assert found.settings["steps"] == 7
+    assert found.settings["dataset"] == "digits"
+    assert found.runner.folder == tmp_path / "records"
+    assert "steps            7" in str(found)
+    assert study().runner.folder is study().figures is None
+    assert study(preset="laptop").figures == figures.FOLDER
+
+
+@pytest.mark.parametrize(("changed", "word"), [({"seeds": []}, "seeds"), ({"seeds": ["0"]}, "seeds"), ({"preset": "smok"}, "'smoke'"),
+                                               ({"step": 3}, "'steps'"), ({"steps": "3"}, "int"), ({"device": "cdua"}, "'cdua'")])
+def test_a_study_refuses_bad_parameters(refuses, changed, word):
+    with refuses(word):
+        study(**changed)
+
+
+@pytest.mark.parametrize("kind", [*BASELINES, "pixels"])
+def test_the_start_of_a_record_is_the_set_that_was_evaluated(kind):
+    found = study()
+    experiment = made({"synthetic": {"kind": kind}, "evaluate": {"network": "convnet"}})
+    record = records.Record("0", "smoke", experiment.identity(found.runner.data("digits")), {}, {})
+    assert torch.equal(found.start(record).images(), experiment.start(found.runner.data("digits")).images())

@@ -1,0 +1,470 @@
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zlib
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ddcore import batch, figures, plots, records
+from ddcore.records import Record, canonical, digest
+
+KEYS = list(figures.registry())
+FILES = ("csv", "json", "pdf", "png", "svg")
+
+
+def record_of(seed, preset="laptop", **changed) -> Record:
+    experiment = {"dataset": "digits", "data_sha256": "a" * 64, "seed": seed}
+    hardware = {"cpu": "a CPU_& 100 %", "cores": 2, "threads": 1, "gpu": None}
+    provenance = {"hardware": hardware, "versions": {"torch": "2.11.0"}, "seconds": 2.0, "peak_bytes": 1, "commit": "c" * 40,
+                  "dirty": False, "code_sha256": "d" * 64}  # fmt: skip
+    return Record(digest(experiment), preset, experiment, {"accuracy": 50.0 + seed}, provenance | changed)
+
+
+def frame_of(key: str) -> pd.DataFrame:
+    """The columns that the drawing of `key` reads, for two small cells and three seeds."""
+    seeds = range(3)
+    if key == "lodc-images":
+        pixels = bytes(range(16)).hex()
+        return pd.DataFrame([{"set": name, "label": label, "index": index, "height": 4, "width": 4, "channels": 1, "pixels": pixels}
+                             for name in ("real", "DM") for label in range(2) for index in range(2)])  # fmt: skip
+    if key == "lodc-spectra":
+        return pd.DataFrame([{"class": name, "rank": rank, "energy": 0.5 + 0.1 * rank, "energy_pixels": 0.6 + 0.1 * rank,
+                              "psnr": 20.0 if rank < 2 else None, "dataset": "digits", "seed": 0}
+                             for name in (0, 1, "all") for rank in (1, 2)])  # fmt: skip
+    if key == "lodc-gradient-geometry":
+        return pd.DataFrame([{"rank": rank, "position": place / 10 + 0.05, "gain": 1e-7 + max(0, rank * (6 - place)),
+                              "mean_gain": 2.0 * rank, "dataset": "digits", "seed": 0} for rank in (1, 2) for place in range(10)])
+    return pd.DataFrame([{"ipc": ipc, "method": method, "rank": rank, "images_per_class": ipc * rank, "stored_numbers": 640 * ipc,
+                          "seed": seed, "accuracy": 50 + 10 * ipc + rank + seed / 3}
+                         for ipc in (1, 10) for method, rank in (("DM", 1), ("LoDM", 4)) for seed in seeds])  # fmt: skip
+
+
+def save(key, folder, *, preset="laptop", seeds=range(3)):
+    made_from = [record_of(seed, preset) for seed in seeds]
+    for record in made_from:
+        record.save(folder / "records")
+    return figures.save(key, frame_of(key), made_from, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with every figure of the registry. Not to be changed."""
+    folder = tmp_path_factory.mktemp("figures")
+    for key in KEYS:
+        save(key, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A folder of one figure, to be damaged."""
+    shutil.copytree(saved / "records", tmp_path / "records")
+    for form in FILES:
+        shutil.copy(saved / f"lodc-rank.{form}", tmp_path)
+    return tmp_path
+
+
+# the registry
+
+
+def test_every_entry_has_a_drawing_and_every_drawing_an_entry():
+    assert set(plots.PLOTS) == set(KEYS)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_entry_is_whole(key):
+    one = figures.entry(key)
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", one.id)
+    assert one.id == key
+    assert one.status in ("ours", "after the paper")
+    assert one.width in ("column", "page")
+    assert one.seeds >= 1
+    assert one.paper in ("", *figures.bibliography())
+    assert (batch.NOTEBOOKS / f"{one.notebook}.ipynb").is_file()
+    assert f'"{key}"' in (batch.NOTEBOOKS / f"{one.notebook}.ipynb").read_text().replace('\\"', '"'), "the notebook does not draw it"
+    assert one.caption.strip().endswith(".")
+    assert one.alt.strip()
+
+
+def test_an_unknown_figure_is_refused_with_the_nearest(refuses):
+    with refuses("unknown figure 'lodc-ranks'", "did you mean 'lodc-rank'"):
+        figures.entry("lodc-ranks")
+
+
+@pytest.mark.parametrize(("changed", "word"), [({"titel": "x"}, "'titel'"), ({"seeds": "3"}, "seeds='3'"), ({"alt": None}, "alt")])
+def test_a_bad_registry_is_refused(tmp_path, refuses, changed, word):
+    entry = {"title": "t", "caption": "c", "alt": "a", "notebook": "n"} | changed
+    (tmp_path / "registry.yaml").write_text(yaml.safe_dump({"a": entry}))
+    with refuses("figure a", word):
+        figures.registry(tmp_path)
+
+
+# saved
+
+
+def test_save_writes_five_whole_files_of_each(saved):
+    names = {path.name for path in saved.iterdir() if path.is_file()}
+    assert names == {f"{key}.{form}" for key in KEYS for form in FILES}
+    for key in KEYS:
+        sidecar = figures.load(key, saved)
+        assert set(sidecar["sha256"]) == set(FILES) - {"json"}
+        for form, expected in sidecar["sha256"].items():
+            assert hashlib.sha256((saved / f"{key}.{form}").read_bytes()).hexdigest() == expected
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_csv_is_what_was_plotted(saved, key):
+    frame, found = frame_of(key), pd.read_csv(saved / f"{key}.csv", dtype={"pixels": str})
+    assert list(found.columns) == list(frame.columns)
+    for name in frame:
+        if pd.api.types.is_float_dtype(frame[name]):
+            np.testing.assert_allclose(found[name], frame[name], rtol=1e-5)
+        else:
+            assert list(map(str, found[name])) == list(map(str, frame[name]))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_widths_are_those_of_the_templates(saved, key):
+    with Image.open(saved / f"{key}.png") as image:
+        width, dpi = image.width, image.info["dpi"][0]
+    promised = figures.PAGE if figures.entry(key).width == "page" else figures.COLUMN
+    assert width / dpi == pytest.approx(promised, abs=0.02)
+
+
+def test_redrawn_they_are_the_same_bytes(saved, tmp_path):
+    for key in ("lodc-same-memory", "lodc-images"):
+        save(key, tmp_path)
+        for form in FILES:
+            assert (tmp_path / f"{key}.{form}").read_bytes() == (saved / f"{key}.{form}").read_bytes()
+
+
+@pytest.mark.parametrize("key", ["lodc-rank"])
+def test_another_process_on_another_day_draws_the_same_bytes(saved, key):
+    """From the CSV, with the provenance of the sidecar, under other hash seeds, locales and dates."""
+    program = ("import json, sys, hashlib, pathlib; from ddcore import figures, records; folder = pathlib.Path(sys.argv[1]); "
+               "key = sys.argv[2]; sidecar = figures.load(key, folder); sidecar.pop('sha256'); "
+               "drawn = figures._render(key, figures._from_csv((folder / f'{key}.csv').read_bytes()), records.canonical(sidecar)); "
+               "print(json.dumps({form: hashlib.sha256(content).hexdigest() for form, content in drawn.items()}))")
+    environment = dict(os.environ) | {"PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "86400", "TZ": "Asia/Tokyo", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-c", program, str(saved), key], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == {form: value for form, value in figures.load(key, saved)["sha256"].items() if form != "csv"}
+
+
+def test_the_order_of_the_records_does_not_matter(folder, tmp_path):
+    other = tmp_path / "other"
+    save("lodc-rank", other, seeds=[2, 0, 1])
+    assert (other / "lodc-rank.json").read_bytes() == (folder / "lodc-rank.json").read_bytes()
+
+
+# the provenance
+
+
+def embedded(path) -> str:
+    """The provenance that a file carries, as any reader of its format finds it."""
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            return image.text["Provenance"]
+    content = path.read_bytes()
+    if path.suffix == ".svg":
+        import xml.etree.ElementTree as ElementTree
+
+        (found,) = ElementTree.fromstring(content).iter("{http://purl.org/dc/elements/1.1/}description")
+        return found.text
+    text = re.search(rb"/Keywords \((.*?)(?<!\\)\)", content, re.DOTALL)[1]
+    text = re.sub(rb"\\([()\\])", rb"\1", text)
+    return text.decode("utf-16") if text.startswith(b"\xfe\xff") else text.decode("latin-1")
+
+
+@pytest.mark.parametrize("form", ["pdf", "svg", "png"])
+@pytest.mark.parametrize("key", KEYS)
+def test_every_drawing_carries_its_provenance(saved, key, form):
+    sidecar = figures.load(key, saved)
+    assert json.loads(embedded(saved / f"{key}.{form}")) == {name: value for name, value in sidecar.items() if name != "sha256"}
+
+
+def test_the_provenance_names_records_data_hardware_and_code(saved):
+    sidecar = figures.load("lodc-rank", saved)
+    assert sidecar["figure"] == "lodc-rank"
+    assert sidecar["wasDerivedFrom"] == sorted(record_of(seed).hash for seed in range(3))
+    assert sidecar["seeds"] == [0, 1, 2]
+    assert sidecar["preset"] == ["laptop"]
+    assert sidecar["data"] == [["digits", "a" * 16]]
+    assert sidecar["seconds"] == 6.0
+    assert sidecar["commits"] == ["c" * 40]
+    assert sidecar["dirty"] is False
+    assert sidecar["csv_sha256"] == hashlib.sha256((saved / "lodc-rank.csv").read_bytes()).hexdigest()
+    assert matplotlib.__version__ in sidecar["drawn_with"]
+    line = figures.provenance_line(sidecar)
+    for word in ("laptop preset", "digits", "3 seeds", "3 records", "6 s", "a CPU_& 100 %, 1 threads"):
+        assert word in line
+
+
+def test_nothing_in_a_file_tells_when_it_was_drawn(saved):
+    for path in saved.glob("lodc-rank.*"):
+        content = path.read_bytes()
+        if path.suffix == ".pdf":
+            content += b"".join(zlib.decompress(part) for part in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+                                if part[:1] == b"x")  # fmt: skip
+        assert b"CreationDate" not in content
+        assert not re.search(rb"20[2-9]\d-[01]\d-[0-3]\d", content)
+
+
+# refused
+
+
+@pytest.fixture
+def official(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "FOLDER", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("presets", [["smoke"] * 3, ["laptop", "laptop", "smoke"]], ids=str)
+def test_smoke_records_are_refused_for_figures(official, refuses, presets):
+    made_from = [record_of(seed, preset) for seed, preset in enumerate(presets)]
+    with refuses("lodc-rank", "smoke", "laptop"):
+        figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official)
+    with refuses("smoke"):
+        figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official / "records" / "..")
+    assert list(official.iterdir()) == []
+    figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official / "elsewhere")
+
+
+def test_too_few_seeds_are_refused_for_figures(official, refuses):
+    twice = [record_of(seed) for seed in (0, 1)]
+    with refuses("2 seeds", "3"):
+        figures.save("lodc-rank", frame_of("lodc-rank"), twice, folder=official)
+    assert list(official.iterdir()) == []
+    figures.save("lodc-rank", frame_of("lodc-rank"), [*twice, record_of(2)], folder=official)
+
+
+def test_a_figure_of_nothing_is_refused(tmp_path, refuses):
+    with refuses("lodc-rank", "11_low_rank_condensation"):
+        figures.save("lodc-rank", frame_of("lodc-rank"), [], folder=tmp_path / "new")
+    with refuses("lodc-rank"):
+        figures.save("lodc-rank", frame_of("lodc-rank").iloc[:0], [record_of(0)], folder=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_drawing_leaves_the_old_figure(folder, monkeypatch):
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(AttributeError):
+        figures.save("lodc-rank", frame_of("lodc-rank").drop(columns="accuracy"), [record_of(0)], folder=folder)
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert figures.check(folder) == []
+
+
+# checked
+
+
+def test_a_good_folder_has_nothing_wrong(saved):
+    assert figures.check(saved) == []
+
+
+def test_the_figures_of_the_repository_have_nothing_wrong():
+    assert figures.check() == []
+
+
+def test_a_folder_of_handwritten_files_has_nothing_wrong(tmp_path):
+    for name in ("registry.yaml", "published.csv", "figures.bib"):
+        (tmp_path / name).write_bytes((figures.FOLDER / name).read_bytes())
+    assert figures.check(tmp_path) == []
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_check_names_a_missing_file(folder, form):
+    (folder / f"lodc-rank.{form}").unlink()
+    assert any(f"lodc-rank.{form}" in line for line in figures.check(folder))
+
+
+@pytest.mark.parametrize("form", FILES)
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_check_names_a_file_with_a_changed_byte(folder, form, place):
+    path = folder / f"lodc-rank.{form}"
+    content = bytearray(path.read_bytes())
+    at = int(len(content) * place)
+    content[at] = ord("7") if content[at] != ord("7") else ord("8")
+    path.write_bytes(bytes(content))
+    assert any("lodc-rank" in line for line in figures.check(folder))
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_check_names_a_file_cut_short(folder, form):
+    path = folder / f"lodc-rank.{form}"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert any(f"lodc-rank.{form}" in line for line in figures.check(folder))
+
+
+def test_check_names_a_figure_that_is_not_in_the_registry(folder):
+    (folder / "lodc-rnak.png").write_bytes(b"")
+    assert figures.check(folder) == ["lodc-rnak.png: no entry 'lodc-rnak' in registry.yaml"]
+
+
+def test_check_names_a_missing_record(folder):
+    (folder / "records" / f"{record_of(1).hash}.json").unlink()
+    assert figures.check(folder) == [f"lodc-rank: its record {record_of(1).hash} is not in records/"]
+
+
+def test_check_names_a_broken_record(folder):
+    path = folder / "records" / f"{record_of(1).hash}.json"
+    path.write_text(path.read_text().replace('"seed": 1', '"seed": 5'))
+    assert any(record_of(1).hash in line for line in figures.check(folder))
+
+
+def test_check_names_a_drawing_with_another_provenance_inside(folder):
+    """A sidecar made to agree with files that do not carry it."""
+    path = folder / "lodc-rank.json"
+    sidecar = json.loads(path.read_text()) | {"seeds": [0, 1, 2, 3, 4]}
+    path.write_text(json.dumps(sidecar))
+    wrong = figures.check(folder)
+    assert [line.split(":")[0] for line in wrong] == ["lodc-rank.pdf", "lodc-rank.svg", "lodc-rank.png"]
+    assert all("provenance" in line for line in wrong)
+
+
+def test_check_names_a_drawing_of_other_data(folder):
+    """The CSV changed, and the sidecar with it."""
+    csv, path = folder / "lodc-rank.csv", folder / "lodc-rank.json"
+    csv.write_text(csv.read_text().replace("61", "69"))
+    sidecar = json.loads(path.read_text())
+    sidecar["csv_sha256"] = sidecar["sha256"]["csv"] = hashlib.sha256(csv.read_bytes()).hexdigest()
+    path.write_text(json.dumps(sidecar))
+    assert any("redrawn" in line for line in figures.check(folder))
+
+
+def test_check_does_not_redraw_with_another_matplotlib(folder, monkeypatch):
+    monkeypatch.setattr(matplotlib, "__version__", "9.9.9")
+    monkeypatch.setattr(figures, "_render", None)
+    assert figures.check(folder) == []
+
+
+# cited
+
+
+def unescaped_braces(text: str) -> int:
+    depth = 0
+    for sign in re.findall(r"(?<!\\)[{}]", text.replace("\\\\", "")):
+        depth += 1 if sign == "{" else -1
+        assert depth >= 0
+    return depth
+
+
+def cited(monkeypatch, caption: str, alt: str = "alt", **changed) -> dict[str, str]:
+    one = figures.Entry("lodc-rank", "title", caption, alt, "11", "lodc", **changed)
+    with monkeypatch.context() as patch:
+        patch.setattr(figures, "entry", lambda key: one)
+        patch.setattr(figures, "load", lambda key: None)
+        return figures.cite("lodc-rank")
+
+
+@given(st.text(st.sampled_from(list("ab {}\\%&$#_^~±×²≥[]*`<\n")), min_size=1))
+def test_hostile_captions_are_escaped(caption):
+    with pytest.MonkeyPatch.context() as patch:
+        found = cited(patch, caption, caption)
+    latex = found["latex"]
+    assert unescaped_braces(latex) == 0
+    inside = re.search(r"\\caption\{(.*) From \\cite\{ddcore,lodc\}\.\}\n", latex, re.DOTALL)[1]
+    assert not re.search(r"(?<!\\)[%&#_]", inside)
+    assert len(re.findall(r"(?<!\\)\$", inside)) % 2 == 0
+    assert "\n" not in inside
+    commands = {"textasciitilde", "textasciicircum", "textbackslash", "pm", "times", "geq"}
+    assert set(re.findall(r"\\([a-z]+)", inside)) <= commands
+    markdown = found["markdown"]
+    assert markdown.count("\n\n") == 1
+    assert not re.search(r"(?<!\\)[*`\[\]<]", re.sub(r"\\\\", "", markdown)[2:].replace("](figures/", "").split("\n\n")[0])
+
+
+def test_plain_captions_are_left_alone(monkeypatch):
+    found = cited(monkeypatch, "Accuracy of G V'V + UU'G, by rank (3 seeds).")
+    assert "Accuracy of G V'V + UU'G, by rank (3 seeds). From" in found["latex"]
+    assert "*Accuracy of G V'V + UU'G, by rank (3 seeds).*" in found["markdown"]
+    assert "Gain of 5\\,\\%" not in found["latex"]
+
+
+def test_a_wide_figure_takes_the_page(monkeypatch):
+    narrow, wide = cited(monkeypatch, "c.")["latex"], cited(monkeypatch, "c.", width="page")["latex"]
+    assert narrow.startswith("\\begin{figure}\n")
+    assert "\\columnwidth" in narrow
+    assert wide.startswith("\\begin{figure*}\n")
+    assert "\\textwidth" in wide
+    assert wide.endswith("\\end{figure*}\n")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_figure_can_be_cited(key):
+    found = figures.cite(key)
+    assert set(found) == {"latex", "markdown", "bibtex"}
+    assert unescaped_braces(found["latex"]) == unescaped_braces(found["bibtex"]) == 0
+    assert f"\\label{{fig:{key}}}" in found["latex"]
+    assert f"figures/{key}.pdf" in found["latex"]
+    assert f"(figures/{key}.png)" in found["markdown"]
+    keys = re.search(r"\\cite\{(.*?)\}", found["latex"])[1].split(",")
+    assert re.findall(r"^@\w+\{(.*?),", found["bibtex"], re.MULTILINE) == keys
+
+
+def test_a_recorded_figure_is_cited_with_its_provenance(saved, monkeypatch):
+    sidecar = figures.load("lodc-rank", saved)
+    monkeypatch.setattr(figures, "load", lambda key: sidecar)
+    found = figures.cite("lodc-rank")
+    assert "a CPU\\_\\& 100 \\%, 1 threads" in found["latex"]
+    assert "laptop preset" in found["markdown"]
+
+
+def test_bibtex_entries_are_whole():
+    for key, text in figures.bibliography().items():
+        assert text.startswith("@")
+        assert "{" + key + "," in text
+        assert unescaped_braces(text) == 0
+        assert all(field in text for field in ("title", "author", "year"))
+
+
+# published numbers
+
+
+def test_every_published_number_has_its_source():
+    known = pd.read_csv(figures.FOLDER / "published.csv")
+    assert list(known.columns) == ["dataset", "network", "method", "ipc", "mean", "sd", "source", "protocol"]
+    assert known.source.notna().all()
+    assert known.source.str.strip().ne("").all()
+    assert known["mean"].between(0, 100).all()
+    assert known.sd.dropna().between(0, 5).all()
+    assert not known.duplicated(["dataset", "network", "method", "ipc", "source"]).any()
+
+
+def test_what_is_published_is_what_the_file_says():
+    known = pd.read_csv(figures.FOLDER / "published.csv", dtype=str, keep_default_na=False)
+    for row in known[known.ipc != ""].itertuples():
+        found = figures.published(row.dataset, network=row.network, methods=(row.method,), ipcs=(int(row.ipc),)).to_dict("records")
+        text = f"{row.mean} ± {row.sd}" if row.sd else row.mean
+        assert {"method": row.method, "ipc": int(row.ipc), "published": text, "protocol": row.protocol, "source": row.source} in found
+
+
+def test_the_neighbours_of_the_first_figure():
+    """Issue 2: DC 70.5/82.3, DSA 70.6/84.6."""
+    found = figures.published("fashion_mnist", network="ConvNet3", methods=("DC", "DSA"), ipcs=(1, 10))
+    assert list(found.published) == ["70.5 ± 0.6", "82.3 ± 0.4", "70.6 ± 0.6", "84.6 ± 0.3"]
+
+
+@pytest.mark.parametrize(("dataset", "network", "method", "ipc"), [
+    ("fashion_mnist", "ConvNet3", "DM", 1), ("fashion_mnist", "ConvNet3", "DC", 2), ("fashion_mnist", "ResNet18", "DC", 1),
+    ("imagenet", "ConvNet3", "DC", 1), ("cifar10", "ConvNet3", "LoDM", 1),
+])  # fmt: skip
+def test_what_is_not_published_is_not_available(dataset, network, method, ipc):
+    (found,) = figures.published(dataset, network=network, methods=(method,), ipcs=(ipc,)).to_dict("records")
+    assert found == {"method": method, "ipc": ipc, "published": "not available", "protocol": "", "source": ""}
+
+
+def test_saved_sidecars_are_canonical(saved):
+    """What is embedded is the canonical JSON: a hash of it can be compared anywhere."""
+    assert embedded(saved / "lodc-rank.png") == canonical(json.loads(embedded(saved / "lodc-rank.png")))
+    assert records.read_all(saved / "records")

@@ -1,0 +1,126 @@
+"""A few numbers of every component that has a version: they move, or the version does, but never one without the other.
+
+The records of figures/ are kept as long as the versions stand (`ddcore.experiments`), so a change of numbers without a bump
+would pass off old results as those of new code. After a wanted change: bump the VERSION of the component that the failure
+names, then `python tests/test_golden.py` writes golden.json anew. The quantities are sums in float64 or of few steps, so
+that another CPU finds them to 1e-4.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import ddcore
+from ddcore import augment, coresets, experiments, measurements, networks
+from ddcore.data import Dataset
+from ddcore.methods import METHODS
+from ddcore.random import stream
+from ddcore.synthetic import KINDS, create
+
+GOLDEN = Path(__file__).with_name("golden.json")
+REFRESH = "run `python tests/test_golden.py` to refresh tests/golden.json"
+
+
+def digits64() -> Dataset:
+    data = ddcore.load("digits", "cpu")
+    return dataclasses.replace(data, x_train=data.x_train.double(), x_test=data.x_test.double())
+
+
+def sums(tensor: torch.Tensor) -> list[float]:
+    """Mean size, and a mean that weighs every place differently."""
+    flat = tensor.detach().double().flatten()
+    return [float(flat.abs().mean()), float((flat.abs() * torch.linspace(0, 1, len(flat), dtype=torch.float64)).mean())]
+
+
+def of_networks(name: str) -> list[float]:
+    data = digits64()
+    shape = (1, 28, 28) if name in ("alexnet", "vgg11", "lenet", "resnet18") else data.shape
+    net = networks.build(name, shape, 10, width=8, dtype=torch.float64, generator=stream(0, "golden")).eval()
+    return sums(net(torch.nn.functional.interpolate(data.x_train[::400], shape[1:])))
+
+
+def of_augment() -> list[float]:
+    x = digits64().x_train[::100]
+    found = []
+    for name in augment.FAMILIES:
+        found += sums(augment.apply(augment.draw(name, len(x), stream(0, "golden")), x, torch.arange(len(x))))
+    drawn = augment.draw(augment.DSA, 10, stream(0, "golden"), each=2)
+    return [*found, *drawn.family.double().tolist()]
+
+
+def of_set(kind: str, init: str) -> list[float]:
+    settings = {"rank": 1} if kind == "lowrank" else {}
+    return sums(create(ddcore.load("digits", "cpu"), kind, 2, seed=0, init=init, **settings).images())
+
+
+def of_coresets() -> list[float]:
+    features = digits64().class_images(3).flatten(1)
+    found = [*coresets.herding(features, 5).tolist(), *coresets.k_center(features, 5).tolist()]
+    for name in coresets.NAMES:
+        found += sums(coresets.baseline(name, ddcore.load("digits", "cpu"), 2, width=8, rank=1, seed=0).images())
+    return list(map(float, found))
+
+
+def of_dm() -> list[float]:
+    data = digits64()
+    syn = ddcore.Pixels(data, 1, seed=0)
+    matches = METHODS["dm"](width=8, batch_real=16).matches(data, syn, seed=0)
+    losses = [next(matches).loss for _ in range(3)]
+    return [*(float(loss.detach()) for loss in losses), *sums(torch.autograd.grad(losses[-1], syn.parameters())[0])]
+
+
+def of_distill() -> list[float]:
+    data = digits64()
+    syn = ddcore.Pixels(data, 1, seed=0)
+    trace = ddcore.distill(data, syn, METHODS["dm"](width=8, batch_real=16), steps=3, lr_img=1.0, momentum=0.5, seed=0)
+    return [*trace.losses, *sums(syn.images())]
+
+
+def of_evaluate() -> list[float]:
+    data = digits64()
+    return list(ddcore.evaluate(ddcore.Pixels(data, 2, seed=0), data, seeds=(0, 1), width=8, epochs=6, lr=0.05).scores)
+
+
+def of_measurement(name: str) -> list[float]:
+    settings = {"spectra": {"ranks": [1, 3], "images": 40}, "gradient_geometry": {"ranks": [1, 3], "draws": 3}}[name]
+    rows = measurements.MEASUREMENTS[name](ddcore.load("digits", "cpu"), seed=0, **settings)
+    return [float(value) for row in rows[::7] for value in row.values() if isinstance(value, float)]
+
+
+# name: (version, numbers)
+COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
+    **{f"networks {name}": (networks.VERSION, lambda name=name: of_networks(name)) for name in (*networks.NAMES, "convnet2-bn")},
+    "augment": (augment.VERSION, of_augment),
+    **{f"{kind} {init}": (cls.version, lambda kind=kind, init=init: of_set(kind, init))
+       for kind, cls in KINDS.items() for init in cls.inits},
+    "coresets": (coresets.VERSION, of_coresets),
+    "dm": (METHODS["dm"].version, of_dm),
+    "distill": (experiments.DISTILL_VERSION, of_distill),
+    "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),
+    **{f"measurement {name}": (one.version, lambda name=name: of_measurement(name)) for name, one in measurements.MEASUREMENTS.items()},
+}
+
+
+def test_every_component_with_a_version_is_held():
+    held = json.loads(GOLDEN.read_text())
+    assert set(held) == set(COMPONENTS), REFRESH
+    assert set(METHODS) <= set(COMPONENTS), "a method without golden numbers"
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_numbers_move_with_their_version_only(name):
+    version, numbers = COMPONENTS[name]
+    held = json.loads(GOLDEN.read_text()).get(name)
+    assert held is not None, f"{name} is not in golden.json: {REFRESH}"
+    assert held["version"] == version, f"{name} has version {version}, golden.json holds the numbers of {held['version']}: {REFRESH}"
+    assert numbers() == pytest.approx(held["numbers"], rel=1e-4, abs=1e-6), f"bump VERSION of {name.split()[0]}, and {REFRESH}"
+
+
+if __name__ == "__main__":
+    found = {name: {"version": version, "numbers": [float(f"{number:.10g}") for number in numbers()]}
+             for name, (version, numbers) in COMPONENTS.items()}  # fmt: skip
+    GOLDEN.write_text("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(one)}" for name, one in sorted(found.items())) + "\n}\n")

@@ -1,0 +1,378 @@
+import json
+import math
+import struct
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import ddcore
+from ddcore.data import Dataset
+from ddcore.random import stream
+from ddcore.synthetic import KINDS, create, images_per_class, load_synthetic, truncated_svd
+
+
+def data_of(shape, classes=2, many=3, seed=0):
+    y = torch.arange(classes).repeat_interleave(many)
+    x = torch.randn(len(y), *shape, generator=stream(seed, "data"))
+    return Dataset("some", x, y, x, y, (0.5,) * shape[0], (0.25,) * shape[0], "0" * 64, tuple(map(str, range(classes))))
+
+
+def sets(data):
+    return [ddcore.Pixels(data, 2), ddcore.Pixels(data, 2, init="noise"), ddcore.LowRank(data, 2, rank=2),
+            ddcore.LowRank(data, 1, rank=3, init="svd")]
+
+
+# what it costs
+
+# lodc.md 1.3, README rule: side, rank, images a class at 1, 10, 50.
+@pytest.mark.parametrize(("side", "rank", "counts"), [
+    (28, 1, (14, 140, 700)), (28, 2, (7, 70, 350)), (28, 3, (4, 46, 233)), (28, 4, (3, 35, 175)), (28, 8, (1, 17, 87)),
+    (32, 1, (16, 160, 800)), (32, 2, (8, 80, 400)), (32, 4, (4, 40, 200)), (32, 8, (2, 20, 100)),
+    (64, 2, (16, 160, 800)), (64, 4, (8, 80, 400)), (64, 8, (4, 40, 200)),
+])
+def test_images_per_class_is_the_published_table(side, rank, counts):
+    assert tuple(images_per_class(ipc, rank, side, side) for ipc in (1, 10, 50)) == counts
+
+
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 70), st.integers(1, 70))
+def test_images_per_class_is_the_most_that_the_budget_holds(ipc, rank, height, width):
+    found = images_per_class(ipc, rank, height, width)
+    assert found * rank * (height + width) <= ipc * height * width < (found + 1) * rank * (height + width)
+
+
+@given(st.tuples(st.sampled_from([1, 3]), st.integers(1, 12), st.integers(1, 12)), st.integers(1, 12), st.integers(1, 6), st.integers(1, 4))
+def test_stored_numbers_keep_to_the_budget(shape, rank, ipc, classes):
+    data = data_of(shape, classes)
+    budget = ipc * classes * math.prod(shape)
+    pixels = ddcore.Pixels(data, ipc, init="noise")
+    assert pixels.stored_numbers == pixels.budget == budget
+    try:
+        low = ddcore.LowRank(data, ipc, rank=rank)
+    except ddcore.BadInput:
+        assert rank * sum(shape[1:]) > ipc * math.prod(shape[1:])
+        return
+    assert low.budget == budget
+    assert low.stored_numbers == low.per_class * classes * shape[0] * rank * sum(shape[1:]) <= budget
+    assert low.images().shape == (low.per_class * classes, *shape)
+
+
+@pytest.mark.parametrize(("shape", "classes", "stored"), [((1, 28, 28), 10, 78_400), ((3, 32, 32), 10, 307_200)])
+def test_stored_numbers_are_the_published_ones(shape, classes, stored):
+    data = data_of(shape, classes, 1)
+    assert ddcore.LowRank(data, 10, rank=2).stored_numbers == ddcore.Pixels(data, 10, init="noise").stored_numbers == stored
+
+
+def test_the_file_holds_the_stored_numbers_and_no_more(digits, tmp_path):
+    for synthetic in sets(digits):
+        raw = synthetic.save(tmp_path / "set.safetensors").read_bytes()
+        size, = struct.unpack("<Q", raw[:8])
+        header = json.loads(raw[8 : 8 + size])
+        header.pop("__metadata__")
+        labels = header.pop("labels")
+        assert labels["dtype"] == "I64"
+        assert {part["dtype"] for part in header.values()} == {"F32"}
+        assert sum(math.prod(part["shape"]) for part in header.values()) == synthetic.stored_numbers <= synthetic.budget
+        assert len(raw) == 8 + size + 4 * synthetic.stored_numbers + 8 * len(synthetic.labels)
+
+
+# what comes out of it
+
+def test_labels_are_sorted_and_balanced(digits):
+    for synthetic in sets(digits):
+        assert torch.equal(synthetic.labels, torch.arange(10).repeat_interleave(synthetic.per_class))
+        assert synthetic.images().shape == (len(synthetic.labels), 1, 8, 8)
+
+
+@given(st.lists(st.integers(0, 19), min_size=1, max_size=8))
+def test_images_of_an_index_are_the_images_indexed(digits, index):
+    for synthetic in sets(digits):
+        index = [i % len(synthetic.labels) for i in index]
+        torch.testing.assert_close(synthetic.images(torch.tensor(index)), synthetic.images()[index])
+        torch.testing.assert_close(synthetic.images(slice(1, 3)), synthetic.images()[1:3])
+
+
+def test_real_pixels_are_training_images_of_their_class(digits):
+    pixels = ddcore.Pixels(digits, 3, seed=4)
+    for image, label in zip(pixels.images(), pixels.labels, strict=True):
+        assert (digits.class_images(int(label)) == image).flatten(1).all(1).any()
+    assert len({tuple(image.flatten().tolist()) for image in pixels.images()}) == 30
+
+
+def test_a_seed_is_a_set(digits):
+    for make in (lambda seed: ddcore.Pixels(digits, 2, seed=seed), lambda seed: ddcore.LowRank(digits, 2, rank=2, seed=seed)):
+        assert torch.equal(make(0).images(), make(0).images())
+        assert not torch.equal(make(0).images(), make(1).images())
+
+
+def test_a_set_does_not_share_memory_with_the_data(coloured):
+    before = coloured.x_train.clone()
+    for synthetic in (ddcore.Pixels(coloured, 4), ddcore.Pixels.select(coloured, torch.tensor([0, 4, 11]), init="first")):
+        with torch.no_grad():
+            synthetic.tensors["pixels"].zero_()
+    assert torch.equal(coloured.x_train, before)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4, 8])
+def test_noise_factors_have_mean_0_and_products_variance_r(rank):
+    low = ddcore.LowRank(data_of((3, 32, 32), 5, 1), 40, rank=rank)
+    for factor in low.parameters():
+        assert abs(factor.detach().mean()) < 5 / factor.numel() ** 0.5
+        assert abs(factor.detach().var() - 1) < 5 * (2 / factor.numel()) ** 0.5
+    x = low.images().detach()
+    assert abs(x.mean()) < 0.02
+    assert abs(x.var() / rank - 1) < 0.03
+    kurtosis = ((x - x.mean()) ** 4).mean() / x.var() ** 2
+    assert abs(kurtosis - (3 + 6 / rank)) < 0.35  # of a sum of r products of two normal numbers
+
+
+def test_noise_pixels_are_normal():
+    x = ddcore.Pixels(data_of((3, 32, 32), 5, 1), 10, init="noise").images().detach()
+    assert abs(x.mean()) < 5 / x.numel() ** 0.5
+    assert abs(x.var() - 1) < 5 * (2 / x.numel()) ** 0.5
+
+
+# low rank
+
+matrices = st.tuples(st.integers(2, 9), st.integers(2, 9), st.integers(1, 9), st.integers(0, 10**6))
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=stream(seed, *shape), dtype=torch.float64)
+
+
+@given(matrices)
+def test_truncated_svd_loses_the_discarded_singular_values(given_case):
+    height, width, rank, seed = given_case
+    x = normal(2, 3, height, width, seed=seed)
+    u, v = truncated_svd(x, rank)
+    assert u.shape == (2, 3, height, rank)
+    assert v.shape == (2, 3, rank, width)
+    lost = torch.linalg.svdvals(x)[..., rank:].square().sum(-1)
+    torch.testing.assert_close((x - u @ v).square().sum((-1, -2)), lost, rtol=1e-9, atol=1e-12)
+
+
+@given(matrices)
+def test_no_other_factors_of_that_rank_are_nearer(given_case):
+    height, width, rank, seed = given_case
+    x = normal(1, 1, height, width, seed=seed)
+    u, v = truncated_svd(x, rank)
+    error = (x - u @ v).square().sum()
+    for scale in (1e-3, 0.1, 1.0):
+        other = (u + scale * normal(*u.shape, seed=seed + 1)) @ (v + scale * normal(*v.shape, seed=seed + 2))
+        assert (x - other).square().sum() >= error - 1e-12
+    left = normal(height, rank, seed=seed + 3)
+    fitted = left @ torch.linalg.lstsq(left, x[0, 0], driver="gelsd").solution
+    assert (x - fitted).square().sum() >= error - 1e-9
+
+
+@given(matrices)
+def test_gradients_of_the_factors_are_those_of_the_image_times_the_other(given_case):
+    height, width, rank, seed = given_case
+    u, v, g = (normal(2, 3, *shape, seed=seed).requires_grad_() for shape in ((height, rank), (rank, width), (height, width)))
+    low = ddcore.LowRank.__new__(ddcore.LowRank)
+    low.tensors = {"u": u, "v": v}
+    by_u, by_v = torch.autograd.grad((low.images() * g.detach()).sum(), (u, v))
+    torch.testing.assert_close(by_u, g @ v.mT)
+    torch.testing.assert_close(by_v, u.mT @ g)
+
+
+@given(matrices)
+def test_images_do_not_see_the_gauge(given_case):
+    height, width, rank, seed = given_case
+    u, v = normal(2, 1, height, rank, seed=seed), normal(2, 1, rank, width, seed=seed)
+    turn = torch.linalg.qr(normal(rank, rank, seed=seed + 1)).Q * torch.linspace(0.5, 2, rank, dtype=torch.float64)
+    low, turned = (ddcore.LowRank.__new__(ddcore.LowRank) for _ in range(2))
+    low.tensors, turned.tensors = {"u": u, "v": v}, {"u": u @ turn, "v": torch.linalg.inv(turn) @ v}
+    torch.testing.assert_close(low.images(), turned.images(), rtol=1e-9, atol=1e-9)
+
+
+def test_full_rank_with_identity_is_pixels(digits):
+    low = ddcore.LowRank(digits, 2, rank=8)
+    pixels = ddcore.Pixels(digits, low.per_class)
+    assert low.per_class == 1
+    with torch.no_grad():
+        low.tensors["u"].copy_(torch.eye(8).expand_as(low.tensors["u"]))
+        low.tensors["v"].copy_(pixels.images())
+    assert torch.equal(low.images(), pixels.images())
+    assert torch.equal(torch.autograd.grad(low.images().square().sum(), low.tensors["v"])[0],
+                       torch.autograd.grad(pixels.images().square().sum(), pixels.tensors["pixels"])[0])
+
+
+def test_svd_images_are_real_images_cut_to_the_rank(digits):
+    low = ddcore.LowRank(digits, 2, rank=3, init="svd", seed=5)
+    assert (torch.linalg.matrix_rank(low.images().detach(), rtol=1e-4) <= 3).all()
+    for image, label in zip(low.images().detach(), low.labels, strict=True):
+        real = digits.class_images(int(label))
+        lost = torch.linalg.svdvals(real)[..., 3:].square().sum((-1, -2))
+        assert ((real - image).square().flatten(1).sum(1) - lost).abs().min() < 1e-3
+
+
+# files
+
+def test_a_saved_set_comes_back_equal(digits, tmp_path):
+    for index, synthetic in enumerate(sets(digits)):
+        path = synthetic.save(tmp_path / f"{index}.safetensors")
+        found = load_synthetic(path)
+        assert type(found) is type(synthetic)
+        assert found.settings == synthetic.settings
+        assert torch.equal(found.labels, synthetic.labels)
+        assert torch.equal(found.images(), synthetic.images())
+        assert (found.stored_numbers, found.budget, found.per_class) == (synthetic.stored_numbers, synthetic.budget, synthetic.per_class)
+        assert all(tensor.requires_grad and tensor.is_leaf for tensor in found.parameters())
+        assert found.save(tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+        assert synthetic.save(tmp_path / "twice.safetensors").read_bytes() == path.read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_saved_set_carries_its_normalisation(digits, tmp_path):
+    found = load_synthetic(ddcore.Pixels(digits, 2).save(tmp_path / "set.safetensors"))
+    assert (tuple(found.settings["mean"]), tuple(found.settings["std"])) == (digits.mean, digits.std)
+    assert found.settings["dataset_sha256"] == digits.sha256
+    assert torch.equal(found.pictures(), digits.to_pixels(found.images()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_is_refused(value, digits, tmp_path, refuses):
+    low = ddcore.LowRank(digits, 2, rank=2)
+    with torch.no_grad():
+        low.tensors["v"][3, 0, 1, 2:4] = value
+    with refuses(low.save(tmp_path / "set.safetensors"), "'v' holds 2 numbers that are not finite"):
+        load_synthetic(tmp_path / "set.safetensors")
+
+
+def test_a_missing_file_is_refused(tmp_path, refuses):
+    with refuses(tmp_path / "no.safetensors", "no such file", ".safetensors"):
+        load_synthetic(tmp_path / "no.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory):
+    return ddcore.LowRank(digits, 2, rank=2).save(tmp_path_factory.mktemp("whole") / "set.safetensors").read_bytes()
+
+
+@given(fraction=st.floats(0, 1, exclude_max=True))
+def test_a_cut_file_is_refused_at_any_length(fraction, whole, tmp_path_factory, refuses):
+    path = tmp_path_factory.getbasetemp() / "cut.safetensors"
+    path.write_bytes(whole[: int(fraction * len(whole))])
+    with refuses(path, "not a whole safetensors file"):
+        load_synthetic(path)
+
+
+def test_a_spoilt_header_is_refused_or_harmless(whole, tmp_path):
+    path = tmp_path / "spoilt.safetensors"
+    size, = struct.unpack("<Q", whole[:8])
+    for place in range(0, 8 + size, 2):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x01]) + whole[place + 1 :])
+        try:
+            found = load_synthetic(path)
+        except ddcore.BadInput:
+            continue
+        assert found.images().shape == (len(found.labels), *found.shape)
+
+
+@pytest.mark.parametrize("content", ["foreign", "text", "other kind", "no labels", "no factor", "fewer labels", "no settings",
+                                     "other shape", "over budget"])
+def test_a_foreign_file_is_refused(content, digits, tmp_path, refuses):
+    path, low = tmp_path / "wrong.safetensors", ddcore.LowRank(digits, 2, rank=2)
+    tensors = load_file(low.save(tmp_path / "right.safetensors"))
+    settings = dict(low.settings)
+    if content == "other kind":
+        settings["kind"] = "whole"
+    elif content == "no settings":
+        del settings["shape"]
+    elif content == "other shape":
+        settings["shape"] = [1, 4, 16]
+    elif content == "over budget":
+        settings["budget_ipc"] = 1
+    elif content == "no labels":
+        del tensors["labels"]
+    elif content == "no factor":
+        del tensors["v"]
+    elif content == "fewer labels":
+        tensors["labels"] = tensors["labels"][:-1]
+    save_file(tensors, path, None if content == "foreign" else {"ddcore": json.dumps(settings)})
+    if content == "text":
+        path.write_text("no tensors here, but a text that is long enough")
+    with refuses(path):
+        load_synthetic(path)
+
+
+def test_an_absent_device_is_refused(digits, tmp_path, refuses):
+    path = ddcore.Pixels(digits, 1).save(tmp_path / "set.safetensors")
+    with refuses("device 'cuda:99'"):
+        load_synthetic(path, "cuda:99")
+
+
+# bad settings
+
+def test_a_rank_that_yields_no_image_is_refused_with_one_that_does(digits, refuses):
+    with refuses("LowRank", "rank 5", "budget_ipc=1", "8x8", "at most 4"):
+        ddcore.LowRank(digits, 1, rank=5)
+    assert ddcore.LowRank(digits, 1, rank=4).per_class == 1
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda data: ddcore.LowRank(data, 1, rank=0), ("rank=0", "above 0")),
+    (lambda data: ddcore.LowRank(data, 0, rank=1), ("budget_ipc=0", "above 0")),
+    (lambda data: ddcore.Pixels(data, 0), ("budget_ipc=0", "above 0")),
+    (lambda data: ddcore.Pixels(data, 1, init="reel"), ("'reel'", "did you mean 'real'?")),
+    (lambda data: ddcore.LowRank(data, 1, rank=1, init="real"), ("'real'", "noise, svd")),
+    (lambda data: create(data, "lowrnk", 1, seed=0), ("'lowrnk'", "did you mean 'lowrank'?")),
+    (lambda data: create(data, "lowrank", 1, seed=0), ("lowrank", "'rank' is missing")),
+    (lambda data: create(data, "lowrank", 1, seed=0, rank=1, depth=2), ("lowrank", "'depth'", "init, rank, seed")),
+    (lambda data: create(data, "pixels", 1, seed=0, rank=1), ("pixels", "'rank'", "init, seed")),
+    (lambda data: create(data, "lowrank", 1, seed=0, rank="two"), ("rank='two'", "str", "needs int")),
+    (lambda data: create(data, "lowrank", 1, seed=0, rank=True), ("rank=True", "bool", "needs int")),
+    (lambda data: create(data, "pixels", 1, seed=0, init=3), ("init=3", "needs str")),
+    (lambda data: ddcore.Pixels.select(data, torch.tensor([0, 1, 2]), init="first"), ("3 images", "10 classes")),
+    (lambda data: ddcore.Pixels(data, 1000), ("training images", "asks for 1000 a class")),
+])
+def test_bad_settings_are_refused(call, words, digits, refuses):
+    with refuses(*words):
+        call(digits)
+
+
+def test_create_makes_what_the_class_makes(digits):
+    assert set(KINDS) == {"pixels", "lowrank"}
+    assert torch.equal(create(digits, "pixels", 2, seed=3).images(), ddcore.Pixels(digits, 2, seed=3).images())
+    made = create(digits, "lowrank", 2, seed=3, rank=2, init="svd")
+    assert torch.equal(made.images(), ddcore.LowRank(digits, 2, rank=2, init="svd", seed=3).images())
+
+
+# for others to read
+
+@pytest.mark.parametrize(("columns", "shown"), [(10, 4), (3, 3)])
+def test_png_is_a_row_a_class(columns, shown, digits, tmp_path):
+    path = ddcore.Pixels(digits, 4).to_png(tmp_path / "grid.png", columns=columns)
+    with Image.open(path) as image:
+        assert image.size == (shown * 9 + 1, 10 * 9 + 1)
+
+
+def test_png_cells_are_the_pictures(digits, tmp_path):
+    pixels = ddcore.Pixels(digits, 4)
+    with Image.open(pixels.to_png(tmp_path / "grid.png", columns=3)) as image:
+        cell = torch.tensor(image.convert("L").crop((1 + 2 * 9, 1 + 5 * 9, 9 + 2 * 9, 9 + 5 * 9)).get_flattened_data()).view(8, 8)
+    assert (cell - pixels.pictures()[5 * 4 + 2, 0] * 255).abs().max() <= 1
+
+
+def test_pictures_are_pixels_between_0_and_1(digits):
+    pictures = ddcore.Pixels(digits, 2, init="noise").pictures()
+    assert not pictures.requires_grad
+    assert pictures.min() == 0
+    assert pictures.max() <= 1
+
+
+def test_ddranking_layout_loads_without_pickle(digits, tmp_path):
+    low = ddcore.LowRank(digits, 2, rank=2)
+    folder = low.to_ddranking(tmp_path / "a" / "b", lr=0.02)
+    images, labels, lr = (torch.load(folder / name, weights_only=True) for name in ("images.pt", "labels.pt", "lr.pt"))
+    assert torch.equal(images, low.images().detach())
+    assert images.shape == (low.per_class * 10, 1, 8, 8)
+    assert torch.equal(labels, low.labels)
+    assert labels.dtype == torch.int64
+    assert lr == 0.02
+    assert lr.shape == ()
