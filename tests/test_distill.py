@@ -79,7 +79,7 @@ def test_ctrl_c_saves_and_a_resumed_run_is_the_same_bit_for_bit(digits, make, tm
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(ddcore.Interrupted, match="stopped after step [45] of 9"):
+    with pytest.raises(ddcore.Interrupted, match=r"stopped after step [45] of 9"):
         ddcore.distill(digits, make(digits), method, steps=9, seed=2, checkpoint=checkpoint, progress=interrupt)
     assert signal.getsignal(signal.SIGINT) is before
     again = make(digits)

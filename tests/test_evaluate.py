@@ -51,7 +51,8 @@ def test_training_is_the_published_loop(digits64):
             torch.rand(1, generator=generator), torch.rand(len(rows), 4, generator=generator)
             loss = -torch.log_softmax(net(images[rows]), 1)[torch.arange(len(rows)), labels[rows]].mean()
             with torch.no_grad():
-                for parameter, speed, gradient in zip(net.parameters(), velocity, torch.autograd.grad(loss, list(net.parameters())), strict=True):
+                gradients = torch.autograd.grad(loss, list(net.parameters()))
+                for parameter, speed, gradient in zip(net.parameters(), velocity, gradients, strict=True):
                     speed.mul_(0.9).add_(gradient + 5e-4 * parameter)
                     parameter.sub_(lr * speed)
         if epoch == 7 // 2 + 1:
@@ -66,7 +67,8 @@ def test_accuracy_counts_the_last_partial_batch(digits):
 
 
 def test_a_network_learns_the_whole_set(digits):
-    scores = ddcore.evaluate(ddcore.baseline("whole", digits, 1), digits, seeds=[0], network="convnet2", width=16, epochs=20, lr=0.05, strategy="none")
+    protocol = {"network": "convnet2", "width": 16, "epochs": 20, "lr": 0.05, "strategy": "none"}
+    scores = ddcore.evaluate(ddcore.baseline("whole", digits, 1), digits, seeds=[0], **protocol)
     assert scores.mean > 90
 
 

@@ -16,7 +16,8 @@ def test_the_table_of_figures_is_the_generated_one():
 
 
 def test_every_command_it_shows_parses():
-    shown = [line.split("#")[0] for block in re.findall(r"```\n(.*?)```", README, re.S) for line in block.splitlines() if line.startswith("ddcore")]
+    blocks = re.findall(r"```\n(.*?)```", README, re.S)
+    shown = [line.split("#")[0] for block in blocks for line in block.splitlines() if line.startswith("ddcore")]
     assert len(shown) >= 5
     for line in shown:
         command, words = get_command(app), shlex.split(line)[1:]

@@ -62,5 +62,6 @@ class DM:
             with torch.no_grad():
                 real_features = embed(seen, real)
             fake_features = embed(seen, fake)
-            loss = class_mean_distance(fake_features[-1].flatten(1), synthetic.labels, real_features[-1].flatten(1), real_labels, data.classes)
+            embedded = (fake_features[-1].flatten(1), synthetic.labels, real_features[-1].flatten(1), real_labels)
+            loss = class_mean_distance(*embedded, data.classes)
             yield Match(step, seen, seen, real, fake, real_labels, synthetic.labels, real_features, fake_features, loss)

@@ -36,7 +36,8 @@ class Method(Protocol):
 
     version: int
 
-    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int, look: Callable[[Network, Tensor], Network]) -> Iterator[Match]:
+    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int,
+                look: Callable[[Network, Tensor], Network]) -> Iterator[Match]:
         """`look(network, real_batch)` is the network to look through: the plugins' `adjust`, applied in their order."""
 
 
