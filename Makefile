@@ -3,7 +3,7 @@
 
 VENV ?= .venv
 PYTHON ?= python3
-PYTEST_FLAGS ?= -n 2 --dist loadscope
+PYTEST_FLAGS ?= -n 2 --dist worksteal
 PRESET ?=
 ONLY ?=
 JOBS ?=

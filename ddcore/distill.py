@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ddcore.data import Dataset
 from ddcore.errors import BadInput, Diverged, Interrupted
+from ddcore.files import whole
 from ddcore.methods.match import Method, Plugin
 from ddcore.settings import positive
 from ddcore.sgd import SGD
@@ -119,10 +119,9 @@ def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoi
 
 
 def _save(path: Path, run: str, state: dict[str, Tensor], losses: Tensor) -> None:
-    part = path.with_name(f".{path.name}.part")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors | {"losses": losses.detach().cpu().clone()}, part, {"run": run})
-    os.replace(part, path)
+    with whole(path) as part:
+        save_file(tensors | {"losses": losses.detach().cpu().clone()}, part, {"run": run})
 
 
 def _restore(path: Path, run: str, state: dict[str, Tensor], losses: Tensor) -> int:

@@ -5,7 +5,6 @@ refactoring keeps its records and a change of numbers (a bumped version) does no
 """
 
 import dataclasses
-import inspect
 import time
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,28 +24,15 @@ from ddcore.evaluate import Protocol, evaluate
 from ddcore.measurements import MEASUREMENTS
 from ddcore.methods import METHODS
 from ddcore.records import Record
-from ddcore.settings import build, one_of, positive, unknown
+from ddcore.settings import build, keywords, one_of, positive, typed, unknown
 from ddcore.synthetic import KINDS, Synthetic, create, load_synthetic
 
 BASELINES = tuple(name for name in coresets.NAMES if name != "random")
 
 
-def _typed(what: str, fields: Iterable[tuple], given: Mapping) -> dict:
-    """`given` with the defaults of `fields` (name, type[, default field]); raises BadInput as `build` does."""
-    made = build(dataclasses.make_dataclass("settings", fields, kw_only=True), given, what)
-    return {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
-
-
-def _keywords(function: Callable, given: Mapping, what: str, *, without: Iterable[str]) -> dict:
-    """The keyword-only arguments of `function` but those of `without`, defaults included."""
-    fields = [(one.name, one.annotation, dataclasses.field(default=dataclasses.MISSING if one.default is one.empty else one.default))
-              for one in inspect.signature(function).parameters.values() if one.kind is one.KEYWORD_ONLY and one.name not in without]
-    return _typed(what, fields, given)
-
-
 def _freeze(self, what: str) -> None:
     """Check the types of the fields of a frozen dataclass, and take copies of its mappings that can't be changed."""
-    for name, value in _typed(what, [(field.name, field.type) for field in dataclasses.fields(self)], vars(self)).items():
+    for name, value in typed(what, [(field.name, field.type) for field in dataclasses.fields(self)], vars(self)).items():
         object.__setattr__(self, name, types.MappingProxyType(dict(value)) if isinstance(value, Mapping) else value)
 
 
@@ -110,8 +96,8 @@ class Experiment:
         kind, settings = self.synthetic["kind"], {name: value for name, value in self.synthetic.items() if name != "kind"}
         if kind not in KINDS:
             without = ("network", "width", "seed") if kind == "svd" else ("network", "width", "seed", "rank")
-            return _keywords(baseline, settings, f"baseline {kind}", without=without)
-        found = _keywords(KINDS[kind], settings, f"synthetic set {kind}", without=("seed",))
+            return keywords(baseline, settings, f"baseline {kind}", without=without)
+        found = keywords(KINDS[kind], settings, f"synthetic set {kind}", without=("seed",))
         one_of(f"synthetic set {kind}", KINDS[kind].inits, init=found["init"])
         return found
 
@@ -194,7 +180,7 @@ class Measurement:
         self._settings()
 
     def _settings(self) -> dict:
-        return _keywords(MEASUREMENTS[self.name], self.settings, f"measurement {self.name}", without=("seed",))
+        return keywords(MEASUREMENTS[self.name], self.settings, f"measurement {self.name}", without=("seed",))
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 
 from ddcore import records
 from ddcore.errors import BadInput
+from ddcore.files import whole
 from ddcore.records import Record
 from ddcore.settings import build, unknown
 
@@ -156,9 +156,8 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
     files["json"] = (json.dumps(sidecar, indent=1, sort_keys=True) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
     for form, content in files.items():
-        part = folder / f".{key}.{form}.part"
-        part.write_bytes(content)
-        os.replace(part, folder / f"{key}.{form}")
+        with whole(folder / f"{key}.{form}") as part:
+            part.write_bytes(content)
     return sidecar
 
 

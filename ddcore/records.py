@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from ddcore.errors import BadInput
+from ddcore.files import whole
 
 PACKAGE = Path(__file__).resolve().parent
 TOP = PACKAGE.parent
@@ -35,9 +36,8 @@ class Record:
         """`<folder>/<hash>.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.hash}.json"
-        part = folder / f".{self.hash}.part"
-        part.write_text(json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n")
-        os.replace(part, path)
+        with whole(path) as part:
+            part.write_text(json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n")
         return path
 
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ddcore.errors import BadInput
 
@@ -62,6 +63,19 @@ def build(cls: type, given: Mapping, what: str | None = None):
         if name not in values and field.default is field.default_factory is dataclasses.MISSING:
             raise BadInput(f"{what}: '{name}' is missing")
     return cls(**values)
+
+
+def typed(what: str, fields: typing.Iterable[tuple], given: Mapping) -> dict:
+    """`given` with the defaults of `fields` (name, type[, default field]); raises BadInput as `build` does."""
+    made = build(dataclasses.make_dataclass("settings", fields, kw_only=True), given, what)
+    return {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+
+
+def keywords(function: Callable, given: Mapping, what: str, *, without: typing.Iterable[str] = ()) -> dict:
+    """The keyword-only arguments of `function` but those of `without`, defaults included."""
+    fields = [(one.name, one.annotation, dataclasses.field(default=dataclasses.MISSING if one.default is one.empty else one.default))
+              for one in inspect.signature(function).parameters.values() if one.kind is one.KEYWORD_ONLY and one.name not in without]
+    return typed(what, fields, given)
 
 
 def positive(what: str, **values: float) -> None:

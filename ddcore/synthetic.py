@@ -5,11 +5,8 @@ with X = U V. Both are sorted by class, balanced, with hard fixed labels, which 
 space of the dataset.
 """
 
-import dataclasses
-import inspect
 import json
 import math
-import os
 from pathlib import Path
 
 import torch
@@ -20,8 +17,9 @@ from torch import Tensor
 from ddcore import compute
 from ddcore.data import Dataset, to_pixels
 from ddcore.errors import BadInput
+from ddcore.files import whole
 from ddcore.random import stream
-from ddcore.settings import build, one_of, positive, unknown
+from ddcore.settings import keywords, one_of, positive, unknown
 
 
 class Synthetic:
@@ -80,9 +78,8 @@ class Synthetic:
         """Write the stored tensors (factors, not images), labels and settings as safetensors, whole or not at all."""
         path = Path(path)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        part = path.with_name(f".{path.name}.part")
-        save_file(tensors | {"labels": self.labels.cpu()}, part, {"ddcore": json.dumps(self.settings, sort_keys=True)})
-        os.replace(part, path)
+        with whole(path) as part:
+            save_file(tensors | {"labels": self.labels.cpu()}, part, {"ddcore": json.dumps(self.settings, sort_keys=True)})
         return path
 
     def to_png(self, path: str | Path, *, columns: int = 10) -> Path:
@@ -195,11 +192,7 @@ def create(data: Dataset, kind: str, budget_ipc: int, *, seed: int, **settings) 
     """A synthetic set by the name of its kind ('pixels', 'lowrank') and its settings."""
     if kind not in KINDS:
         raise unknown("synthetic set", kind, KINDS)
-    parameters = list(inspect.signature(KINDS[kind]).parameters.values())[2:]
-    types = [(one.name, one.annotation, dataclasses.field(default=one.default if one.default is not one.empty else dataclasses.MISSING))
-             for one in parameters]
-    given = build(dataclasses.make_dataclass(kind, types, kw_only=True), settings | {"seed": seed}, f"synthetic set {kind}")
-    return KINDS[kind](data, budget_ipc, **dataclasses.asdict(given))
+    return KINDS[kind](data, budget_ipc, **keywords(KINDS[kind], settings | {"seed": seed}, f"synthetic set {kind}"))
 
 
 def load_synthetic(path: str | Path, device: torch.device | str = "cpu") -> Synthetic:
