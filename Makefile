@@ -29,7 +29,7 @@ reproduce: $(INSTALLED) ## execute the notebooks into runs/<preset>/  (PRESET=sm
 	@"$(VENV)/bin/ddcore" reproduce $(if $(PRESET),--preset "$(PRESET)") $(if $(ONLY),--only "$(ONLY)") $(if $(JOBS),--jobs "$(JOBS)")
 
 test: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
-test: $(INSTALLED) ## all tests, the committed notebooks included  (PYTEST_FLAGS="-n 2 --dist loadscope")
+test: $(INSTALLED) ## all tests, the committed notebooks included  (PYTEST_FLAGS="-n 2 --dist worksteal")
 	@"$(VENV)/bin/python" -m pytest $(PYTEST_FLAGS)
 
 lint: $(INSTALLED) ## ruff over the code and the notebooks
