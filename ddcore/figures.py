@@ -175,6 +175,14 @@ def load(key: str, folder: Path = FOLDER) -> dict | None:
     return found
 
 
+def data(key: str, folder: Path = FOLDER) -> pd.DataFrame:
+    """The plotted data of a saved figure. Raises BadInput if it is not saved."""
+    path = folder / f"{entry(key).id}.csv"
+    if not path.is_file():
+        raise BadInput(f"figure {key}: not recorded yet; run notebook {entry(key).notebook} at preset laptop or paper")
+    return _from_csv(path.read_bytes())
+
+
 def provenance_line(sidecar: dict) -> str:
     """One line that says what a figure was computed from."""
     hardware = json.loads(sidecar["hardware"][0])

@@ -92,9 +92,17 @@ class Synthetic:
         return Path(path)
 
     def to_ddranking(self, folder: str | Path, *, lr: float = 0.01) -> Path:
-        """images.pt, labels.pt, lr.pt: what the evaluators of `ddranking` take (image_path, hard_labels, syn_lr)."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """What the evaluators of `ddranking` 0.2 take: `images/<class>/<number>.png` is their `image_path`, in the order of
+        labels; images.pt, labels.pt, lr.pt are their `image_tensor`, `hard_labels` (or `labels`) and `syn_lr`."""
+        from torchvision.utils import save_image
+
+        folder, digits = Path(folder), len(str(self.classes - 1))
+        pictures = self.pictures()
+        for label in range(self.classes):
+            place = folder / "images" / f"{label:0{digits}d}"
+            place.mkdir(parents=True, exist_ok=True)
+            for number, picture in enumerate(pictures[self.labels.cpu() == label]):
+                save_image(picture, place / f"{number:05d}.png")
         torch.save(self.images().detach().cpu(), folder / "images.pt")
         torch.save(self.labels.cpu(), folder / "labels.pt")
         torch.save(torch.tensor(lr), folder / "lr.pt")

@@ -2,6 +2,7 @@ import json
 import math
 import struct
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -376,3 +377,13 @@ def test_ddranking_layout_loads_without_pickle(digits, tmp_path):
     assert labels.dtype == torch.int64
     assert lr == 0.02
     assert lr.shape == ()
+
+
+def test_ddranking_reads_the_images_by_class_in_the_order_of_labels(digits, tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    low = ddcore.LowRank(digits, 1, rank=1)
+    found = ImageFolder(low.to_ddranking(tmp_path / "set") / "images")
+    assert found.targets == low.labels.tolist()
+    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image, _ in found])
+    assert torch.equal(pixels[:, :1], (low.pictures() * 255 + 0.5).clamp(0, 255).byte())
