@@ -61,45 +61,40 @@ def same_memory(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def _means(frame: pd.DataFrame, x: str, groups: dict[str, pd.DataFrame], label: str):
+    """Mean and standard deviation of the accuracy over seeds by `x`, on a logarithmic axis: one line a group."""
+    figure, axes = _figure(COLUMN, 2.1)
+    for index, (name, found) in enumerate(groups.items()):
+        means = found.groupby(x).accuracy.agg(["mean", "std"])
+        axes[0].errorbar(means.index, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white",
+                         capsize=2, label=name)
+    ticks = sorted(frame[x].unique())
+    axes[0].set_xscale("log")
+    axes[0].set_xticks(ticks, [str(tick) for tick in ticks])
+    axes[0].minorticks_off()
+    axes[0].margins(x=0.1)
+    axes[0].set_xlabel(label)
+    axes[0].set_ylabel("test accuracy (%)")
+    axes[0].legend(loc="best")
+    return figure, axes[0]
+
+
 @plot("lodc-same-count")
 def same_count(frame: pd.DataFrame) -> Figure:
     """Columns: method, images_per_class, stored_numbers, seed, accuracy."""
-    figure, axes = _figure(COLUMN, 2.1)
-    axis = axes[0]
-    for index, method in enumerate(dict.fromkeys(frame.method)):
-        found = frame[frame.method == method].groupby("images_per_class").accuracy.agg(["mean", "std"]).reset_index()
-        axis.errorbar(found.images_per_class, found["mean"], found["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], capsize=2,
-                      label=method, mfc="white")
-    counts = sorted(frame.images_per_class.unique())
-    axis.set_xscale("log")
-    axis.set_xticks(counts, [str(count) for count in counts])
-    axis.minorticks_off()
-    axis.set_xlabel("synthetic images a class (log scale)")
-    axis.set_ylabel("test accuracy (%)")
-    axis.legend(loc="lower right")
-    return figure
+    groups = {method: frame[frame.method == method] for method in dict.fromkeys(frame.method)}
+    return _means(frame, "images_per_class", groups, "synthetic images a class (log scale)")[0]
 
 
 @plot("lodc-rank")
 def rank_sweep(frame: pd.DataFrame) -> Figure:
     """Columns: ipc, rank, seed, accuracy, images_per_class."""
-    figure, axes = _figure(COLUMN, 2.1)
-    axis = axes[0]
-    for index, (ipc, found) in enumerate(frame.groupby("ipc")):
-        means = found.groupby("rank").accuracy.agg(["mean", "std"])
-        axis.errorbar(means.index, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white",
-                      capsize=2, label=f"memory of {ipc} image{'s' * int(ipc > 1)} a class")
+    groups = {f"memory of {ipc} image{'s' * int(ipc > 1)} a class": found for ipc, found in frame.groupby("ipc")}
+    figure, axis = _means(frame, "rank", groups, "rank r (small numbers: images a class)")
+    for index, found in enumerate(groups.values()):
         for rank, part in found.groupby("rank"):
-            axis.annotate(f"{part.images_per_class.iloc[0]}", (rank, means["mean"][rank]), (5, 3), textcoords="offset points", fontsize=6,
+            axis.annotate(f"{part.images_per_class.iloc[0]}", (rank, part.accuracy.mean()), (5, 3), textcoords="offset points", fontsize=6,
                           color=COLORS[index])
-    ranks = sorted(frame["rank"].unique())
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(ranks, [str(rank) for rank in ranks])
-    axis.minorticks_off()
-    axis.margins(x=0.1)
-    axis.set_xlabel("rank r (small numbers: images a class)")
-    axis.set_ylabel("test accuracy (%)")
-    axis.legend(loc="best")
     return figure
 
 

@@ -5,6 +5,7 @@ with X = U V. Both are sorted by class, balanced, with hard fixed labels, which 
 space of the dataset.
 """
 
+import abc
 import json
 import math
 from pathlib import Path
@@ -22,7 +23,7 @@ from ddcore.random import stream
 from ddcore.settings import keywords, one_of, positive, unknown
 
 
-class Synthetic:
+class Synthetic(abc.ABC):
     """tensors: what is learned and stored, by name; labels: (n,) int64, sorted; n = classes * per_class images."""
 
     kind: str
@@ -36,9 +37,9 @@ class Synthetic:
         return {"kind": self.kind, "budget_ipc": budget_ipc, "shape": list(data.shape), "classes": data.classes, "dataset": data.name,
                 "dataset_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), **settings}
 
+    @abc.abstractmethod
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         """(n, C, H, W), or those of `index` only: the stored tensors are sliced first, so nothing else is formed."""
-        raise NotImplementedError
 
     @property
     def shape(self) -> tuple[int, int, int]:
