@@ -101,16 +101,20 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
 @plot("lodc-images")
 def images(frame: pd.DataFrame) -> Figure:
     """Columns: set, label, index, height, width, channels, pixels (uint8, row by row, channel last, as hexadecimal)."""
-    sets = list(dict.fromkeys(frame["set"]))
-    figure, axes = _figure(PAGE, PAGE / len(sets) * frame.label.nunique() / frame["index"].nunique() * 0.98 + 0.1, len(sets))
-    for axis, name in zip(axes, sets, strict=True):
-        found = frame[frame["set"] == name]
+    grids = {}
+    for name, found in frame.groupby("set", sort=False):
         rows = []
         for _, part in found.groupby("label"):
             tiles = [np.frombuffer(bytes.fromhex(one.pixels), np.uint8).reshape(one.height, one.width, one.channels)
                      for one in part.itertuples()]
             rows.append(np.concatenate([np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=255) for tile in tiles], axis=1))
-        grid = np.concatenate(rows)
+        grids[name] = np.concatenate(rows)
+    tile = frame.width.iloc[0] + 2
+    columns, gap = sum(grid.shape[1] for grid in grids.values()) / tile, 0.15
+    side = min(0.34, (PAGE - gap * len(grids)) / columns)
+    figure, axes = _figure(side * columns + gap * len(grids), side * max(len(grid) for grid in grids.values()) / tile + 0.25, len(grids),
+                           width_ratios=[grid.shape[1] for grid in grids.values()])
+    for axis, (name, grid) in zip(axes, grids.items(), strict=True):
         axis.imshow(grid[..., 0] if grid.shape[-1] == 1 else grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_axis_off()
         axis.text(0.5, -0.01, name, transform=axis.transAxes, ha="center", va="top", fontsize=8)

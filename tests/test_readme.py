@@ -3,10 +3,12 @@
 import re
 import shlex
 
+from scipy import stats
 from typer.main import get_command
 
 from ddcore import figures, records
 from ddcore.cli import app
+from ddcore.experiments import summary
 
 README = (records.TOP / "README.md").read_text()
 
@@ -29,6 +31,18 @@ def test_every_command_it_shows_parses():
 def test_every_file_it_names_is_there():
     for name in re.findall(r"`((?:figures|notebooks|tests)/[\w./-]+|[\w-]+\.(?:lock|yml|cff|toml))`", README):
         assert (records.TOP / name).exists(), name
+
+
+def test_its_accuracies_are_the_recorded_ones():
+    rows = {int(line.split("|")[1]): line for line in README.splitlines() if re.match(r"\| \d+ \|", line)}
+    frame = figures.data("lodc-same-memory")
+    for one in summary(frame, ["ipc", "method"]).itertuples():
+        assert f"{one.mean:.1f} ± {one.sd:.1f}" in rows[one.ipc], (one.ipc, one.method)
+        assert f"n = {one.n} seeds" in README
+    wide = frame.pivot_table(index=["ipc", "seed"], columns="method", values="accuracy")
+    for ipc, difference in (wide["LoDM"] - wide["DM"]).groupby("ipc"):
+        half = difference.sem() * stats.t.ppf(0.975, len(difference) - 1)
+        assert f"{difference.mean():+.1f} ± {half:.1f}".replace("-", "−") in rows[ipc]
 
 
 def test_no_placeholder_is_left():
