@@ -1,6 +1,7 @@
 """Datasets: a whole set as two tensors on the device, sorted by class, normalised, known by the sha256 of its content."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import random
@@ -58,7 +59,7 @@ class Dataset:
     def device(self) -> torch.device:
         return self.x_train.device
 
-    @property
+    @functools.cached_property
     def counts(self) -> torch.Tensor:
         """(classes,) number of training images of each class."""
         return torch.bincount(self.y_train, minlength=self.classes)

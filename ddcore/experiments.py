@@ -5,6 +5,7 @@ refactoring keeps its records and a change of numbers (a bumped version) does no
 """
 
 import dataclasses
+import json
 import time
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -225,7 +226,9 @@ class Runner:
             self.folder.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         result, synthetic = experiment.make(data, self.folder / f".{key}.checkpoint" if self.folder else None)
-        record = Record(key, self.preset, identity, result, records.provenance(time.perf_counter() - began))
+        made_on = records.provenance(time.perf_counter() - began)
+        # As it will be read back, so that a figure drawn now and one drawn from the file are the same.
+        record = Record(*json.loads(records.canonical([key, self.preset, identity, result, made_on])))
         self.sets[key] = synthetic
         if self.folder:
             if synthetic is not None:

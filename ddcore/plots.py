@@ -28,11 +28,11 @@ def _figure(width: float, height: float, columns: int = 1, **keywords):
     return figure, figure.subplots(1, columns, squeeze=False, **keywords)[0]
 
 
-def _points(axis, x: float, values: np.ndarray, color, marker: str, label: str | None = None) -> None:
+def _points(axis, x: float, values: np.ndarray, half: float, color, marker: str, label: str | None = None) -> None:
     """Every seed as a hollow point, the mean as a bar, one standard deviation as a whisker."""
-    spread = np.linspace(-0.05, 0.05, len(values)) if len(values) > 1 else [0.0]
+    spread = np.linspace(-half / 2, half / 2, len(values)) if len(values) > 1 else [0.0]
     axis.plot(x + np.asarray(spread), values, marker, mfc="none", mec=color, mew=0.8, ms=3.5, label=label)
-    axis.hlines(values.mean(), x - 0.1, x + 0.1, color=color, lw=1.6)
+    axis.hlines(values.mean(), x - half, x + half, color=color, lw=1.6)
     if len(values) > 1:
         axis.errorbar(x, values.mean(), values.std(ddof=1), color=color, lw=0.8, capsize=2)
 
@@ -48,7 +48,7 @@ def same_memory(frame: pd.DataFrame) -> Figure:
             found = frame[(frame.ipc == ipc) & (frame.method == method)]
             if len(found):
                 x = place - 0.4 + step * (column + 0.5)
-                _points(axis, x, found.accuracy.to_numpy(), COLORS[column], MARKERS[column], method if place == 0 else None)
+                _points(axis, x, found.accuracy.to_numpy(), 0.42 * step, COLORS[column], MARKERS[column], method if place == 0 else None)
                 axis.annotate(f"{found.images_per_class.iloc[0]}", (x, found.accuracy.min()), (0, -5), textcoords="offset points",
                               ha="center", va="top", fontsize=6, color=COLORS[column])
     axis.set_xticks(range(len(budgets)), [f"{ipc} image{'s' * int(ipc > 1)} a class" for ipc in budgets])
@@ -93,8 +93,9 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
     figure, axis = _means(frame, "rank", groups, "rank r (small numbers: images a class)")
     for index, found in enumerate(groups.values()):
         for rank, part in found.groupby("rank"):
-            axis.annotate(f"{part.images_per_class.iloc[0]}", (rank, part.accuracy.mean()), (5, 3), textcoords="offset points", fontsize=6,
-                          color=COLORS[index])
+            axis.annotate(f"{part.images_per_class.iloc[0]}", (rank, 0.02 + 0.06 * index), xycoords=("data", "axes fraction"), fontsize=6,
+                          ha="center", color=COLORS[index])
+    axis.margins(y=0.05 + 0.05 * len(groups))
     return figure
 
 

@@ -146,7 +146,7 @@ class Pixels(Synthetic):
 
 
 class LowRank(Synthetic):
-    """LoDC's factors (section 3 of the paper as its code has it): floor(budget_ipc * HW / (r (H + W))) images a class.
+    """LoDC's factors, as its published code has them: floor(budget_ipc * HW / (r (H + W))) images a class.
 
     init 'noise' draws both factors from N(0, 1) (published); 'svd' factors real images by truncated SVD, U = A sqrt(S),
     V = sqrt(S) B^T, the best approximation of that rank (Eckart-Young). Raises BadInput for a rank that yields no image.

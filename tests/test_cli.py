@@ -90,7 +90,7 @@ def test_evaluate_shows_a_table_and_writes_what_is_asked(run, syn, here):
     assert re.search(r"syn\.safetensors .*±.*\(n = 2\).* 4 .* 640", out)
     assert re.search(r"svd .*±", out)
     assert {path.name for path in here.iterdir()} == {"grid.png", "set"}
-    assert {path.name for path in (here / "set").iterdir()} == {"images.pt", "labels.pt", "lr.pt"}
+    assert {path.name for path in (here / "set").iterdir()} == {"images", "images.pt", "labels.pt", "lr.pt"}
 
 
 def test_help_names_every_command():

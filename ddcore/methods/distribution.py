@@ -1,7 +1,7 @@
 """DM: distribution matching (Zhao & Bilen, *Dataset Condensation with Distribution Matching*, WACV 2023).
 
 Each step draws a fresh network psi and minimises sum_c || mean_{B real} psi(A(x)) - mean_{n'} psi(A(s)) ||^2 over penultimate
-features (eq. 4 of the paper; sum over features, no averaging). The published code embeds class by class; here all classes go
+features (sum over features, no averaging). The published code embeds class by class; here all classes go
 through the network at once and the means are taken by class, which is the same function of the same numbers.
 """
 
