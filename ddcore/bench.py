@@ -62,6 +62,7 @@ def dm_together(features: Callable, drawn: augment.Draw, real: torch.Tensor, rea
 
 def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int) -> list[dict]:
     """One row a provider for DM's step (loss and image gradient) on real images of `data`."""
+    compute.keep_memory()
     at = data.device
     net = networks.build("convnet", data.shape, data.classes, width=width, device=at, generator=stream(0, "bench", device=at))
     net = net.requires_grad_(False)

@@ -1,5 +1,7 @@
 """How arithmetic is carried out (device, precision, compilation), never what is computed."""
 
+import ctypes
+import functools
 from collections.abc import Callable
 
 import torch
@@ -42,3 +44,18 @@ def accelerate(function: Callable, at: torch.device, *, precision: str = "float3
         return type(outputs)(output.float() for output in outputs)
 
     return rounded
+
+
+@functools.cache
+def keep_memory() -> bool:
+    """Let glibc keep freed memory instead of giving it back after each operation; False where there is no glibc.
+
+    The feature maps of one step are hundreds of megabytes. Mapped and zeroed anew for every operation, they cost a CPU more
+    time than the convolutions (ConvNet-3 of width 128, 640 images: 0.86 s against 0.36 s on two cores).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):
+        return False
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+    return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_max, 0))

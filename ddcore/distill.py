@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
+from ddcore import compute
 from ddcore.data import Dataset
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.files import whole
@@ -45,6 +46,7 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     as a loss or gradient is not finite: the set is then left as it was when last known to be finite.
     """
     positive("distill", steps=steps, lr_img=lr_img)
+    compute.keep_memory()
     run = json.dumps({"method": repr(method), "plugins": repr(tuple(plugins)), "set": synthetic.settings, "lr_img": lr_img,
                       "momentum": momentum, "seed": seed, "data": data.sha256}, sort_keys=True)
     parameters = synthetic.parameters()

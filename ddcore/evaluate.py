@@ -90,6 +90,7 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
     and seeds. Raises BadInput for a set of other images or classes than `data`.
     """
     how, seeds = build(Protocol, protocol, "evaluate"), tuple(seeds)
+    compute.keep_memory()
     if not seeds:
         raise BadInput("evaluate: no seeds given; at least one is needed")
     if synthetic.shape != data.shape or synthetic.classes != data.classes:
