@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import signal
 import threading
 import time
@@ -15,15 +16,17 @@ from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
 from ddcore import compute
+from ddcore.adam import Adam
 from ddcore.data import Dataset
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.files import whole
 from ddcore.methods.match import Method, Plugin
-from ddcore.settings import positive
+from ddcore.settings import one_of, positive, stated
 from ddcore.sgd import SGD
 from ddcore.synthetic import Synthetic
 
 VERSION = 1
+OPTIMISERS, SCHEDULES = ("sgd", "adam"), ("constant", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +39,11 @@ class Trace:
 
 
 def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Sequence[Plugin] = (), steps: int, lr_img: float = 1.0,
-            momentum: float = 0.5, seed: int = 0, checkpoint: str | Path | None = None, every_seconds: float = 60.0,
+            momentum: float = 0.5, optimiser: str = "sgd", beta2: float = 0.9, schedule: str = "constant", seed: int = 0,
+            checkpoint: str | Path | None = None, every_seconds: float = 60.0,
             progress: Callable[[int, float], None] | None = None) -> Trace:
-    """Update `synthetic` in place by SGD(lr_img, momentum) on the matches of `method`; one optimiser over all it stores.
+    """Update `synthetic` in place on the matches of `method`, one optimiser over all it stores: 'sgd' with `momentum`, or 'adam'
+    with betas (momentum, beta2); the rate is lr_img, or falls from it to zero over the steps (schedule 'cosine').
 
     With `checkpoint`, the state is saved there every `every_seconds` and on Ctrl-C, and a call with the same settings goes
     on from it, on a CPU bit for bit as if it had never stopped; the file is removed at the end. `progress(step, loss)` is
@@ -46,15 +51,23 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     as a loss or gradient is not finite: the set is then left as it was when last known to be finite.
     """
     positive("distill", steps=steps, lr_img=lr_img)
+    one_of("distill", OPTIMISERS, optimiser=optimiser)
+    one_of("distill", SCHEDULES, schedule=schedule)
     compute.keep_memory()
-    run = json.dumps({"method": repr(method), "plugins": repr(tuple(plugins)), "set": synthetic.settings, "lr_img": lr_img,
-                      "momentum": momentum, "seed": seed, "data": data.sha256}, sort_keys=True)
+    rule = {"lr_img": lr_img, "momentum": momentum}
+    rule |= {} if optimiser == "sgd" else {"optimiser": optimiser, "beta2": beta2}
+    rule |= {} if schedule == "constant" else {"schedule": schedule, "of_steps": steps}
+    run = json.dumps({"method": repr(method), "plugins": repr(tuple(plugins)), "set": synthetic.settings, "seed": seed,
+                      "data": data.sha256, **rule}, sort_keys=True)
     parameters = synthetic.parameters()
-    optimiser = SGD(parameters, lr=lr_img, momentum=momentum)
+    updates = SGD(parameters, lr=lr_img, momentum=momentum) if optimiser == "sgd" else Adam(parameters, lr=lr_img, betas=(momentum, beta2))
     state = {f"set.{name}": tensor for name, tensor in synthetic.tensors.items()}
-    state |= {f"momentum.{name}": velocity for name, velocity in zip(synthetic.tensors, optimiser.velocity, strict=True)}
+    for kind, tensors in updates.state.items():
+        state |= {f"{kind}.{name}": tensor for name, tensor in zip(synthetic.tensors, tensors, strict=True)}
     losses = torch.zeros(steps, dtype=torch.float64, device=data.device)
-    start = _restore(Path(checkpoint), run, state, losses) if checkpoint else 0
+    memory: dict[str, Tensor] = {}
+    start = _restore(Path(checkpoint), run, state, memory, losses) if checkpoint else 0
+    updates.steps = start
 
     def look(network, batch):
         for plugin in plugins:
@@ -64,46 +77,55 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     # Asking whether a number is finite waits for a GPU, so there it is asked of many steps at once, from a copy to go back to.
     check_every = 1 if data.device.type == "cpu" else 50
     finite = torch.ones((), dtype=torch.bool, device=data.device)
-    good = (start, {name: tensor.detach().clone() for name, tensor in state.items()})
+    good = (start, _copies(state), _copies(memory))
     began = saved = time.perf_counter()
-    matches = method.matches(data, synthetic, seed=seed, start=start, look=look)
+    matches = method.matches(data, synthetic, seed=seed, start=start, look=look, memory=memory)
     with _interrupts() as interrupted:
         for step in range(start, steps):
             match = next(matches)
             loss = match.loss
             for plugin in plugins:
                 loss = loss + plugin.loss(match) if hasattr(plugin, "loss") else loss
-            gradients = torch.autograd.grad(loss, parameters)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            if unused := [name for name, gradient in zip(synthetic.tensors, gradients, strict=True) if gradient is None]:
+                raise BadInput(f"{type(method).__name__} does not learn the '{unused[0]}' of this set; make the set without it")
             losses[step] = loss.detach()
             finite &= torch.stack([loss.detach().isfinite(), *(gradient.isfinite().all() for gradient in gradients)]).all()
             checking = step % check_every == 0 or step == steps - 1 or interrupted.is_set()
             if checking and not finite:
                 _diverge(good, state, losses, step, checkpoint, run)
-            optimiser.step(gradients)
+            if schedule == "cosine":
+                updates.lr = lr_img * (1 + math.cos(math.pi * step / steps)) / 2
+            updates.step(gradients)
+            synthetic.project()
             if progress:
                 progress(step + 1, float(losses[step]))
             stale = checkpoint and time.perf_counter() - saved > every_seconds
             if check_every > 1 and checking:
-                good = (step + 1, {name: tensor.detach().clone() for name, tensor in state.items()})
+                good = (step + 1, _copies(state), _copies(memory))
             elif check_every == 1:
-                good = (step + 1, state)
+                good = (step + 1, state, _copies(memory))
             if stale and checking:
-                _save(Path(checkpoint), run, state, losses[: step + 1])
+                _save(Path(checkpoint), run, state, memory, losses[: step + 1])
                 saved = time.perf_counter()
             if interrupted.is_set() and step < steps - 1:
                 if checkpoint:
-                    _save(Path(checkpoint), run, state, losses[: step + 1])
+                    _save(Path(checkpoint), run, state, memory, losses[: step + 1])
                 where = f"the state is in {checkpoint}: the same call goes on from there" if checkpoint else "no checkpoint was asked for"
                 raise Interrupted(f"stopped after step {step + 1} of {steps}; {where}")
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
-    synthetic.settings["distilled"] = {"method": type(method).__name__, **dataclasses.asdict(method), "steps": steps, "lr_img": lr_img,
-                                       "momentum": momentum, "seed": seed, "plugins": [type(plugin).__name__ for plugin in plugins]}
+    synthetic.settings["distilled"] = {"method": type(method).__name__, **stated(method), "steps": steps, **rule, "seed": seed,
+                                       "plugins": [type(plugin).__name__ for plugin in plugins]}
     return Trace(tuple(losses.tolist()), time.perf_counter() - began, start)
 
 
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
 def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoint, run: str) -> None:
-    last, tensors = good
+    last, tensors, memory = good
     with torch.no_grad():
         for name, tensor in tensors.items():
             state[name].copy_(tensor)
@@ -112,7 +134,7 @@ def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoi
     what = f"the loss became {float(losses[first])}" if wrong else "a gradient was not finite"
     kept = f"the finite state after {last} steps"
     if checkpoint and last:
-        _save(Path(checkpoint), run, state, losses[:last])
+        _save(Path(checkpoint), run, state, memory, losses[:last])
         kept += f" is in {checkpoint}"
     else:
         kept += " is left in the set"
@@ -120,13 +142,14 @@ def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoi
     raise Diverged(f"{what} at step {first + 1}{before}; {kept}; use a smaller lr_img")
 
 
-def _save(path: Path, run: str, state: dict[str, Tensor], losses: Tensor) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+def _save(path: Path, run: str, state: dict[str, Tensor], memory: dict[str, Tensor], losses: Tensor) -> None:
+    tensors = state | {f"method.{name}": tensor for name, tensor in memory.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole(path) as part:
         save_file(tensors | {"losses": losses.detach().cpu().clone()}, part, {"run": run})
 
 
-def _restore(path: Path, run: str, state: dict[str, Tensor], losses: Tensor) -> int:
+def _restore(path: Path, run: str, state: dict[str, Tensor], memory: dict[str, Tensor], losses: Tensor) -> int:
     if not path.is_file():
         return 0
     try:
@@ -142,7 +165,10 @@ def _restore(path: Path, run: str, state: dict[str, Tensor], losses: Tensor) -> 
         raise BadInput(f"{path}: has done {len(past)} steps, but only {len(losses)} are asked for; remove it to begin anew")
     with torch.no_grad():
         for name, tensor in tensors.items():
-            state[name].copy_(tensor)
+            if name.startswith("method."):
+                memory[name.removeprefix("method.")] = tensor.to(losses.device)
+            else:
+                state[name].copy_(tensor)
     losses[: len(past)] = past
     return len(past)
 

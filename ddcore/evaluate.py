@@ -2,7 +2,8 @@
 
 As published for DC, DSA and DM (`evaluate_synset` of VICO-UoE/DatasetCondensation): SGD, lr 0.01, momentum 0.9, weight decay
 5e-4, batches of 256 in a new order each epoch; `epochs + 1` epochs, after epoch index `epochs // 2 + 1` the learning rate is
-multiplied by 0.1 and the momentum forgotten; per-sample augmentation, one family a batch; no choice among epochs.
+multiplied by 0.1 and the momentum forgotten; per-sample augmentation, one family a batch; no choice among epochs. A set that
+has learned the size of its steps is trained with that one in place of lr, as published for MTT. `PROTOCOLS` names the others.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.networks import Network
 from ddcore.random import stream
-from ddcore.settings import build, positive
+from ddcore.settings import build, one_of, positive
 from ddcore.sgd import SGD
 from ddcore.synthetic import Synthetic
 
@@ -48,6 +49,13 @@ class Protocol:
     def __post_init__(self):
         positive("evaluate", epochs=self.epochs, lr=self.lr, batch=self.batch)
         augment.families(self.strategy)
+
+    def train(self, images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...]) -> list[Network]:
+        """One network a seed, in training mode's end state: `train`."""
+        return train(images, labels, data, seeds, self)
+
+
+PROTOCOLS = {"synset": Protocol}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +91,15 @@ class Scores:
         return f"{self.mean:.1f} ± {self.sd:.1f} (n = {self.n})" if self.n > 1 else f"{self.mean:.1f} (n = 1)"
 
 
-def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = range(5), controls: Iterable[str] = (), **protocol) -> Scores:
-    """Test accuracy of networks trained on `synthetic`, one a seed, by `Protocol(**protocol)`.
+def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = range(5), controls: Iterable[str] = (),
+             protocol: str = "synset", **settings) -> Scores:
+    """Test accuracy of networks trained on `synthetic`, one a seed, by `PROTOCOLS[protocol](**settings)`.
 
     `controls` names baselines (`ddcore.coresets.NAMES`) of the same cost in stored numbers, evaluated by the same protocol
     and seeds. Raises BadInput for a set of other images or classes than `data`.
     """
-    how, seeds = build(Protocol, protocol, "evaluate"), tuple(seeds)
+    one_of("evaluate", PROTOCOLS, protocol=protocol)
+    how, seeds = build(PROTOCOLS[protocol], settings, "evaluate"), tuple(seeds)
     compute.keep_memory()
     if not seeds:
         raise BadInput("evaluate: no seeds given; at least one is needed")
@@ -100,11 +110,13 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
     for name in controls:
         control = baseline(name, data, synthetic.settings["budget_ipc"], rank=synthetic.settings.get("rank", 2), network=how.network,
                            width=how.width, seed=seeds[0])
-        others[name] = evaluate(control, data, seeds=seeds, **protocol)
+        others[name] = evaluate(control, data, seeds=seeds, protocol=protocol, **settings)
     began = time.perf_counter()
-    images = synthetic.images().detach()
+    images, targets = synthetic.images().detach(), synthetic.targets().detach()
+    if synthetic.step_size is not None and hasattr(how, "lr"):
+        how = dataclasses.replace(how, lr=float(synthetic.step_size))
     groups = _groups(seeds, how.at_once or (len(seeds) if data.device.type == "cuda" else 1))
-    scores = [accuracy(network, data) for group in groups for network in train(images, synthetic.labels, data, group, how)]
+    scores = [accuracy(network, data) for group in groups for network in how.train(images, targets, data, group)]
     return Scores(tuple(scores), seeds, synthetic.per_class, synthetic.stored_numbers, time.perf_counter() - began, others)
 
 
@@ -113,7 +125,10 @@ def _groups(seeds: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
 
 
 def train(images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...], how: Protocol) -> list[Network]:
-    """One network a seed, trained all at once, each with its own initialisation, order and augmentation."""
+    """One network a seed, trained all at once, each with its own initialisation, order and augmentation.
+
+    `labels`: (n,) classes or (n, classes) probabilities.
+    """
     device, many = images.device, len(seeds)
     nets = [networks.build(how.network, data.shape, data.classes, width=how.width, device=device, dtype=images.dtype,
                            generator=stream(seed, "evaluate", "network", device=device)) for seed in seeds]

@@ -17,15 +17,15 @@ import pandas as pd
 from ddcore import augment, coresets, networks, records
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
+from ddcore.distill import OPTIMISERS, SCHEDULES, distill
 from ddcore.distill import VERSION as DISTILL_VERSION
-from ddcore.distill import distill
 from ddcore.errors import BadInput
+from ddcore.evaluate import PROTOCOLS, evaluate
 from ddcore.evaluate import VERSION as EVALUATE_VERSION
-from ddcore.evaluate import Protocol, evaluate
 from ddcore.measurements import MEASUREMENTS
 from ddcore.methods import METHODS
 from ddcore.records import Record
-from ddcore.settings import build, keywords, one_of, positive, typed, unknown
+from ddcore.settings import build, keywords, later, one_of, positive, stated, typed, unknown
 from ddcore.synthetic import KINDS, Synthetic, create, load_synthetic
 
 BASELINES = tuple(name for name in coresets.NAMES if name != "random")
@@ -44,20 +44,14 @@ class Loop:
     steps: int
     lr_img: float = 1.0
     momentum: float = 0.5
+    optimiser: str = later("sgd")
+    beta2: float = later(0.9)
+    schedule: str = later("constant")
 
     def __post_init__(self):
         positive("distill", steps=self.steps, lr_img=self.lr_img)
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation(Protocol):
-    """`Protocol`, and how many networks are trained on the set."""
-
-    networks: int = 1
-
-    def __post_init__(self):
-        super().__post_init__()
-        positive("evaluate", networks=self.networks)
+        one_of("distill", OPTIMISERS, optimiser=self.optimiser)
+        one_of("distill", SCHEDULES, schedule=self.schedule)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +60,7 @@ class Experiment:
 
     synthetic: {"kind": "pixels" | "lowrank", "init": ..., "rank": ...}, or a baseline: {"kind": "herding" | ...}.
     method: {"name": "dm", ...its settings}; {} leaves the set as initialised. distill: {"steps", "lr_img", "momentum"}.
-    evaluate: settings of `Protocol`, and "networks": how many are trained on the set.
+    evaluate: {"protocol": a name of `PROTOCOLS`, "networks": how many are trained on the set, ...settings of the protocol}.
     holdout: that part of the training set replaces the test set (hyper-parameters are chosen there); 0 means the test set.
     """
 
@@ -99,6 +93,7 @@ class Experiment:
             without = ("network", "width", "seed") if kind == "svd" else ("network", "width", "seed", "rank")
             return keywords(baseline, settings, f"baseline {kind}", without=without)
         found = keywords(KINDS[kind], settings, f"synthetic set {kind}", without=("seed",))
+        found = {name: value for name, value in found.items() if value is not None}
         one_of(f"synthetic set {kind}", KINDS[kind].inits, init=found["init"])
         return found
 
@@ -106,13 +101,24 @@ class Experiment:
         settings = {name: value for name, value in self.method.items() if name != "name"}
         return build(METHODS[self.method["name"]], settings, f"method {self.method['name']}") if self.method else None
 
+    def _protocol(self) -> tuple[str, int, object]:
+        """The protocol's name, the number of networks, and its settings."""
+        settings = {"protocol": "synset", "networks": 1} | dict(self.evaluate)
+        name, many = settings.pop("protocol"), settings.pop("networks")
+        one_of("evaluate", PROTOCOLS, protocol=name)
+        typed("evaluate", [("networks", int)], {"networks": many})
+        positive("evaluate", networks=many)
+        return name, many, build(PROTOCOLS[name], settings, "evaluate")
+
     def resolved(self) -> dict:
         """Every setting with its value, defaults included."""
         method = self._method()
+        protocol, many, how = self._protocol()
+        evaluated = stated(how) | {"networks": many} | ({} if protocol == "synset" else {"protocol": protocol})
         return {"dataset": self.dataset, "budget_ipc": self.budget_ipc, "synthetic": {"kind": self.synthetic["kind"]} | self._synthetic(),
-                "method": {"name": self.method["name"]} | dataclasses.asdict(method) if method else {},
-                "distill": dataclasses.asdict(build(Loop, self.distill, "distill")) if method else {},
-                "evaluate": dataclasses.asdict(build(Evaluation, self.evaluate, "evaluate")), "holdout": self.holdout, "seed": self.seed}
+                "method": {"name": self.method["name"]} | stated(method) if method else {},
+                "distill": stated(build(Loop, self.distill, "distill")) if method else {},
+                "evaluate": evaluated, "holdout": self.holdout, "seed": self.seed}
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
@@ -121,6 +127,8 @@ class Experiment:
                     kind: KINDS[kind].version if kind in KINDS else coresets.VERSION}
         if self.method:
             versions |= {"distill": DISTILL_VERSION, self.method["name"]: METHODS[self.method["name"]].version}
+        for part in (self._method(), self._protocol()[2]):
+            versions |= getattr(part, "versions", {})
         return self.resolved() | {"data_sha256": data.sha256, "versions": versions}
 
     def start(self, data: Dataset) -> Synthetic:
@@ -128,7 +136,7 @@ class Experiment:
         kind, settings = self.synthetic["kind"], self._synthetic()
         if kind in KINDS:
             return create(data, kind, self.budget_ipc, seed=self.seed, **settings)
-        protocol = build(Evaluation, self.evaluate, "evaluate")
+        protocol = self._protocol()[2]
         return baseline(kind, data, self.budget_ipc, network=protocol.network, width=protocol.width, seed=self.seed, **settings)
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:
@@ -141,9 +149,9 @@ class Experiment:
             every = max(1, len(trace.losses) // 200)
             means = [sum(trace.losses[at : at + every]) / every for at in range(0, len(trace.losses) - every + 1, every)]
             result |= {"losses": [round(mean, 6) for mean in means], "losses_every": every, "distill_seconds": round(trace.seconds, 3)}
-        protocol = resolved["evaluate"]
-        seeds = [self.seed * 1000 + index for index in range(protocol.pop("networks"))]
-        scores = evaluate(synthetic, data, seeds=seeds, **protocol)
+        protocol, many, how = self._protocol()
+        seeds = [self.seed * 1000 + index for index in range(many)]
+        scores = evaluate(synthetic, data, seeds=seeds, protocol=protocol, **vars(how))
         result |= {"scores": list(scores.scores), "accuracy": round(scores.mean, 4), "evaluate_seconds": round(scores.seconds, 3)}
         return result, synthetic if method else None
 

@@ -19,6 +19,8 @@ def _allows(annotation, value) -> bool:
     if origin is tuple:
         inner = typing.get_args(annotation)[0]
         return isinstance(value, tuple | list) and all(_allows(inner, part) for part in value)
+    if dataclasses.is_dataclass(annotation):
+        return isinstance(value, Mapping | annotation)
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is int:
@@ -32,6 +34,8 @@ def _cast(annotation, value):
         return _cast(next(part for part in typing.get_args(annotation) if _allows(part, value)), value)
     if origin is tuple:
         return tuple(_cast(typing.get_args(annotation)[0], part) for part in value)
+    if dataclasses.is_dataclass(annotation) and isinstance(value, Mapping):
+        return build(annotation, value)
     return float(value) if annotation is float else value
 
 
@@ -43,8 +47,24 @@ def unknown(kind: str, given: str, allowed: typing.Iterable[str]) -> BadInput:
     return BadInput(f"unknown {kind} '{given}'; allowed: {', '.join(allowed)}{hint}")
 
 
+def later(default):
+    """A field that came after records were made: `stated` leaves it out at its default, so that their hashes stand."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
+def stated(settings) -> dict:
+    """The fields of a dataclass by name, dataclasses among them likewise; without those of `later` that have their default."""
+    values = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if not (field.metadata.get("later") and value == field.default):
+            values[field.name] = stated(value) if dataclasses.is_dataclass(value) else value
+    return values
+
+
 def build(cls: type, given: Mapping, what: str | None = None):
-    """An instance of the dataclass `cls` from `given`; an int stands for a float, a list for a tuple, nothing else.
+    """An instance of the dataclass `cls` from `given`; an int stands for a float, a list for a tuple, a mapping for a
+    dataclass, nothing else.
 
     Raises BadInput for an unknown name, a missing one, or a value of another type.
     """

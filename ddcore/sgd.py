@@ -16,6 +16,12 @@ class SGD:
     def __init__(self, parameters: Sequence[Tensor], *, lr: float, momentum: float, weight_decay: float = 0.0):
         self.parameters, self.lr, self.momentum, self.weight_decay = list(parameters), lr, momentum, weight_decay
         self.velocity = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.steps = 0
+
+    @property
+    def state(self) -> dict[str, list[Tensor]]:
+        """What a checkpoint keeps beside the parameters and the number of steps."""
+        return {"momentum": self.velocity}
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
@@ -25,3 +31,4 @@ class SGD:
         torch._foreach_mul_(self.velocity, self.momentum)
         torch._foreach_add_(self.velocity, gradients)
         torch._foreach_add_(self.parameters, self.velocity, alpha=-self.lr)
+        self.steps += 1

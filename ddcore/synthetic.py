@@ -1,8 +1,8 @@
 """Synthetic sets: what is stored, how images come out of it, what it costs in stored numbers.
 
 `Pixels` stores images. `LowRank` (LoDC, NeurIPS 2023) stores, for each image and channel, two factors U (H, r) and V (r, W)
-with X = U V. Both are sorted by class, balanced, with hard fixed labels, which are not counted. Values live in the normalised
-space of the dataset.
+with X = U V. Both are sorted by class and balanced. Labels are hard, fixed and not counted, or learned logits (`soft`), which
+the budget pays for. Values live in the normalised space of the dataset.
 """
 
 import abc
@@ -24,7 +24,12 @@ from ddcore.settings import keywords, one_of, positive, unknown
 
 
 class Synthetic(abc.ABC):
-    """tensors: what is learned and stored, by name; labels: (n,) int64, sorted; n = classes * per_class images."""
+    """tensors: what is learned and stored, by name; labels: (n,) int64, sorted; n = classes * per_class images.
+
+    Options of every kind: `soft` starts learned label logits at soft * one_hot (DATM, Guo et al. 2024); `step` adds the size
+    of a student's steps, learned as step * exp(step_rate * s) and so never negative (MTT; its published rate lr_lr is
+    step_rate = sqrt(lr_lr / lr_img) / step). The step size is one number of the training, kept with the set, not counted.
+    """
 
     kind: str
     version: int
@@ -33,6 +38,7 @@ class Synthetic(abc.ABC):
         self.tensors, self.labels, self.settings = tensors, labels, settings
 
     def _start(self, data: Dataset, per_class: int, budget_ipc: int, **settings) -> dict:
+        settings = {name: value for name, value in settings.items() if value is not None}
         self.labels = torch.arange(data.classes, device=data.device).repeat_interleave(per_class)
         return {"kind": self.kind, "budget_ipc": budget_ipc, "shape": list(data.shape), "classes": data.classes, "dataset": data.name,
                 "dataset_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), **settings}
@@ -56,9 +62,28 @@ class Synthetic(abc.ABC):
     def parameters(self) -> list[Tensor]:
         return list(self.tensors.values())
 
+    def targets(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """What a network is trained to say: (n,) labels, or (n, classes) probabilities, the softmax of the learned logits."""
+        return self.tensors["soft"][index].softmax(1) if "soft" in self.tensors else self.labels[index]
+
+    @property
+    def step_size(self) -> Tensor | None:
+        """The learned size of a student's steps, a scalar; None for a set without."""
+        if "step" not in self.tensors:
+            return None
+        return self.settings["step"] * (self.settings["step_rate"] * self.tensors["step"]).exp()
+
+    def project(self) -> None:  # noqa: B027 (most kinds allow every number)
+        """Called after each update: bring the stored numbers back to where they are allowed to be."""
+
+    @torch.no_grad()
+    def label_by(self, network: torch.nn.Module) -> None:
+        """Set the learned logits to those of `network` on the images (DATM's start: those of an expert)."""
+        self.tensors["soft"].copy_(network(self.images()))
+
     @property
     def stored_numbers(self) -> int:
-        return sum(tensor.numel() for tensor in self.tensors.values())
+        return sum(tensor.numel() for name, tensor in self.tensors.items() if name != "step")
 
     @property
     def budget(self) -> int:
@@ -70,6 +95,12 @@ class Synthetic(abc.ABC):
         return to_pixels(self.images(), self.settings["mean"], self.settings["std"]).cpu()
 
     def _learn(self) -> None:
+        like = next(iter(self.tensors.values()))
+        if "soft" in self.settings and "soft" not in self.tensors:
+            self.tensors["soft"] = self.settings["soft"] * torch.nn.functional.one_hot(self.labels, self.classes).to(like)
+        if "step" in self.settings and "step" not in self.tensors:
+            positive(self.kind, step=self.settings["step"], step_rate=self.settings["step_rate"])
+            self.tensors["step"] = like.new_zeros(())
         for name, tensor in self.tensors.items():
             self.tensors[name] = tensor.detach().clone().contiguous().requires_grad_()
         if self.stored_numbers > self.budget:
@@ -111,17 +142,25 @@ class Synthetic(abc.ABC):
 
 
 class Pixels(Synthetic):
-    """`budget_ipc` images a class; init 'real' (drawn from the training set, as DC and DM do) or 'noise' (N(0, 1))."""
+    """`budget_ipc` images a class, fewer with soft labels; init 'real' (drawn from the training set, as DC and DM do) or 'noise'
+    (N(0, 1)). `clip`: after each update the pixels are brought back to the range of real ones (SRe2L)."""
 
     kind, version, inits = "pixels", 1, ("real", "noise")
 
-    def __init__(self, data: Dataset, budget_ipc: int, *, init: str = "real", seed: int = 0):
+    def __init__(self, data: Dataset, budget_ipc: int, *, init: str = "real", soft: float | None = None, step: float | None = None,
+                 step_rate: float | None = None, clip: bool | None = None, seed: int = 0):
         positive("Pixels", budget_ipc=budget_ipc)
         one_of("Pixels", self.inits, init=init)
-        self.settings = self._start(data, budget_ipc, budget_ipc, init=init, seed=seed)
+        size = math.prod(data.shape)
+        per_class = budget_ipc if soft is None else budget_ipc * size // (size + data.classes)
+        if per_class == 0:
+            raise BadInput(f"Pixels: an image and its {data.classes} soft-label numbers take {size + data.classes} stored numbers, but "
+                           f"budget_ipc={budget_ipc} allows {budget_ipc * size} a class; use a larger budget_ipc, or hard labels")
+        self.settings = self._start(data, per_class, budget_ipc, init=init, soft=soft, clip=clip or None, seed=seed,
+                                    **_steps(step, step_rate))
         if init == "real":
-            data.need(budget_ipc, f"Pixels with budget_ipc={budget_ipc} and init 'real'")
-            pixels = data.x_train[data.sample(budget_ipc, stream(seed, "pixels", "real", device=data.device))]
+            data.need(per_class, f"Pixels with budget_ipc={budget_ipc} and init 'real'")
+            pixels = data.x_train[data.sample(per_class, stream(seed, "pixels", "real", device=data.device))]
         else:
             generator = stream(seed, "pixels", "noise", device=data.device)
             pixels = torch.randn(len(self.labels), *data.shape, generator=generator, device=data.device, dtype=data.x_train.dtype)
@@ -144,6 +183,13 @@ class Pixels(Synthetic):
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         return self.tensors["pixels"][index]
 
+    @torch.no_grad()
+    def project(self) -> None:
+        if self.settings.get("clip"):
+            pixels = self.tensors["pixels"]
+            mean, std = (pixels.new_tensor(self.settings[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
+            pixels.copy_(pixels.clamp(-mean / std, (1 - mean) / std))
+
 
 class LowRank(Synthetic):
     """LoDC's factors, as its published code has them: floor(budget_ipc * HW / (r (H + W))) images a class.
@@ -154,15 +200,16 @@ class LowRank(Synthetic):
 
     kind, version, inits = "lowrank", 1, ("noise", "svd")
 
-    def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", seed: int = 0):
+    def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", soft: float | None = None,
+                 step: float | None = None, step_rate: float | None = None, seed: int = 0):
         positive("LowRank", budget_ipc=budget_ipc, rank=rank)
         one_of("LowRank", self.inits, init=init)
         channels, height, width = data.shape
-        per_class = images_per_class(budget_ipc, rank, height, width)
+        per_class = images_per_class(budget_ipc, rank, height, width, channels=channels, labels=0 if soft is None else data.classes)
         if per_class == 0:
             raise BadInput(f"LowRank: rank {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image; a rank of at most "
                            f"{budget_ipc * height * width // (height + width)} does")
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, seed=seed)
+        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, seed=seed, **_steps(step, step_rate))
         if init == "svd":
             data.need(per_class, f"LowRank with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
             real = data.x_train[data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device))]
@@ -178,12 +225,18 @@ class LowRank(Synthetic):
         return self.tensors["u"][index] @ self.tensors["v"][index]
 
 
+def _steps(step: float | None, step_rate: float | None) -> dict:
+    if step is None and step_rate is not None:
+        raise BadInput(f"step_rate={step_rate} without a step does nothing; give the initial step size as `step`")
+    return {"step": step, "step_rate": None if step is None else 1e-3 if step_rate is None else step_rate}
+
+
 KINDS = {"pixels": Pixels, "lowrank": LowRank}
 
 
-def images_per_class(budget_ipc: int, rank: int, height: int, width: int) -> int:
-    """n' = floor(ipc * m) with m = HW / (r (H + W)), in integers."""
-    return budget_ipc * height * width // (rank * (height + width))
+def images_per_class(budget_ipc: int, rank: int, height: int, width: int, *, channels: int = 1, labels: int = 0) -> int:
+    """n' = floor(ipc * m) with m = HW / (r (H + W)), in integers; fewer where each image has `labels` soft-label numbers."""
+    return budget_ipc * channels * height * width // (channels * rank * (height + width) + labels)
 
 
 def truncated_svd(images: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -220,7 +273,8 @@ def load_synthetic(path: str | Path, device: torch.device | str = "cpu") -> Synt
     found = KINDS[settings["kind"]].__new__(KINDS[settings["kind"]])
     try:
         Synthetic.__init__(found, tensors, tensors.pop("labels"), settings)
-        whole = found.images(slice(0, 1)).shape[1:] == found.shape and all(len(found.labels) == len(tensor) for tensor in tensors.values())
+        whole = found.images(slice(0, 1)).shape[1:] == found.shape
+        whole = whole and all(len(found.labels) == len(tensors[name]) for name in tensors if name != "step")
         whole = whole and len(found.labels) == found.classes * found.per_class and found.stored_numbers <= found.budget
     except (KeyError, TypeError, RuntimeError):
         whole = False

@@ -57,7 +57,7 @@ def test_gradients_pass_through_bfloat16():
 def test_kept_memory_is_not_given_back():
     """In a process of its own: after a large tensor is freed, its pages stay: six in a row fault in fewer than three of it."""
     program = ("import resource, torch; from ddcore import compute; kept = compute.keep_memory(); "
-               "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; torch.ones(1 << 26); "
+               "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; [torch.ones(1 << 26).numel() for _ in range(6)]; "
                "before = faults(); [torch.ones(1 << 26).numel() for _ in range(6)]; print(int(kept), faults() - before)")
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     kept, faults = map(int, run.stdout.split())

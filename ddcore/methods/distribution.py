@@ -16,7 +16,7 @@ from torch import Tensor
 from ddcore import augment, compute, networks
 from ddcore.data import Dataset
 from ddcore.kernels.class_means import class_mean_distance
-from ddcore.methods.match import Match
+from ddcore.methods.match import Match, unadjusted
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.settings import one_of, positive
@@ -45,7 +45,7 @@ class DM:
         augment.families(self.strategy)
 
     def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0,
-                look: Callable[[Network, Tensor], Network] = lambda network, batch: network) -> Iterator[Match]:
+                look: Callable[[Network, Tensor], Network] = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
         data.need(self.batch_real, f"DM with batch_real={self.batch_real}")
         device = data.device
         net = networks.build(self.network, data.shape, data.classes, width=self.width, device=device, dtype=data.x_train.dtype,

@@ -36,9 +36,12 @@ class Method(Protocol):
 
     version: int
 
-    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int,
-                look: Callable[[Network, Tensor], Network]) -> Iterator[Match]:
-        """`look(network, real_batch)` is the network to look through: the plugins' `adjust`, applied in their order."""
+    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int, look: Callable[[Network, Tensor], Network],
+                memory: dict[str, Tensor]) -> Iterator[Match]:
+        """`look(network, real_batch)` is the network to look through: the plugins' `adjust`, applied in their order.
+
+        `memory` is empty, or what the method had left in it when a checkpoint was saved: what it needs to go on from `start`.
+        """
 
 
 class Plugin(Protocol):
@@ -49,3 +52,8 @@ class Plugin(Protocol):
 
     def loss(self, match: Match) -> Tensor:
         """A scalar to add to `match.loss`."""
+
+
+def unadjusted(network: Network, batch: Tensor) -> Network:
+    """`look` without plugins."""
+    return network
