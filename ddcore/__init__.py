@@ -5,9 +5,9 @@ from ddcore.data import Dataset, load
 from ddcore.distill import distill
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.evaluate import Protocol, Scores, evaluate
-from ddcore.methods import DM
+from ddcore.methods import DC, DM, DSA
 from ddcore.synthetic import LowRank, Pixels, Synthetic, load_synthetic
 
 __version__ = "0.1.0"
-__all__ = ["DM", "BadInput", "Dataset", "Diverged", "Interrupted", "LowRank", "Pixels", "Protocol", "Scores", "Synthetic", "baseline",
-           "distill", "evaluate", "load", "load_synthetic"]
+__all__ = ["DC", "DM", "DSA", "BadInput", "Dataset", "Diverged", "Interrupted", "LowRank", "Pixels", "Protocol", "Scores", "Synthetic",
+           "baseline", "distill", "evaluate", "load", "load_synthetic"]

@@ -25,7 +25,7 @@ class Quadratic:
     at: int = -1
     wrong: float = float("nan")
 
-    def matches(self, data, synthetic, *, seed, start, look):
+    def matches(self, data, synthetic, *, seed, start, look, memory):
         for step in itertools.count(start):
             images = synthetic.images()
             loss = (images - self.target).square().sum() / 2
