@@ -17,6 +17,7 @@ from ddcore import augment, compute, networks
 from ddcore.data import Dataset
 from ddcore.evaluate import Protocol, accuracy, train
 from ddcore.kernels.class_means import class_mean_distance
+from ddcore.published import dm_per_class
 from ddcore.random import stream
 
 ROW = ("name", "provider", "ratio", "fraction_of_ceiling", "max_rel_error", "seconds", "n")
@@ -38,18 +39,6 @@ def ceiling(at: torch.device, dtype: torch.dtype, side: int = 3072) -> float:
     """Operations per second of a square matrix product of random numbers."""
     a, b = (torch.randn(side, side, generator=stream(0, "ceiling", name, device=at), device=at).to(dtype) for name in ("a", "b"))
     return 2 * side**3 / seconds(lambda: a @ b, at, 5)
-
-
-def dm_per_class(net: networks.Network, drawn: augment.Draw, real: torch.Tensor, real_labels: torch.Tensor, fake: torch.Tensor,
-                 labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """DM's loss as the published code computes it: a loop over classes, two passes each, the real one with a tape too."""
-    loss = torch.zeros((), dtype=real.dtype, device=real.device)
-    for label in range(classes):
-        group = torch.full((len(real),), label, device=real.device)
-        x = augment.apply(drawn, real[real_labels == label], group[: int((real_labels == label).sum())])
-        s = augment.apply(drawn, fake[labels == label], group[: int((labels == label).sum())])
-        loss = loss + (net.embed(x).detach().mean(0) - net.embed(s).mean(0)).square().sum()
-    return loss
 
 
 def dm_together(features: Callable, drawn: augment.Draw, real: torch.Tensor, real_labels: torch.Tensor, fake: torch.Tensor,

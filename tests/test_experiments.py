@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import ddcore
 from ddcore import augment, coresets, experiments, figures, measurements, networks, records
 from ddcore.data import _digits
-from ddcore.experiments import BASELINES, Experiment, Loop, Measurement, Runner, grid, merge, summary, table
+from ddcore.experiments import BASELINES, Experiment, Measurement, Runner, grid, merge, summary, table
 from ddcore.methods import DM
 from ddcore.study import Study
 from ddcore.synthetic import LowRank, Pixels
@@ -136,7 +136,7 @@ def test_resolved_holds_every_default():
     assert set(found) == {field.name for field in dataclasses.fields(Experiment)}
     assert found["synthetic"] == {"kind": "lowrank", "rank": 1, "init": "noise"}
     assert found["method"] == {"name": "dm", **dataclasses.asdict(DM())}
-    assert found["distill"] == dataclasses.asdict(Loop(3))
+    assert found["distill"] == {"steps": 3, "lr_img": 1.0, "momentum": 0.5}
     assert found["evaluate"] == {"networks": 1, **dataclasses.asdict(ddcore.Protocol(**QUICK["evaluate"]))}
     bare = Experiment("digits", 1).resolved()
     assert bare["synthetic"] == {"kind": "pixels", "init": "real"}
