@@ -118,6 +118,46 @@ def test_ddcore_does_not_import_triton():
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
+COMPILE = """
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+class Hopper:
+    get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda device: 0)
+
+compiled = {}
+
+def compile_only(kernel, grid):
+    return lambda *args, **kwargs: compiled.update({kernel.__name__: kernel.run(*args, grid=grid, warmup=True, **kwargs).asm["cubin"]})
+
+driver.set_active(Hopper())
+JITFunction.__getitem__ = compile_only
+
+from ddcore.kernels import class_means, row_cosine, statistics
+
+x, labels = torch.zeros(4, 3, 7, dtype=torch.bfloat16).requires_grad_(), torch.arange(4)
+row_cosine.row_cosine_distance_triton([x.detach()] * 3, [x] * 3).backward()
+class_means.class_mean_distance_triton(x[:, 0], labels, x[:, 1].detach(), labels, 4).backward()
+statistics.statistics_loss_triton(x, torch.zeros(3), torch.ones(3), 2).backward()
+assert all(compiled.values())
+print(*sorted(compiled))
+"""
+
+
+def test_triton_kernels_compile_to_machine_code_for_a_gpu_that_is_not_here(tmp_path):
+    """What the interpreter lets pass (types, shapes known at compile time) is refused here; nothing is launched."""
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == [*(f"channel_moments_{part}" for part in ("backward", "parts", "whole")),
+                                  *(f"{op}_{way}" for op in ("class_mean_distance", "row_cosine") for way in ("backward", "forward"))]
+
+
 def test_triton_kernels_equal_the_references_in_the_interpreter():
     """In a process of its own: the variable has to be set before Triton is imported and changes all of its functions."""
     pytest.importorskip("triton")

@@ -41,7 +41,8 @@ def class_mean_distance_triton(fake: Tensor, fake_labels: Tensor, real: Tensor, 
             and real_labels.shape == real.shape[:1] and fake.dtype == real.dtype):
         raise BadInput(f"class_mean_distance: shapes {[tuple(side.shape) for side in sides]} of {fake.dtype} and {real.dtype}; "
                        "give (n, F), (n,), (m, F), (m,) of one dtype")
-    return _ClassMeanDistance.apply(*(side.contiguous() for side in sides), classes)
+    with torch.cuda.device_of(fake):
+        return _ClassMeanDistance.apply(*(side.contiguous() for side in sides), classes)
 
 
 def _by_class(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,8 @@ def row_cosine_distance_triton(real: Sequence[Tensor], fake: Sequence[Tensor]) -
     kinds = {(layer.dtype, layer.device) for layer in layers}
     if len(kinds) > 1:
         raise BadInput(f"row_cosine_distance: layers of {sorted(map(str, kinds))}; give one dtype on one device")
-    return _RowCosine.apply(*layers)
+    with torch.cuda.device_of(fake[0]):
+        return _RowCosine.apply(*layers)
 
 
 class _RowCosine(torch.autograd.Function):

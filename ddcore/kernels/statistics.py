@@ -56,7 +56,8 @@ def channel_moments_reference(x: Tensor, groups: int = 1) -> tuple[Tensor, Tenso
 
 def channel_moments_triton(x: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
     """Forward reads x once, in one launch and a small one; backward reads it once and writes once."""
-    return _ChannelMoments.apply(x.contiguous(), groups)
+    with torch.cuda.device_of(x):
+        return _ChannelMoments.apply(x.contiguous(), groups)
 
 
 def _power(n: int) -> int:
@@ -79,7 +80,7 @@ class _ChannelMoments(torch.autograd.Function):
         _kernels()[0][(columns, groups, parts)](x, partial, images, groups, channels, space, -(-blocks // parts), IMAGES=block_images,
                                                 CHANNELS=block_channels, SPACE=block_space)
         _kernels()[1][(-(-groups * channels // 32),)](x, partial, mean, var, offset, parts, groups * channels, space, PARTS=_power(parts),
-                                                              BLOCK=32)
+                                                      BLOCK=32)
         ctx.save_for_backward(x, offset)
         return mean, var
 
