@@ -93,8 +93,8 @@ def test_row_cosine_where_the_norms_are_of_the_size_of_epsilon_or_zero_or_of_one
     ours = with_gradients(lambda *fake: row_cosine.row_cosine_distance_triton(real, fake), fake)
     theirs = with_gradients(lambda *fake: row_cosine.row_cosine_distance_reference(real, fake), fake)
     for x, y in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(x, y, rtol=rtol, atol=rtol)
-    torch.testing.assert_close(ours[2][0, 1], -real[1][0, 1] / 1e-6 * draw("weights0").to(dtype), rtol=rtol, atol=0)
+        assert torch.allclose(x, y, rtol=rtol, atol=rtol)
+    assert torch.allclose(ours[2][0, 1], -real[1][0, 1] / 1e-6 * draw("weights0").to(dtype), rtol=rtol, atol=0)
 
 
 def naive_class_mean_distance(fake, fake_labels, real, real_labels, classes):
@@ -148,7 +148,7 @@ def test_channel_moments_of_any_shape(images, groups, channels, space):
     x = draw("x", images * groups, channels, *space)
     ours = with_gradients(lambda x: statistics.channel_moments_triton(x, groups), [x])
     for found, expected in zip(ours, with_gradients(lambda x: statistics.channel_moments_reference(x, groups), [x]), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_statistics_loss_at_equality_has_gradient_zero():
@@ -183,7 +183,7 @@ def test_strided_inputs_and_the_public_name_give_the_same(name):
     ours, public = ops()[name]
     x = draw("x", 3, 5, 7)
     for found, expected in zip(with_gradients(ours, [strided(x)]), with_gradients(public, [x]), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
