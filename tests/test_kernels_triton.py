@@ -1,0 +1,218 @@
+"""The Triton kernels against the references: on a GPU, or on the CPU in the process that test_kernels.py starts with TRITON_INTERPRET=1.
+
+Every tensor that the ops allocate empty is full of NaN and lies between two fences that no kernel may step over.
+"""
+
+import os
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ddcore
+from ddcore.kernels import class_means, row_cosine, statistics
+from ddcore.random import stream
+
+pytest.importorskip("triton")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = [] if INTERPRETED else [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+FENCE, POST = 64, 12345
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    buffers = []
+
+    def empty(*shape, dtype, device):
+        shape = torch.Size(shape[0] if isinstance(shape[0], tuple) else shape)
+        buffers.append(torch.full((shape.numel() + 2 * FENCE,), POST, dtype=dtype, device=device))
+        return buffers[-1][FENCE : FENCE + shape.numel()].fill_(torch.nan).view(shape)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch, "empty_like", lambda like: empty(*like.shape, dtype=like.dtype, device=like.device))
+    yield
+    monkeypatch.undo()
+    for buffer in buffers:
+        fences = torch.cat([buffer[:FENCE], buffer[-FENCE:]])
+        assert bool((fences == torch.full_like(fences, POST)).all())
+
+
+def draw(name: str, *shape: int, dtype=torch.float64, scale: float = 1, shift: float = 0) -> torch.Tensor:
+    return (torch.randn(shape, generator=stream(0, "kernels", name), dtype=torch.float64) * scale + shift).to(DEVICE, dtype)
+
+
+def with_gradients(op, inputs):
+    """Outputs of op(inputs) and the gradients of their weighted sum, detached from `inputs`."""
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    outputs = op(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    weighted = sum((output * draw(f"weights{i}", *output.shape).to(output.dtype)).sum() for i, output in enumerate(outputs))
+    return [tensor.detach() for tensor in (*outputs, *torch.autograd.grad(weighted, inputs))]
+
+
+def check(ours, naive, wide, inputs):
+    """Outputs and gradients: an error against float64 of at most twice the naive one's, give or take two roundings; in float64, 1e-12."""
+    rounded = max(2 * torch.finfo(inputs[0].dtype).eps, 1e-12)
+    exact = with_gradients(wide, [tensor.double() for tensor in inputs])
+    for x, y, z in zip(with_gradients(ours, inputs), with_gradients(naive, inputs), exact, strict=True):
+        assert x.shape == z.shape
+        of_ours, of_naive = (float((found.double() - z).norm()) for found in (x, y))
+        assert of_ours <= 2 * of_naive + rounded * max(1, float(z.norm())), (of_ours, of_naive, float(z.norm()))
+
+
+LAYERS = {
+    "convnet": [(3, 4, 27), (3, 1, 1152), (3, 2, 2048)],
+    "ragged": [(2, 5, 3), (1, 1, 2), (5, 1, 1025), (1, 3, 31), (2, 2, 4)],
+    "one row": [(1, 1, 7)],
+}
+
+
+def naive_row_cosine(real, fake):
+    return sum((1 - (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + 1e-6)).sum() for a, b in zip(real, fake, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shapes", LAYERS.values(), ids=LAYERS.keys())
+def test_row_cosine(shapes, dtype):
+    real = [draw(f"real{i}", *shape, dtype=dtype) for i, shape in enumerate(shapes)]
+    fake = [draw(f"fake{i}", *shape, dtype=dtype) for i, shape in enumerate(shapes)]
+    check(lambda *fake: row_cosine.row_cosine_distance_triton(real, fake), lambda *fake: naive_row_cosine(real, fake),
+          lambda *fake: row_cosine.row_cosine_distance_reference([a.double() for a in real], fake), fake)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_row_cosine_where_the_norms_are_of_the_size_of_epsilon_or_zero_or_of_one_number(dtype, rtol):
+    real = [draw("real", 4, 3, 9, dtype=dtype, scale=3e-4), draw("more", 2, 2, 40, dtype=dtype), draw("real1", 2, 5, 1, dtype=dtype)]
+    fake = [draw("fake", 4, 3, 9, dtype=dtype, scale=3e-4), draw("less", 2, 2, 40, dtype=dtype), draw("fake1", 2, 5, 1, dtype=dtype)]
+    for zero in (real[0][0], fake[0][1], real[1][0, 0], fake[1][0, 1], real[0][2, 1], fake[0][2, 1]):
+        zero.zero_()
+    ours = with_gradients(lambda *fake: row_cosine.row_cosine_distance_triton(real, fake), fake)
+    theirs = with_gradients(lambda *fake: row_cosine.row_cosine_distance_reference(real, fake), fake)
+    for x, y in zip(ours, theirs, strict=True):
+        assert torch.allclose(x, y, rtol=rtol, atol=rtol)
+    assert torch.allclose(ours[2][0, 1], -real[1][0, 1] / 1e-6 * draw("weights0").to(dtype), rtol=rtol, atol=0)
+
+
+def naive_class_mean_distance(fake, fake_labels, real, real_labels, classes):
+    means = [[side[labels == c].mean(0) if (labels == c).any() else torch.zeros_like(side[0]) for c in range(classes)]
+             for side, labels in ((fake, fake_labels), (real, real_labels))]
+    return sum(((a - b) ** 2).sum() for a, b in zip(*means, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("fakes", "reals", "width", "classes"), [(7, 90, 131, 3), (1, 1, 1, 1), (33, 40, 5, 11), (4, 65, 257, 2)])
+def test_class_mean_distance(fakes, reals, width, classes, dtype):
+    """Labels in no order; with eleven classes the fourth has no fake row and the last no real one."""
+    fake_labels, real_labels = ((torch.arange(n) * 7 % 11 % classes).to(DEVICE) for n in (fakes, reals))
+    fake_labels[fake_labels == 3], real_labels[real_labels == 10] = 2, 0
+    fake, real = draw("fake", fakes, width, dtype=dtype), draw("real", reals, width, dtype=dtype, shift=1)
+    check(lambda fake: class_means.class_mean_distance_triton(fake, fake_labels, real, real_labels, classes),
+          lambda fake: naive_class_mean_distance(fake, fake_labels, real, real_labels, classes),
+          lambda fake: class_means.class_mean_distance_reference(fake, fake_labels, real.double(), real_labels, classes), [fake])
+
+
+def naive_moments(x, groups):
+    sets = [x[j::groups].transpose(0, 1).flatten(1) for j in range(groups)]
+    means = [rows.mean(1) for rows in sets]
+    return torch.stack(means), torch.stack([((rows - mean[:, None]) ** 2).mean(1) for rows, mean in zip(sets, means, strict=True)])
+
+
+def naive_statistics_loss(x, mean, var, groups, r_var):
+    mu, sigma2 = naive_moments(x, groups)
+    return ((mu - mean).norm(dim=1) + r_var * (sigma2 - var).norm(dim=1)).sum()
+
+
+IMAGES = [((6, 2, 7, 5), 3), ((4, 3), 1), ((5, 1, 1, 1), 5), ((30, 7, 3, 3), 3), ((76, 33), 2), ((2, 1, 40, 40), 1), ((6, 1, 13), 6),
+          ((130, 2, 7, 5), 1)]
+
+
+@pytest.mark.parametrize(("dtype", "shift"), [(torch.float64, 1000), (torch.float32, 0.5), (torch.float32, 1000), (torch.bfloat16, 0.5)])
+@pytest.mark.parametrize(("shape", "groups"), IMAGES)
+def test_channel_moments_and_statistics_loss(shape, groups, dtype, shift):
+    x = draw("x", *shape, dtype=dtype, shift=shift)
+    mean, var = draw("mean", shape[1], shift=shift).to(dtype), draw("var", shape[1]).square().to(dtype)
+    check(lambda x: statistics.channel_moments_triton(x, groups), lambda x: naive_moments(x, groups),
+          lambda x: statistics.channel_moments_reference(x, groups), [x])
+    check(lambda x: statistics.statistics_loss_triton(x, mean, var, groups, 0.3),
+          lambda x: naive_statistics_loss(x, mean, var, groups, 0.3),
+          lambda x: statistics.statistics_loss_reference(x, mean.double(), var.double(), groups, 0.3), [x])
+
+
+@settings(max_examples=8)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 40), st.lists(st.integers(1, 12), max_size=2))
+def test_channel_moments_of_any_shape(images, groups, channels, space):
+    x = draw("x", images * groups, channels, *space)
+    ours = with_gradients(lambda x: statistics.channel_moments_triton(x, groups), [x])
+    for found, expected in zip(ours, with_gradients(lambda x: statistics.channel_moments_reference(x, groups), [x]), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_statistics_loss_at_equality_has_gradient_zero():
+    x = draw("x", 4, 3, 2, 2).requires_grad_()
+    mean, var = (moment[0].detach() for moment in statistics.channel_moments_triton(x))
+    assert not torch.autograd.grad(statistics.statistics_loss_triton(x, mean, var), x)[0].any()
+
+
+def strided(tensor):
+    return tensor.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def ops():
+    """name: (the Triton op, the public one, both of one tensor)."""
+    real, labels, others = draw("real", 3, 5, 7), torch.tensor([1, 0, 0], device=DEVICE), torch.tensor([0, 1, 1], device=DEVICE)
+    side = (labels, strided(real[:, 0]), others, 2)
+    return {
+        "row_cosine_distance": (lambda x: row_cosine.row_cosine_distance_triton([strided(real)], [x]),
+                                lambda x: row_cosine.row_cosine_distance([real], [x])),
+        "class_mean_distance": (lambda x: class_means.class_mean_distance_triton(x[:, 1], *side),
+                                lambda x: class_means.class_mean_distance(x[:, 1], *side)),
+        "channel_moments": (lambda x: statistics.statistics_loss_triton(x, real[0, :, 0], real[1, :, 0].square()),
+                            lambda x: statistics.statistics_loss(x, real[0, :, 0], real[1, :, 0].square())),
+    }
+
+
+NAMES = ["row_cosine_distance", "class_mean_distance", "channel_moments"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strided_inputs_and_the_public_name_give_the_same(name):
+    ours, public = ops()[name]
+    x = draw("x", 3, 5, 7)
+    for found, expected in zip(with_gradients(ours, [strided(x)]), with_gradients(public, [x]), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_twice_gives_the_same_bits(name):
+    ours, _ = ops()[name]
+    once, twice = (with_gradients(ours, [draw("x", 3, 5, 7)]) for _ in range(2))
+    assert all(torch.equal(x, y) for x, y in zip(once, twice, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_derivative_is_refused_and_names_the_way_out(name):
+    ours, _ = ops()[name]
+    x = draw("x", 3, 5, 7).requires_grad_()
+    with pytest.raises(NotImplementedError, match=f"{name}_triton has no second derivative.*{name}_reference"):
+        torch.autograd.grad(ours(x), x, create_graph=True)
+
+
+def test_a_gradient_for_real_is_refused(refuses):
+    real, labels = draw("real", 2, 3, 4).requires_grad_(), torch.tensor([0, 1], device=DEVICE)
+    with refuses("row_cosine_distance", "`real`", "reference"):
+        row_cosine.row_cosine_distance_triton([real], [real.detach()])
+    with refuses("class_mean_distance", "`real`", "reference"):
+        class_means.class_mean_distance_triton(real[:, 0].detach(), labels, real[:, 0], labels, 2)
+
+
+def test_what_would_be_read_out_of_bounds_is_refused():
+    x, labels = draw("x", 2, 3), torch.tensor([0, 1], device=DEVICE)
+    for wrong in [(x, labels, x[:, :2], labels), (x, labels[:1], x, labels), (x, labels, x, labels[:1]), (x, labels, x.float(), labels)]:
+        with pytest.raises(ddcore.BadInput, match="class_mean_distance: shapes"):
+            class_means.class_mean_distance_triton(*wrong, 2)
+    with pytest.raises(ddcore.BadInput, match="one dtype"):
+        row_cosine.row_cosine_distance_triton([x], [x.float()])
