@@ -8,6 +8,7 @@ that another CPU finds them to 1e-4.
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 import ddcore
-from ddcore import augment, coresets, experiments, measurements, networks
+from ddcore import augment, coresets, experiments, measurements, networks, whitening
 from ddcore.data import Dataset
 from ddcore.methods import METHODS
 from ddcore.random import stream
@@ -91,6 +92,24 @@ def of_measurement(name: str) -> list[float]:
     return [float(value) for row in rows[::7] for value in row.values() if isinstance(value, float)]
 
 
+def of_mtt() -> list[float]:
+    data = digits64()
+    syn = ddcore.LowRank(data, 1, rank=1, init="svd", step=0.02, seed=0)
+    how = {"experts": ddcore.Experts(width=8, experts=1, epochs=3, lr=0.05), "expert_epochs": 2, "max_start_epoch": 2, "syn_steps": 4}
+    found = []
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DDCORE_DATA", folder)
+        for gradient in ("adjoint", "tesla"):
+            loss = next(METHODS["mtt"](**how, gradient=gradient).matches(data, syn, seed=0)).loss
+            found += [float(loss.detach()), *(number for one in torch.autograd.grad(loss, syn.parameters()) for number in sums(one))]
+        experts = ddcore.trajectories.experts(data, how["experts"])
+        return [*found, *sums(torch.from_numpy(experts[0][-1].copy()))]
+
+
+def of_whitening() -> list[float]:
+    return sums(whitening.whiten(digits64()).x_test)
+
+
 # name: (version, numbers)
 COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     **{f"networks {name}": (networks.VERSION, lambda name=name: of_networks(name)) for name in (*networks.NAMES, "convnet2-bn")},
@@ -99,6 +118,8 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
        for kind, cls in KINDS.items() for init in cls.inits},
     "coresets": (coresets.VERSION, of_coresets),
     "dm": (METHODS["dm"].version, of_dm),
+    "mtt": (METHODS["mtt"].version, of_mtt),
+    "whitening": (whitening.VERSION, of_whitening),
     "distill": (experiments.DISTILL_VERSION, of_distill),
     "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),
     **{f"measurement {name}": (one.version, lambda name=name: of_measurement(name)) for name, one in measurements.MEASUREMENTS.items()},

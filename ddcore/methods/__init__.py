@@ -3,6 +3,7 @@
 from ddcore.methods.distribution import DM
 from ddcore.methods.gradient import DC, DSA
 from ddcore.methods.match import Match, Method, Plugin
+from ddcore.methods.trajectory import MTT
 
-METHODS = {"dc": DC, "dm": DM, "dsa": DSA}
-__all__ = ["DC", "DM", "DSA", "METHODS", "Match", "Method", "Plugin"]
+METHODS = {"dc": DC, "dm": DM, "dsa": DSA, "mtt": MTT}
+__all__ = ["DC", "DM", "DSA", "METHODS", "MTT", "Match", "Method", "Plugin"]
