@@ -114,7 +114,7 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
     began = time.perf_counter()
     images, targets = synthetic.images().detach(), synthetic.targets().detach()
     if synthetic.step_size is not None and hasattr(how, "lr"):
-        how = dataclasses.replace(how, lr=float(synthetic.step_size))
+        how = dataclasses.replace(how, lr=float(synthetic.step_size.detach()))
     groups = _groups(seeds, how.at_once or (len(seeds) if data.device.type == "cuda" else 1))
     scores = [accuracy(network, data) for group in groups for network in how.train(images, targets, data, group)]
     return Scores(tuple(scores), seeds, synthetic.per_class, synthetic.stored_numbers, time.perf_counter() - began, others)

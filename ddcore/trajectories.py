@@ -100,7 +100,7 @@ def experts(data: Dataset, how: Experts, seed: int = 0, folder: str | Path | Non
     together = ON_A_GPU if data.device.type == "cuda" else 1
     for first in range(0, len(missing), together):
         group = missing[first : first + together]
-        _train(data, how, seed, {number: paths[number] for number in group}, size, report)
+        _train(data, how, seed, {number: paths[number] for number in group}, report)
         kept |= {number: _open(paths[number], how, size) for number in group}
     return tuple(kept[number] for number in range(how.experts))
 
@@ -140,7 +140,7 @@ def _open(path: Path, how: Experts, size: int) -> np.ndarray:
     return found
 
 
-def _train(data: Dataset, how: Experts, seed: int, paths: dict[int, Path], size: int, report: Callable | None) -> None:
+def _train(data: Dataset, how: Experts, seed: int, paths: dict[int, Path], report: Callable | None) -> None:
     """Train a group at once, from the last epoch that all of it has whole, and write each one's file."""
     device = data.device
     parts = {number: path.with_suffix(".epochs") for number, path in paths.items()}
@@ -150,7 +150,7 @@ def _train(data: Dataset, how: Experts, seed: int, paths: dict[int, Path], size:
     for part, row in zip(parts.values(), flat, strict=True):
         part.mkdir(exist_ok=True)
         _write(part / "0.npy", torch.stack([row, torch.zeros_like(row)]))
-    done = min(_whole_epochs(part, how.epochs, size) for part in parts.values())
+    done = min(_whole_epochs(part, how.epochs) for part in parts.values())
     if done:
         flat, velocity = torch.stack([torch.from_numpy(np.load(part / f"{done}.npy")).to(flat) for part in parts.values()], 1)
     gradient = _gradient(nets, data, how)
@@ -204,13 +204,11 @@ def _write(path: Path, state: Tensor) -> None:
         np.save(file, state.cpu().numpy())
 
 
-def _whole_epochs(folder: Path, epochs: int, size: int) -> int:
+def _whole_epochs(folder: Path, epochs: int) -> int:
     """How many epochs, one after another, have their file; one that a crash of the machine cut short counts as absent."""
     for epoch in range(1, epochs + 1):
         try:
-            shape = np.load(folder / f"{epoch}.npy", mmap_mode="r", allow_pickle=False).shape
+            np.load(folder / f"{epoch}.npy", mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError):
-            return epoch - 1
-        if shape != (2, size):
             return epoch - 1
     return epochs

@@ -59,7 +59,7 @@ def test_experts_trained_at_once_equal_one_after_another(digits, tmp_path, monke
     how = dataclasses.replace(SMALL, network="convnet2-bn", width=3, epochs=1, experts=3)
     alone = experts(data, how, folder=tmp_path / "alone")
     paths = {number: tmp_path / f"expert_{number}.npy" for number in range(3)}
-    trajectories._train(data, how, 0, paths, alone[0].shape[1], None)
+    trajectories._train(data, how, 0, paths, None)
     for number, path in paths.items():
         np.testing.assert_allclose(np.load(path), alone[number], rtol=1e-6, atol=1e-7)
 
