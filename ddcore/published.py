@@ -3,12 +3,35 @@
 Only the structure is kept (loops over classes, everything on one tape), not the defects.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ddcore import augment
 from ddcore.networks import Network
+
+
+def row_cosine_per_class(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """DC's distance of the gradients of all classes, class by class and layer by layer."""
+    loss = torch.zeros((), dtype=real[0].dtype, device=real[0].device)
+    for label in range(len(real[0])):
+        for a, b in zip(real, fake, strict=True):
+            loss = loss + _row_cosine(a[label], b[label])
+    return loss
+
+
+def _row_cosine(a: Tensor, b: Tensor) -> Tensor:
+    return (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+
+
+def mean_distance_per_class(fake: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor, classes: int) -> Tensor:
+    """DM's distance of embedded images, class by class."""
+    loss = torch.zeros((), dtype=real.dtype, device=real.device)
+    for label in range(classes):
+        loss = loss + (real[real_labels == label].mean(0) - fake[labels == label].mean(0)).square().sum()
+    return loss
 
 
 def _sides(drawn: augment.Draw, label: int, real, real_labels, fake, labels) -> list[Tensor]:
@@ -46,6 +69,5 @@ def dc_per_class(net: Network, drawn: augment.Draw, real: Tensor, real_labels: T
         of_fake = torch.autograd.grad(F.cross_entropy(net(s), targets[labels == label]), parameters, create_graph=True)
         for a, b in zip(of_real, of_fake, strict=True):
             if a.ndim > 1:
-                a, b = a.flatten(1), b.flatten(1)
-                loss = loss + (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+                loss = loss + _row_cosine(a.flatten(1), b.flatten(1))
     return loss
