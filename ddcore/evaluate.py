@@ -22,6 +22,7 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.networks import Network
 from ddcore.random import stream
+from ddcore.relabel import Relabel
 from ddcore.settings import build, one_of, positive
 from ddcore.sgd import SGD
 from ddcore.synthetic import Synthetic
@@ -55,7 +56,7 @@ class Protocol:
         return train(images, labels, data, seeds, self)
 
 
-PROTOCOLS = {"synset": Protocol}
+PROTOCOLS = {"synset": Protocol, "relabel": Relabel}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from ddcore.methods.distribution import DM
 from ddcore.methods.match import Match, Method, Plugin
+from ddcore.methods.statistics import SRe2L
 
-METHODS = {"dm": DM}
-__all__ = ["DM", "METHODS", "Match", "Method", "Plugin"]
+METHODS = {"dm": DM, "sre2l": SRe2L}
+__all__ = ["DM", "METHODS", "Match", "Method", "Plugin", "SRe2L"]

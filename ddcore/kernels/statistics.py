@@ -1,0 +1,18 @@
+"""Distance of batch statistics from those that a batch norm has kept, the loss of SRe2L, for several batches at once."""
+
+import torch
+from torch import Tensor
+
+
+def statistics_loss(x: Tensor, mean: Tensor, var: Tensor, groups: int = 1, r_var: float = 1.0) -> Tensor:
+    """sum_g ||mu_g - mean||_2 + r_var ||sigma2_g - var||_2, a scalar; norms over channels, unsquared; x: (N, C, *spatial).
+
+    Image n is of group n % groups; mu_g, sigma2_g: mean and biased variance of each channel over the images of group g and all
+    places. By the law of total variance sigma2 is the mean of the images' variances plus the variance of their means, so each
+    image is reduced where it lies, and no copy of x is made. The gradient at exact equality is zero.
+    """
+    variances, means = torch.var_mean(x.float() if x.dtype.itemsize < 4 else x, tuple(range(2, x.ndim)), correction=0)
+    variances, means = variances.unflatten(0, (-1, groups)), means.unflatten(0, (-1, groups))
+    spread, centre = torch.var_mean(means, 0, correction=0)
+    away, wide = (torch.linalg.vector_norm(gap, dim=1).sum() for gap in (centre - mean, variances.mean(0) + spread - var))
+    return away + r_var * wide
