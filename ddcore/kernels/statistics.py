@@ -9,9 +9,13 @@ def statistics_loss(x: Tensor, mean: Tensor, var: Tensor, groups: int = 1, r_var
 
     Image n is of group n % groups; mu_g, sigma2_g: mean and biased variance of each channel over the images of group g and all
     places. By the law of total variance sigma2 is the mean of the images' variances plus the variance of their means, so each
-    image is reduced where it lies, and no copy of x is made. The gradient at exact equality is zero.
+    image is reduced where it lies. (torch.var_mean is not vectorised on a CPU: 34 ms against 5 for 100 x 64 x 32 x 32 numbers.)
+    The gradient at exact equality is zero.
     """
-    variances, means = torch.var_mean(x.float() if x.dtype.itemsize < 4 else x, tuple(range(2, x.ndim)), correction=0)
+    x = x.reshape(*x.shape[:2], -1)
+    x = x.float() if x.dtype.itemsize < 4 else x
+    means = x.mean(2)
+    variances = (x - means[..., None]).square().mean(2)
     variances, means = variances.unflatten(0, (-1, groups)), means.unflatten(0, (-1, groups))
     spread, centre = torch.var_mean(means, 0, correction=0)
     away, wide = (torch.linalg.vector_norm(gap, dim=1).sum() for gap in (centre - mean, variances.mean(0) + spread - var))
