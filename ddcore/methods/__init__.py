@@ -3,6 +3,7 @@
 from ddcore.methods.distribution import DM
 from ddcore.methods.gradient import DC, DSA
 from ddcore.methods.match import Match, Method, Plugin
+from ddcore.methods.statistics import SRe2L
 
-METHODS = {"dc": DC, "dm": DM, "dsa": DSA}
-__all__ = ["DC", "DM", "DSA", "METHODS", "Match", "Method", "Plugin"]
+METHODS = {"dc": DC, "dm": DM, "dsa": DSA, "sre2l": SRe2L}
+__all__ = ["DC", "DM", "DSA", "METHODS", "Match", "Method", "Plugin", "SRe2L"]
