@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,13 +20,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddcore import augment, class_gradients, compute, networks, published
+from ddcore import augment, class_gradients, compute, networks, published, unrolling
+from ddcore.adam import Adam
 from ddcore.data import Dataset
 from ddcore.evaluate import Protocol, accuracy, train
 from ddcore.kernels.class_means import class_mean_distance
 from ddcore.kernels.row_cosine import row_cosine_distance
 from ddcore.measurements import measurement
+from ddcore.methods.statistics import SRe2L
+from ddcore.methods.trajectory import GRADIENTS
 from ddcore.random import stream
+from ddcore.squeeze import cosine
+from ddcore.trajectories import unflatten
 
 ROW = ("name", "provider", "ratio", "memory_ratio", "operations", "fraction_of_ceiling", "max_rel_error", "seconds", "n")
 
@@ -288,10 +293,116 @@ def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats
         moved=4 * (of_real.numel() + 2 * of_fake.numel()))
 
 
+def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int) -> list[dict]:
+    """Two steps of SRe2L's recover, optimiser and clipping included, through a ConvNet with batch norm; compared are the images."""
+    at, shape, classes = data.device, data.shape, data.classes
+    noise = torch.randn(classes * ipc, *shape, generator=stream(0, "bench", "noise", device=at), device=at)
+    labels = torch.arange(classes, device=at).repeat_interleave(ipc)
+    teachers = [networks.build("convnet-bn", shape, classes, width=width, device=at, dtype=dtype,
+                               generator=stream(0, "bench", device=at)).eval() for dtype in (torch.float32, torch.float64)]
+    teachers[1].load_state_dict(teachers[0].state_dict())
+    low, high = (noise.new_tensor([(edge - mean) / std for mean, std in zip(data.mean, data.std, strict=True)]).view(-1, 1, 1)
+                 for edge in (0, 1))
+
+    def serial(teacher: networks.Network, images: Tensor) -> Tensor:
+        return published.recover_published(teacher, images, classes=classes, steps=2, shift=lambda batch, step: (0, 0), low=low.to(images),
+                                           high=high.to(images))[0]
+
+    def together(precision: str, compiled: bool) -> Callable[[], Tensor]:
+        method = SRe2L(roll=0)
+        loss = compute.accelerate(lambda images: method.objective(teachers[0], images, labels, ipc)[0], at, precision=precision,
+                                  compiled=compiled)
+
+        def run() -> Tensor:
+            images = noise.clone().requires_grad_()
+            updates = Adam([images], lr=0.25, betas=(0.5, 0.9))
+            for step in range(2):
+                updates.lr = 0.25 * cosine(step, 2)
+                updates.step(torch.autograd.grad(loss(images), [images]))
+                images.data.copy_(images.data.clamp(low, high))
+            return images.detach()
+
+        return run
+
+    truth = serial(teachers[1], noise.double())
+    for teacher in teachers:
+        teacher.requires_grad_(False)
+    providers = {"batch after batch (published)": Provider(lambda: serial(teachers[0], noise)), "together": Provider(together("float32", False)),
+                 "together, compiled": Provider(together("float32", True), eager=False),
+                 "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
+    return compare(f"recover, 2 steps, ipc {ipc}", providers, truth, at, repeats)
+
+
+class _Tape:
+    """The bytes that autograd keeps for a backward pass, at most at once; views count again."""
+
+    def __init__(self):
+        self.held = self.most = 0
+
+    def __enter__(self):
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Kept(self, tensor), lambda kept: kept.tensor)
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.hooks.__exit__(*error)
+
+
+class _Kept:
+    def __init__(self, tape: _Tape, tensor: Tensor):
+        self.tape, self.tensor, self.size = tape, tensor, tensor.numel() * tensor.element_size()
+        tape.held += self.size
+        tape.most = max(tape.most, tape.held)
+
+    def __del__(self):
+        self.tape.held -= self.size
+
+
+@measurement(version=1)
+def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int], lr: float, repeats: int) -> list[dict]:
+    """MTT's three gradients through T student steps on random real images, without augmentation, towards a network of another draw.
+
+    Columns: gradient, steps, saved_bytes (at most at once, float32), operations, seconds (median, float32), error and cosine of the
+    image gradient against the unrolled one, in float64.
+    """
+    compute.keep_memory()
+    at, rows = data.device, []
+    fake = data.x_train[data.sample(ipc, stream(seed, "tapes", "fake", device=at))]
+    labels = torch.arange(data.classes, device=at).repeat_interleave(ipc)
+    nets = [networks.build("convnet", data.shape, data.classes, width=width, device=at, generator=stream(seed, "tapes", name, device=at))
+            for name in ("start", "goal")]
+    plain = [unrolling.Step(torch.arange(len(fake), device=at), augment.draw("none", 1, stream(seed, "tapes"), each=len(fake)))]
+
+    def gradient(name: str, count: int, dtype: torch.dtype) -> Tensor:
+        first, goal = (torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).to(dtype) for net in nets)
+        images = fake.to(dtype).requires_grad_()
+        student = nets[0].to(dtype)
+        loss, _ = GRADIENTS[name](lambda flat, x: torch.func.functional_call(student, unflatten(student, flat), (x,)), first,
+                                  first + 0.05 * (goal - first), images, labels, torch.tensor(lr, dtype=dtype, device=at,
+                                                                                               requires_grad=True), plain * count)
+        found = torch.autograd.grad(loss, images)[0]
+        nets[0].float()
+        return found
+
+    for count in steps:
+        exact = gradient("unrolled", count, torch.float64)
+        for name in ("unrolled", "adjoint", "tesla"):
+            found = gradient(name, count, torch.float64)
+            with _Tape() as tape:
+                gradient(name, count, torch.float32)
+            took = seconds(functools.partial(gradient, name, count, torch.float32), at, repeats)
+            rows.append({"gradient": name, "steps": count, "saved_bytes": tape.most,
+                         "operations": operations(functools.partial(gradient, name, count, torch.float32)), "seconds": float(f"{took:.4g}"),
+                         "error": float(f"{float((found - exact).norm() / exact.norm()):.3g}"),
+                         "cosine": round(float(torch.nn.functional.cosine_similarity(found.flatten(), exact.flatten(), dim=0)), 4)})
+    return rows
+
+
 @measurement(version=1)
 def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, repeats: int) -> list[dict]:
     """Every step and kernel against the published structure, on this machine: the rows of `ddcore bench`."""
     data.need(max(batch_real, ipc), "bench")
     size = {"ipc": ipc, "batch_real": batch_real, "width": width, "repeats": repeats}
     rows = [*dm_rows(data, **size), *dc_rows(data, **size), *dc_rows(data, strategy=augment.DSA, **size), *kernel_rows(data, **size)]
+    rows += recover_rows(data, ipc=ipc, width=width, repeats=repeats)
     return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, repeats=min(repeats, 3))

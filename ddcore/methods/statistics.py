@@ -65,7 +65,7 @@ class SRe2L:
         device, many = data.device, synthetic.per_class
         teacher = squeeze.squeeze(data, self.teacher, self.seed_teacher)
         how = {"precision": self.precision, "compiled": self.compiled}
-        objective = compute.accelerate(lambda seen, images, labels: self._objective(seen, images, labels, many), device, **how)
+        objective = compute.accelerate(lambda seen, images, labels: self.objective(seen, images, labels, many), device, **how)
         embed = compute.accelerate(lambda seen, images: seen.features(images), device, **how) if self.batch_real else None
         group = torch.arange(len(synthetic.labels), device=device) % many
         nothing = torch.arange(0, device=device)
@@ -81,7 +81,7 @@ class SRe2L:
             loss, *features = objective(seen, images, synthetic.labels)
             yield Match(step, seen, seen, real, images, data.y_train[index], synthetic.labels, real_features, tuple(features), loss)
 
-    def _objective(self, network: Network, images: Tensor, labels: Tensor, many: int) -> tuple[Tensor, ...]:
+    def objective(self, network: Network, images: Tensor, labels: Tensor, many: int) -> tuple[Tensor, ...]:
         """The loss, summed over the `many` batches, and the features of every block."""
         with recorded() as inputs:
             features = network.features(images)
