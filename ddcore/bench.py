@@ -327,7 +327,8 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int) -> list[d
     truth = serial(teachers[1], noise.double())
     for teacher in teachers:
         teacher.requires_grad_(False)
-    providers = {"batch after batch (published)": Provider(lambda: serial(teachers[0], noise)), "together": Provider(together("float32", False)),
+    providers = {"batch after batch (published)": Provider(lambda: serial(teachers[0], noise)),
+                 "together": Provider(together("float32", False)),
                  "together, compiled": Provider(together("float32", True), eager=False),
                  "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
     return compare(f"recover, 2 steps, ipc {ipc}", providers, truth, at, repeats)

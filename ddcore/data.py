@@ -14,6 +14,7 @@ from ddcore import compute
 from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.settings import positive, unknown
+from ddcore.whitening import Whitening, whiten
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "svhn": "SVHN", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -34,7 +35,10 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """x: (N, C, H, W) float32, normalised by `mean` and `std` a channel; y: (N,) int64, sorted; both on `device`."""
+    """x: (N, C, H, W) float32, normalised by `mean` and `std` a channel; y: (N,) int64, sorted; both on `device`.
+
+    `whitening`: what x was whitened by, if it was (`ddcore.whitening`); its inverse gives what `mean` and `std` speak of.
+    """
 
     name: str
     x_train: torch.Tensor
@@ -45,6 +49,7 @@ class Dataset:
     std: tuple[float, ...]
     sha256: str
     class_names: tuple[str, ...]
+    whitening: Whitening | None = None
 
     @property
     def classes(self) -> int:
@@ -115,10 +120,11 @@ class Dataset:
 
     def to_pixels(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images back to [0, 1], clipped: for pictures only."""
-        return to_pixels(images, self.mean, self.std)
+        return to_pixels(images, self.mean, self.std, self.whitening)
 
 
-def to_pixels(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+def to_pixels(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> torch.Tensor:
+    images = whitening.invert(images.detach()) if whitening else images
     mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     return (images.detach() * std + mean).clamp(0, 1)
 
@@ -144,8 +150,11 @@ def load(name: str, device: str | torch.device = "auto", *, root: str | Path | N
     A name is looked up as `<root>/<name>.npz` first (`root`: default $DDCORE_DATA), then through torchvision, which
     downloads it where there is a network. An .npz holds uint8 NHWC `x_train`, `x_test` and integer `y_train`, `y_test`;
     a folder holds `train/<class>/*.png` and `test/<class>/*.png`, resized and centre-cropped to `size` if given.
+    '<name>-zca' is the dataset of that name, whitened (`ddcore.whitening`).
     Raises BadInput naming the file, what was found in it and what is needed.
     """
+    if str(name).endswith("-zca"):
+        return whiten(load(str(name).removesuffix("-zca"), device, root=root, size=size, download=download))
     at = compute.device(device)
     arrays, class_names = _arrays(str(name), Path(root) if root else data_folder(), size, download)
     source = str(name)

@@ -21,6 +21,7 @@ from ddcore.errors import BadInput
 from ddcore.files import whole
 from ddcore.random import stream
 from ddcore.settings import keywords, one_of, positive, unknown
+from ddcore.whitening import Whitening
 
 
 class Synthetic(abc.ABC):
@@ -33,6 +34,7 @@ class Synthetic(abc.ABC):
 
     kind: str
     version: int
+    whitening: Whitening | None = None
 
     def __init__(self, tensors: dict[str, Tensor], labels: Tensor, settings: dict):
         self.tensors, self.labels, self.settings = tensors, labels, settings
@@ -40,6 +42,7 @@ class Synthetic(abc.ABC):
     def _start(self, data: Dataset, per_class: int, budget_ipc: int, **settings) -> dict:
         settings = {name: value for name, value in settings.items() if value is not None}
         self.labels = torch.arange(data.classes, device=data.device).repeat_interleave(per_class)
+        self.whitening = data.whitening
         return {"kind": self.kind, "budget_ipc": budget_ipc, "shape": list(data.shape), "classes": data.classes, "dataset": data.name,
                 "dataset_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), **settings}
 
@@ -91,8 +94,8 @@ class Synthetic(abc.ABC):
         return self.settings["budget_ipc"] * self.classes * math.prod(self.shape)
 
     def pictures(self) -> Tensor:
-        """(n, C, H, W) in [0, 1], normalisation undone and clipped."""
-        return to_pixels(self.images(), self.settings["mean"], self.settings["std"]).cpu()
+        """(n, C, H, W) in [0, 1], whitening and normalisation undone and clipped."""
+        return to_pixels(self.images(), self.settings["mean"], self.settings["std"], self.whitening).cpu()
 
     def _learn(self) -> None:
         like = next(iter(self.tensors.values()))
@@ -107,9 +110,13 @@ class Synthetic(abc.ABC):
             raise AssertionError(f"{self.kind}: {self.stored_numbers} stored numbers exceed the budget of {self.budget}")
 
     def save(self, path: str | Path) -> Path:
-        """Write the stored tensors (factors, not images), labels and settings as safetensors, whole or not at all."""
+        """Write the stored tensors (factors, not images), labels and settings as safetensors, whole or not at all.
+
+        The transform of a whitened dataset goes with them: without it the set fits no image.
+        """
         path = Path(path)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        whitening = {f"whitening.{name}": tensor for name, tensor in vars(self.whitening).items()} if self.whitening else {}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (self.tensors | whitening).items()}
         with whole(path) as part:
             save_file(tensors | {"labels": self.labels.cpu()}, part, {"ddcore": json.dumps(self.settings, sort_keys=True)})
         return path
@@ -151,6 +158,8 @@ class Pixels(Synthetic):
                  step_rate: float | None = None, clip: bool | None = None, seed: int = 0):
         positive("Pixels", budget_ipc=budget_ipc)
         one_of("Pixels", self.inits, init=init)
+        if clip and data.whitening:
+            raise BadInput(f"Pixels: clip has no meaning for {data.name}, whose whitened images have no common range; leave clip out")
         size = math.prod(data.shape)
         per_class = budget_ipc if soft is None else budget_ipc * size // (size + data.classes)
         if per_class == 0:
@@ -272,6 +281,8 @@ def load_synthetic(path: str | Path, device: torch.device | str = "cpu") -> Synt
         raise BadInput(f"{path}: a safetensors file, but not a synthetic set saved by ddcore")
     found = KINDS[settings["kind"]].__new__(KINDS[settings["kind"]])
     try:
+        if "whitening.mean" in tensors:
+            found.whitening = Whitening(tensors.pop("whitening.mean"), tensors.pop("whitening.transform"))
         Synthetic.__init__(found, tensors, tensors.pop("labels"), settings)
         whole = found.images(slice(0, 1)).shape[1:] == found.shape
         whole = whole and all(len(found.labels) == len(tensors[name]) for name in tensors if name != "step")

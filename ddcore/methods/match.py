@@ -1,7 +1,8 @@
 """The contract between methods, plugins and the loop: one `Match` for each update of the synthetic set."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -9,6 +10,19 @@ from torch import Tensor
 from ddcore.data import Dataset
 from ddcore.networks import Network
 from ddcore.synthetic import Synthetic
+
+
+class Features(Sequence):
+    """The tuple `features(images)`, found when it is first looked at: for methods whose own loss reads no features."""
+
+    def __init__(self, features: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor):
+        self._find = functools.cache(lambda: features(images))
+
+    def __getitem__(self, index):
+        return self._find()[index]
+
+    def __len__(self) -> int:
+        return len(self._find())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +40,8 @@ class Match:
     synthetic: Tensor
     real_labels: Tensor
     synthetic_labels: Tensor
-    real_features: tuple[Tensor, ...]
-    synthetic_features: tuple[Tensor, ...]
+    real_features: Sequence[Tensor]
+    synthetic_features: Sequence[Tensor]
     loss: Tensor
 
 

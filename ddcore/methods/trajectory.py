@@ -1,0 +1,109 @@
+"""MTT: training trajectories matched (Cazenavette et al., *Dataset Distillation by Matching Training Trajectories*, CVPR 2022).
+
+A student starts from an expert's parameters after epoch s and takes `syn_steps` steps of SGD on the synthetic set, of the size that
+the set has learned; the loss is its squared distance from the expert after epoch s + expert_epochs, over the distance
+between the expert's two (eq. 3). The steps are in `ddcore.unrolling`, the experts in `ddcore.trajectories`.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from ddcore import augment, trajectories, unrolling
+from ddcore.data import Dataset
+from ddcore.errors import BadInput
+from ddcore.methods.match import Features, Match, unadjusted
+from ddcore.networks import Network
+from ddcore.random import stream
+from ddcore.settings import one_of, positive
+from ddcore.synthetic import Synthetic
+from ddcore.trajectories import Experts
+
+GRADIENTS = {"adjoint": unrolling.adjoint, "unrolled": unrolling.unrolled, "tesla": unrolling.tesla}
+
+
+@dataclasses.dataclass(frozen=True)
+class MTT:
+    """`batch_syn`: images of a student's step, the whole set if None. `gradient`: 'adjoint' and 'unrolled' are the same numbers, 'tesla'
+    is the published approximation, `tesla_factor` 1 its published code and 2 its formula.
+
+    `Match.network` is the expert after epoch s + expert_epochs, `Match.student` the student after its last step; plugins see
+    `batch_real` real images a class and the synthetic ones, not augmented, and a plugin's `adjust` changes the network they
+    look through, not the goal of the student. A set with soft labels is labelled by the first expert at its last epoch before step 0.
+    """
+
+    version: ClassVar[int] = 1
+    versions: ClassVar[dict[str, int]] = {"trajectories": trajectories.VERSION}
+
+    experts: Experts = dataclasses.field(default_factory=Experts)
+    expert_epochs: int = 3
+    max_start_epoch: int = 20
+    syn_steps: int = 20
+    batch_syn: int | None = None
+    batch_real: int = 64
+    strategy: str = augment.DSA
+    gradient: str = "adjoint"
+    tesla_factor: int = 2
+    seed_experts: int = 0
+
+    def __post_init__(self):
+        positive("MTT", expert_epochs=self.expert_epochs, max_start_epoch=self.max_start_epoch, syn_steps=self.syn_steps,
+                 batch_syn=1 if self.batch_syn is None else self.batch_syn, batch_real=self.batch_real)
+        one_of("MTT", GRADIENTS, gradient=self.gradient)
+        if self.tesla_factor not in (1, 2):
+            raise BadInput(f"MTT: tesla_factor={self.tesla_factor} must be 2 (the formula of TESLA) or 1 (its published code)")
+        augment.families(self.strategy)
+        last = self.max_start_epoch - 1 + self.expert_epochs
+        if last > self.experts.epochs:
+            raise BadInput(f"MTT: max_start_epoch={self.max_start_epoch} and expert_epochs={self.expert_epochs} reach epoch {last}, but "
+                           f"the experts have {self.experts.epochs} epochs; train them longer, or start earlier")
+
+    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0,
+                look: Callable[[Network, Tensor], Network] = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
+        if synthetic.step_size is None:
+            raise BadInput("MTT learns the size of a student's steps, and this set has none; make the set with one, e.g. step=0.01")
+        data.need(self.batch_real, f"MTT with batch_real={self.batch_real}")
+        device, dtype = data.device, data.x_train.dtype
+        paths = trajectories.experts(data, self.experts, self.seed_experts)
+        expert, student = (self.experts.network_for(data, torch.Generator(device)).requires_grad_(False) for _ in range(2))
+        loss_of = functools.partial(unrolling.tesla, factor=self.tesla_factor) if self.gradient == "tesla" else GRADIENTS[self.gradient]
+
+        def forward(flat, x):
+            return functional_call(student, trajectories.unflatten(student, flat), (x,))
+
+        def parameters(number, epoch):
+            return torch.from_numpy(paths[number][epoch].copy()).to(device, dtype)
+
+        if start == 0 and "soft" in synthetic.tensors:
+            synthetic.label_by(trajectories.fill(expert, parameters(0, self.experts.epochs)))
+        for step in itertools.count(start):
+            generator = stream(seed, "mtt", "trajectory", step)
+            number = int(torch.randint(len(paths), (), generator=generator))
+            epoch = int(torch.randint(self.max_start_epoch, (), generator=generator))
+            first, goal = parameters(number, epoch), parameters(number, epoch + self.expert_epochs)
+            images = synthetic.images()
+            loss, last = loss_of(forward, first, goal, images, synthetic.targets(), synthetic.step_size,
+                                 self._steps(len(images), stream(seed, "mtt", "steps", step, device=device)))
+            index = data.sample(self.batch_real, stream(seed, "mtt", "real", step, device=device))
+            real, real_labels = data.x_train[index], data.y_train[index]
+            seen = look(trajectories.fill(expert, goal), real)
+            trajectories.fill(student, last)
+            yield Match(step, seen, student, real, images, real_labels, synthetic.labels, Features(torch.no_grad()(seen.features), real),
+                        Features(student.features, images), loss)
+
+    def _steps(self, images: int, generator: torch.Generator) -> list[unrolling.Step]:
+        """The batches of one student: random orders of the set, each used up before the next is drawn, and their augmentation."""
+        steps, batches = [], []
+        for _ in range(self.syn_steps):
+            if not batches:
+                order = torch.randperm(images, generator=generator, device=generator.device)
+                batches = list(order.split(self.batch_syn or images))
+            rows = batches.pop()
+            steps.append(unrolling.Step(rows, augment.draw(self.strategy, 1, generator, each=len(rows))))
+        return steps
