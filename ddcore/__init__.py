@@ -5,10 +5,11 @@ from ddcore.data import Dataset, load
 from ddcore.distill import distill
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.evaluate import Protocol, Scores, evaluate
-from ddcore.methods import DC, DM, DSA, MTT
+from ddcore.methods import DC, DM, DSA, MTT, SRe2L
+from ddcore.squeeze import Squeeze
 from ddcore.synthetic import LowRank, Pixels, Synthetic, load_synthetic
 from ddcore.trajectories import Experts
 
 __version__ = "0.1.0"
-__all__ = ["DC", "DM", "DSA", "MTT", "BadInput", "Dataset", "Diverged", "Experts", "Interrupted", "LowRank", "Pixels", "Protocol", "Scores",
-           "Synthetic", "baseline", "distill", "evaluate", "load", "load_synthetic"]
+__all__ = ["DC", "DM", "DSA", "MTT", "BadInput", "Dataset", "Diverged", "Experts", "Interrupted", "LowRank", "Pixels", "Protocol",
+           "SRe2L", "Scores", "Squeeze", "Synthetic", "baseline", "distill", "evaluate", "load", "load_synthetic"]

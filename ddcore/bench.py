@@ -1,26 +1,48 @@
 """Benchmarks: each step against the published structure, in one run, with its distance from the machine's ceiling.
 
-The baseline of a row is the published code's structure written plainly; `ratio` is baseline seconds over this provider's,
-`fraction_of_ceiling` the network's floating-point operations per second over those of a large matrix product of the same
-precision measured in the same run, `max_rel_error` the largest error of the image gradient against the float64 baseline over
-the largest gradient. Times are medians.
+The baseline of a row is `ddcore.published`. `ratio` is baseline seconds over this provider's, `memory_ratio` the same of the
+most bytes held beyond the inputs; `operations` counts the operations dispatched that are no views, where nothing is compiled
+(a count does not depend on the machine); `fraction_of_ceiling` is the useful floating-point operations a second over those of
+a large matrix product of the same precision, for kernels the bytes that must be moved over the bandwidth of a copy, both
+measured in the same run; `max_rel_error` the largest error against the float64 baseline over its largest entry.
+Times are medians.
 """
 
+import dataclasses
+import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddcore import augment, compute, networks
+from ddcore import augment, class_gradients, compute, networks, published, unrolling
+from ddcore.adam import Adam
 from ddcore.data import Dataset
 from ddcore.evaluate import Protocol, accuracy, train
 from ddcore.kernels.class_means import class_mean_distance
-from ddcore.published import dm_per_class
+from ddcore.kernels.row_cosine import row_cosine_distance
+from ddcore.measurements import measurement
+from ddcore.methods.statistics import SRe2L
+from ddcore.methods.trajectory import GRADIENTS
 from ddcore.random import stream
+from ddcore.squeeze import cosine
+from ddcore.trajectories import unflatten
 
-ROW = ("name", "provider", "ratio", "fraction_of_ceiling", "max_rel_error", "seconds", "n")
+ROW = ("name", "provider", "ratio", "memory_ratio", "operations", "fraction_of_ceiling", "max_rel_error", "seconds", "n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Provider:
+    """One way to compute: `run` returns the tensor that is compared; `eager`: its operations can be counted."""
+
+    run: Callable[[], Tensor]
+    precision: str = "float32"
+    eager: bool = True
 
 
 def seconds(function: Callable[[], object], at: torch.device, repeats: int) -> float:
@@ -41,8 +63,126 @@ def ceiling(at: torch.device, dtype: torch.dtype, side: int = 3072) -> float:
     return 2 * side**3 / seconds(lambda: a @ b, at, 5)
 
 
-def dm_together(features: Callable, drawn: augment.Draw, real: torch.Tensor, real_labels: torch.Tensor, fake: torch.Tensor,
-                labels: torch.Tensor, classes: int) -> torch.Tensor:
+def bandwidth(at: torch.device, numbers: int = 1 << 26) -> float:
+    """Bytes per second, read and written, of a copy of random float32 numbers."""
+    source = torch.randn(numbers, generator=stream(0, "bandwidth", device=at), device=at)
+    target = torch.empty_like(source)
+    return 2 * 4 * numbers / seconds(lambda: target.copy_(source), at, 5)
+
+
+class _Operations(TorchDispatchMode):
+    """Counts what is dispatched and is no view."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, kinds, arguments=(), keywords=None):
+        self.count += not function.is_view
+        return function(*arguments, **(keywords or {}))
+
+
+def operations(function: Callable[[], object]) -> int:
+    with _Operations() as counter:
+        function()
+    return counter.count
+
+
+def peak_bytes(function: Callable[[], object], at: torch.device) -> int | None:
+    """The most bytes that a call holds at once, beyond what was there before it; None where the system does not tell."""
+    if at.type == "cuda":
+        before = torch.cuda.memory_allocated(at)
+        torch.cuda.reset_peak_memory_stats(at)
+        function()
+        return torch.cuda.max_memory_allocated(at) - before
+    status, references = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not references.exists() or not compute.give_memory_back():
+        return None
+    references.write_text("5")  # the peak begins anew (man 5 proc)
+    before = _kilobytes(status, "VmRSS")
+    function()
+    return 1024 * max(1, _kilobytes(status, "VmHWM") - before)
+
+
+def _kilobytes(status: Path, name: str) -> int:
+    return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name)))
+
+
+def compare(name: str, providers: dict[str, Provider], truth: Tensor, at: torch.device, repeats: int, *, flops: int | None = None,
+            moved: int | None = None) -> list[dict]:
+    """One row a provider, the first being the baseline; `flops` or `moved` (bytes) is the work that has to be done."""
+    compute.keep_memory()
+    limits = {"float32": _ceiling(at, torch.float32), "bfloat16": _ceiling(at, torch.bfloat16)} if flops else {}
+    rows, first = [], None
+    for provider, one in providers.items():
+        took, peak = seconds(one.run, at, repeats), peak_bytes(one.run, at)
+        first = first or (took, peak)
+        error = float((one.run().double() - truth).abs().max() / truth.abs().max())
+        limit = limits.get(one.precision) if flops else _bandwidth(at)
+        work = flops or moved
+        rows.append({"name": name, "provider": provider, "ratio": round(first[0] / took, 3),
+                     "memory_ratio": round(first[1] / peak, 3) if peak else None,
+                     "operations": operations(one.run) if one.eager else None,
+                     "fraction_of_ceiling": round(work / took / limit, 3) if work else None, "max_rel_error": float(f"{error:.2e}"),
+                     "seconds": float(f"{took:.4g}"), "n": repeats})
+    return rows
+
+
+@functools.cache
+def _ceiling(at: torch.device, dtype: torch.dtype) -> float:
+    return ceiling(at, dtype)
+
+
+@functools.cache
+def _bandwidth(at: torch.device) -> float:
+    return bandwidth(at)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What the steps are timed on: a network, real images, a set, an augmentation; also in float64 for the truth."""
+
+    data: Dataset
+    ipc: int
+    batch_real: int
+    width: int
+    strategy: str = augment.DSA
+
+    @functools.cached_property
+    def net(self) -> networks.Network:
+        net = networks.build("convnet", self.data.shape, self.data.classes, width=self.width, device=self.data.device,
+                             generator=stream(0, "bench", device=self.data.device))
+        return net
+
+    @functools.cached_property
+    def exact(self) -> networks.Network:
+        net = networks.build("convnet", self.data.shape, self.data.classes, width=self.width, device=self.data.device,
+                             dtype=torch.float64, generator=stream(0, "bench", device=self.data.device))
+        net.load_state_dict(self.net.state_dict())
+        return net
+
+    @functools.cached_property
+    def arguments(self) -> tuple:
+        """(drawn, real, real labels, fake, labels, classes)"""
+        data, at = self.data, self.data.device
+        real_labels, labels = (torch.arange(data.classes, device=at).repeat_interleave(count) for count in (self.batch_real, self.ipc))
+        real = data.x_train[data.sample(self.batch_real, stream(0, "bench", "real", device=at))]
+        fake = data.x_train[data.sample(self.ipc, stream(0, "bench", "fake", device=at))].requires_grad_()
+        drawn = augment.draw(self.strategy, data.classes, stream(0, "bench", "draw", device=at))
+        return drawn, real, real_labels, fake, labels, data.classes
+
+    def step(self, loss: Callable, first: object) -> Callable[[], Tensor]:
+        """The image gradient of `loss(first, *arguments)`."""
+        return lambda: torch.autograd.grad(loss(first, *self.arguments), self.arguments[3])[0]
+
+    def truth(self, loss: Callable) -> Tensor:
+        drawn, real, real_labels, fake, labels, classes = self.arguments
+        double = fake.detach().double().requires_grad_()
+        return torch.autograd.grad(loss(self.exact, drawn, real.double(), real_labels, double, labels, classes), double)[0]
+
+
+def dm_together(features: Callable, drawn: augment.Draw, real: Tensor, real_labels: Tensor, fake: Tensor, labels: Tensor,
+                classes: int) -> Tensor:
     """DM's loss as `ddcore.methods.DM` computes it: all classes in one pass, no tape on the real side."""
     with torch.no_grad():
         of_real = features(augment.apply(drawn, real, real_labels))[-1].flatten(1)
@@ -50,59 +190,220 @@ def dm_together(features: Callable, drawn: augment.Draw, real: torch.Tensor, rea
 
 
 def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int) -> list[dict]:
-    """One row a provider for DM's step (loss and image gradient) on real images of `data`."""
-    compute.keep_memory()
-    at = data.device
-    net = networks.build("convnet", data.shape, data.classes, width=width, device=at, generator=stream(0, "bench", device=at))
-    net = net.requires_grad_(False)
-    real_labels, labels = (torch.arange(data.classes, device=at).repeat_interleave(count) for count in (batch_real, ipc))
-    real = data.x_train[data.sample(batch_real, stream(0, "bench", "real", device=at))]
-    fake = data.x_train[data.sample(ipc, stream(0, "bench", "fake", device=at))].requires_grad_()
-    drawn = augment.draw(augment.DSA, data.classes, stream(0, "bench", "draw", device=at))
-    arguments = (drawn, real, real_labels, fake, labels, data.classes)
-
-    def step(loss: Callable, first) -> Callable[[], torch.Tensor]:
-        return lambda: torch.autograd.grad(loss(first, *arguments), fake)[0]
+    """DM's step, loss and image gradient."""
+    case, at = Case(data, ipc, batch_real, width), data.device
+    net = case.net.requires_grad_(False)
 
     def together(precision: str, compiled: bool) -> Callable:
-        return step(dm_together, compute.accelerate(net.features, at, precision=precision, compiled=compiled))
+        return case.step(dm_together, compute.accelerate(net.features, at, precision=precision, compiled=compiled))
 
-    exact = networks.build("convnet", data.shape, data.classes, width=width, device=at, dtype=torch.float64,
-                           generator=stream(0, "bench", device=at)).requires_grad_(False)
-    exact.load_state_dict(net.state_dict())
-    double = fake.detach().double().requires_grad_()
-    truth = torch.autograd.grad(dm_per_class(exact, drawn, real.double(), real_labels, double, labels, data.classes), double)[0]
     with FlopCounterMode(display=False) as counter:
         together("float32", False)()
-    limits = {"float32": ceiling(at, torch.float32), "bfloat16": ceiling(at, torch.bfloat16)}
-    providers = {"per class (published)": ("float32", step(dm_per_class, net)), "together": ("float32", together("float32", False)),
-                 "together, compiled": ("float32", together("float32", True)),
-                 "together, compiled, bfloat16": ("bfloat16", together("bfloat16", True))}
-    rows, baseline = [], None
-    for provider, (precision, run) in providers.items():
-        took = seconds(run, at, repeats)
-        baseline = baseline or took
-        error = float((run().double() - truth).abs().max() / truth.abs().max())
-        fraction = counter.get_total_flops() / took / limits[precision]
-        rows.append({"name": f"dm step, ipc {ipc}", "provider": provider, "ratio": round(baseline / took, 3),
-                     "fraction_of_ceiling": round(fraction, 3), "max_rel_error": float(f"{error:.2e}"), "seconds": round(took, 4),
-                     "n": repeats})
-    return rows
+    providers = {"per class (published)": Provider(case.step(published.dm_per_class, net)),
+                 "together": Provider(together("float32", False)),
+                 "together, compiled": Provider(together("float32", True), eager=False),
+                 "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
+    return compare(f"dm step, ipc {ipc}", providers, case.truth(published.dm_per_class), at, repeats, flops=counter.get_total_flops())
+
+
+def dc_together(function: Callable, plan: tuple, numbers: list[Tensor], backend, low: torch.dtype | None, drawn: augment.Draw, real: Tensor,
+                real_labels: Tensor, fake: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """DC's loss as `ddcore.methods.DC` computes it: all classes in one explicit pass."""
+    sides = []
+    for images, of in ((real, real_labels), (fake, labels)):
+        targets = torch.nn.functional.one_hot(of, classes).to(images)
+        sizes = (len(images) // classes,) * classes
+        with torch.set_grad_enabled(images is fake):
+            sides.append(function(plan, numbers, augment.apply(drawn, images, of), targets, sizes, backend=backend, dtype=low)[0])
+    return row_cosine_distance(*sides)
+
+
+def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, strategy: str = "none") -> list[dict]:
+    """DC's step (DSA's with an augmentation), loss and image gradient."""
+    case, at = Case(data, ipc, batch_real, width, strategy), data.device
+    plan, numbers = class_gradients.layers(case.net), [tensor.detach() for tensor in class_gradients.tensors(case.net)]
+    shape = (data.classes * batch_real, *data.shape)
+
+    def together(precision: str, compiled: bool) -> Callable:
+        low = torch.bfloat16 if precision == "bfloat16" else None
+        function = compute.accelerate(class_gradients.explicit, at, compiled=compiled)
+        backend = class_gradients.choose(plan, numbers, shape, data.classes, low or torch.float32, at)
+        return case.step(functools.partial(dc_together, function, plan, numbers, backend), low)
+
+    with FlopCounterMode(display=False) as counter:
+        together("float32", False)()
+    providers = {"per class (published)": Provider(case.step(published.dc_per_class, case.net)),
+                 "together": Provider(together("float32", False)),
+                 "together, compiled": Provider(together("float32", True), eager=False),
+                 "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
+    name = "dc" if strategy == "none" else "dsa"
+    return compare(f"{name} step, ipc {ipc}", providers, case.truth(published.dc_per_class), at, repeats, flops=counter.get_total_flops())
 
 
 def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, repeats: int) -> list[dict]:
-    """Networks trained one after another against all at once (ten epochs); the error is that of the accuracies."""
+    """Networks trained one after another against all at once (ten epochs); compared are their accuracies."""
     index = data.sample(ipc, stream(0, "bench", "fake", device=data.device))
-    images, labels = data.x_train[index], data.y_train[index]
-    how = Protocol(width=width, epochs=10)
-    seeds = tuple(range(networks_))
-    runs = {"one after another (published)": lambda: [net for seed in seeds for net in train(images, labels, data, (seed,), how)],
-            "all at once": lambda: train(images, labels, data, seeds, how)}
-    rows, baseline, truth = [], None, None
-    for provider, run in runs.items():
-        took, scores = seconds(run, data.device, repeats), torch.tensor([accuracy(net, data) for net in run()])
-        baseline, truth = baseline or took, scores if truth is None else truth
-        rows.append({"name": f"evaluate {networks_} networks, ipc {ipc}", "provider": provider, "ratio": round(baseline / took, 3),
-                     "fraction_of_ceiling": None, "max_rel_error": float(f"{float((scores - truth).abs().max()) / 100:.2e}"),
-                     "seconds": round(took, 4), "n": repeats})
+    images, labels, seeds = data.x_train[index], data.y_train[index], tuple(range(networks_))
+
+    def scores(together: bool, **settings) -> Callable[[], Tensor]:
+        how = Protocol(width=width, epochs=10, **settings)
+        groups = [seeds] if together else [(seed,) for seed in seeds]
+        return lambda: torch.tensor([accuracy(net, data) / 100 for group in groups for net in train(images, labels, data, group, how)])
+
+    providers = {"one after another (published)": Provider(scores(False)), "all at once": Provider(scores(True)),
+                 "one after another, compiled, bfloat16": Provider(scores(False, precision="bfloat16", compiled=True), eager=False)}
+    return compare(f"evaluate {networks_} networks, ipc {ipc}", providers, providers["one after another (published)"].run().double(),
+                   data.device, repeats)
+
+
+def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int) -> list[dict]:
+    """Each kernel, value and gradient, against its form in the published code, on numbers of the shapes of a ConvNet's step."""
+    at, classes = data.device, data.classes
+    generator = stream(0, "bench", "kernels", device=at)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=at)
+
+    case = Case(data, ipc, batch_real, width)
+    shapes = [(classes, weight.shape[0], weight[0].numel()) for weight in class_gradients.weights(case.net).values()]
+    real, fake = [[normal(*shape) for shape in shapes] for _ in range(2)]
+    flat = [torch.cat([one.flatten() for one in side]) for side in (real, fake)]
+    joined = flat[1].requires_grad_()
+
+    def cosine(distance: Callable, given: Tensor, others: list[Tensor]) -> Tensor:
+        parts = [part.view(shape) for part, shape in zip(given.split([one.numel() for one in others]), shapes, strict=True)]
+        return torch.autograd.grad(distance(others, parts), given)[0]
+
+    rows = compare("row cosine", {
+        "per class (published)": Provider(lambda: cosine(published.row_cosine_per_class, joined, real)),
+        "all layers at once": Provider(lambda: cosine(row_cosine_distance, joined, real))},
+        cosine(published.row_cosine_per_class, joined.detach().double().requires_grad_(), [one.double() for one in real]), at, repeats,
+        moved=4 * 5 * joined.numel())
+    features = case.net.classifier.in_features
+    of_real, of_fake = normal(classes * batch_real, features), normal(classes * ipc, features).requires_grad_()
+    labels = [torch.arange(classes, device=at).repeat_interleave(count) for count in (ipc, batch_real)]
+
+    def means(distance: Callable, given: Tensor, other: Tensor) -> Tensor:
+        return torch.autograd.grad(distance(given, labels[0], other, labels[1], classes), given)[0]
+
+    return rows + compare("class means", {
+        "per class (published)": Provider(lambda: means(published.mean_distance_per_class, of_fake, of_real)),
+        "all classes at once": Provider(lambda: means(class_mean_distance, of_fake, of_real))},
+        means(published.mean_distance_per_class, of_fake.detach().double().requires_grad_(), of_real.double()), at, repeats,
+        moved=4 * (of_real.numel() + 2 * of_fake.numel()))
+
+
+def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int) -> list[dict]:
+    """Two steps of SRe2L's recover, optimiser and clipping included, through a ConvNet with batch norm; compared are the images."""
+    at, shape, classes = data.device, data.shape, data.classes
+    noise = torch.randn(classes * ipc, *shape, generator=stream(0, "bench", "noise", device=at), device=at)
+    labels = torch.arange(classes, device=at).repeat_interleave(ipc)
+    teachers = [networks.build("convnet-bn", shape, classes, width=width, device=at, dtype=dtype,
+                               generator=stream(0, "bench", device=at)).eval() for dtype in (torch.float32, torch.float64)]
+    teachers[1].load_state_dict(teachers[0].state_dict())
+    low, high = (noise.new_tensor([(edge - mean) / std for mean, std in zip(data.mean, data.std, strict=True)]).view(-1, 1, 1)
+                 for edge in (0, 1))
+
+    def serial(teacher: networks.Network, images: Tensor) -> Tensor:
+        return published.recover_published(teacher, images, classes=classes, steps=2, shift=lambda batch, step: (0, 0), low=low.to(images),
+                                           high=high.to(images))[0]
+
+    def together(precision: str, compiled: bool) -> Callable[[], Tensor]:
+        method = SRe2L(roll=0)
+        loss = compute.accelerate(lambda images: method.objective(teachers[0], images, labels, ipc)[0], at, precision=precision,
+                                  compiled=compiled)
+
+        def run() -> Tensor:
+            images = noise.clone().requires_grad_()
+            updates = Adam([images], lr=0.25, betas=(0.5, 0.9))
+            for step in range(2):
+                updates.lr = 0.25 * cosine(step, 2)
+                updates.step(torch.autograd.grad(loss(images), [images]))
+                images.data.copy_(images.data.clamp(low, high))
+            return images.detach()
+
+        return run
+
+    truth = serial(teachers[1], noise.double())
+    for teacher in teachers:
+        teacher.requires_grad_(False)
+    providers = {"batch after batch (published)": Provider(lambda: serial(teachers[0], noise)),
+                 "together": Provider(together("float32", False)),
+                 "together, compiled": Provider(together("float32", True), eager=False),
+                 "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
+    return compare(f"recover, 2 steps, ipc {ipc}", providers, truth, at, repeats)
+
+
+class _Tape:
+    """The bytes that autograd keeps for a backward pass, at most at once; views count again."""
+
+    def __init__(self):
+        self.held = self.most = 0
+
+    def __enter__(self):
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Kept(self, tensor), lambda kept: kept.tensor)
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.hooks.__exit__(*error)
+
+
+class _Kept:
+    def __init__(self, tape: _Tape, tensor: Tensor):
+        self.tape, self.tensor, self.size = tape, tensor, tensor.numel() * tensor.element_size()
+        tape.held += self.size
+        tape.most = max(tape.most, tape.held)
+
+    def __del__(self):
+        self.tape.held -= self.size
+
+
+@measurement(version=1)
+def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int], lr: float, repeats: int) -> list[dict]:
+    """MTT's three gradients through T student steps on random real images, without augmentation, towards a network of another draw.
+
+    Columns: gradient, steps, saved_bytes (at most at once, float32), operations, seconds (median, float32), error and cosine of the
+    image gradient against the unrolled one, in float64.
+    """
+    compute.keep_memory()
+    at, rows = data.device, []
+    fake = data.x_train[data.sample(ipc, stream(seed, "tapes", "fake", device=at))]
+    labels = torch.arange(data.classes, device=at).repeat_interleave(ipc)
+    nets = [networks.build("convnet", data.shape, data.classes, width=width, device=at, generator=stream(seed, "tapes", name, device=at))
+            for name in ("start", "goal")]
+    plain = [unrolling.Step(torch.arange(len(fake), device=at), augment.draw("none", 1, stream(seed, "tapes"), each=len(fake)))]
+
+    def gradient(name: str, count: int, dtype: torch.dtype) -> Tensor:
+        first, goal = (torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).to(dtype) for net in nets)
+        images = fake.to(dtype).requires_grad_()
+        student = nets[0].to(dtype)
+        loss, _ = GRADIENTS[name](lambda flat, x: torch.func.functional_call(student, unflatten(student, flat), (x,)), first,
+                                  first + 0.05 * (goal - first), images, labels, torch.tensor(lr, dtype=dtype, device=at,
+                                                                                               requires_grad=True), plain * count)
+        found = torch.autograd.grad(loss, images)[0]
+        nets[0].float()
+        return found
+
+    for count in steps:
+        exact = gradient("unrolled", count, torch.float64)
+        for name in ("unrolled", "adjoint", "tesla"):
+            found = gradient(name, count, torch.float64)
+            with _Tape() as tape:
+                gradient(name, count, torch.float32)
+            took = seconds(functools.partial(gradient, name, count, torch.float32), at, repeats)
+            rows.append({"gradient": name, "steps": count, "saved_bytes": tape.most,
+                         "operations": operations(functools.partial(gradient, name, count, torch.float32)), "seconds": float(f"{took:.4g}"),
+                         "error": float(f"{float((found - exact).norm() / exact.norm()):.3g}"),
+                         "cosine": round(float(torch.nn.functional.cosine_similarity(found.flatten(), exact.flatten(), dim=0)), 4)})
     return rows
+
+
+@measurement(version=1)
+def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, repeats: int) -> list[dict]:
+    """Every step and kernel against the published structure, on this machine: the rows of `ddcore bench`."""
+    data.need(max(batch_real, ipc), "bench")
+    size = {"ipc": ipc, "batch_real": batch_real, "width": width, "repeats": repeats}
+    rows = [*dm_rows(data, **size), *dc_rows(data, **size), *dc_rows(data, strategy=augment.DSA, **size), *kernel_rows(data, **size)]
+    rows += recover_rows(data, ipc=ipc, width=width, repeats=repeats)
+    return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, repeats=min(repeats, 3))

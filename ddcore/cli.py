@@ -215,10 +215,7 @@ def bench(
     from ddcore import bench as benchmarks
     from ddcore.data import load
 
-    data = load(dataset, device)
-    data.need(max(batch_real, ipc), "bench")
-    rows = benchmarks.dm_rows(data, ipc=ipc, batch_real=batch_real, width=width, repeats=repeats)
-    rows += benchmarks.evaluate_rows(data, ipc=1, width=width, networks_=5, repeats=min(repeats, 3))
+    rows = benchmarks.speed(load(dataset, device), seed=0, width=width, batch_real=batch_real, ipc=ipc, repeats=repeats)
     if as_json:
         print(json.dumps(rows, indent=1))
         return

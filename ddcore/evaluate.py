@@ -22,6 +22,7 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.networks import Network
 from ddcore.random import stream
+from ddcore.relabel import Relabel
 from ddcore.settings import build, one_of, positive
 from ddcore.sgd import SGD
 from ddcore.synthetic import Synthetic
@@ -55,7 +56,7 @@ class Protocol:
         return train(images, labels, data, seeds, self)
 
 
-PROTOCOLS = {"synset": Protocol}
+PROTOCOLS = {"synset": Protocol, "relabel": Relabel}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
         others[name] = evaluate(control, data, seeds=seeds, protocol=protocol, **settings)
     began = time.perf_counter()
     images, targets = synthetic.images().detach(), synthetic.targets().detach()
-    if synthetic.step_size is not None and hasattr(how, "lr"):
+    if synthetic.step_size is not None and isinstance(how, Protocol):
         how = dataclasses.replace(how, lr=float(synthetic.step_size.detach()))
     groups = _groups(seeds, how.at_once or (len(seeds) if data.device.type == "cuda" else 1))
     scores = [accuracy(network, data) for group in groups for network in how.train(images, targets, data, group)]

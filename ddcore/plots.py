@@ -177,3 +177,125 @@ def gradient_geometry(frame: pd.DataFrame) -> Figure:
     axis.set_ylabel("gain of one step")
     axis.legend(loc="upper right", ncols=2, handlelength=2.6, columnspacing=1)
     return figure
+
+
+def _places(frame: pd.DataFrame) -> list[tuple]:
+    return list(dict.fromkeys(zip(frame.dataset, frame.ipc, strict=True)))
+
+
+NAMES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "digits"}
+
+
+@plot("compare-methods")
+def compare_methods(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, method, seed, accuracy, images_per_class."""
+    places, methods = _places(frame), list(dict.fromkeys(frame.method))
+    figure, axes = _figure(min(PAGE, 1.0 + 1.75 * len(places)), 2.4, len(places))
+    for axis, (dataset, ipc) in zip(axes, places, strict=True):
+        for x, method in enumerate(methods):
+            found = frame[(frame.dataset == dataset) & (frame.ipc == ipc) & (frame.method == method)]
+            if len(found):
+                _points(axis, x, found.accuracy.to_numpy(), 0.34, "0.45" if x < 2 else COLORS[x - 2], MARKERS[x])
+        axis.set_xticks(range(len(methods)), methods, rotation=55, ha="right", rotation_mode="anchor")
+        axis.set_title(f"{NAMES.get(dataset, dataset)}, {ipc} image{'s' * int(ipc > 1)} a class", fontsize=8)
+        axis.margins(y=0.08)
+    axes[0].set_ylabel("test accuracy (%)")
+    return figure
+
+
+@plot("compare-relabel")
+def compare_relabel(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, images, labels, seed, accuracy."""
+    places, arms = _places(frame), list(dict.fromkeys(zip(frame.labels, frame.images, strict=True)))
+    figure, axes = _figure(min(PAGE, 1.0 + 1.4 * len(places)), 2.3, len(places))
+    colours = {name: COLORS[index] for index, name in enumerate(dict.fromkeys(frame.images))}
+    for axis, (dataset, ipc) in zip(axes, places, strict=True):
+        for x, (labels, images) in enumerate(arms):
+            found = frame[(frame.dataset == dataset) & (frame.ipc == ipc) & (frame.labels == labels) & (frame.images == images)]
+            label = images if axis is axes[0] and labels == arms[0][0] else None
+            _points(axis, x + 0.5 * (x // len(colours)), found.accuracy.to_numpy(), 0.34, colours[images],
+                    MARKERS[list(colours).index(images)], label)
+        groups = list(dict.fromkeys(labels for labels, _ in arms))
+        axis.set_xticks([(len(colours) + 0.5) * index + (len(colours) - 1) / 2 for index in range(len(groups))],
+                        [f"{name}\nlabels" for name in groups])
+        axis.set_title(f"{NAMES.get(dataset, dataset)}, {ipc} image{'s' * int(ipc > 1)} a class", fontsize=8)
+        axis.margins(x=0.15, y=0.1)
+    axes[0].set_ylabel("test accuracy (%)")
+    figure.legend(loc="outside upper center", ncols=len(colours), handletextpad=0.1)
+    return figure
+
+
+@plot("kernels-speed")
+def kernels_speed(frame: pd.DataFrame) -> Figure:
+    """Columns: name, provider, rank (0: the published structure, whose ratios are 1), ratio, memory_ratio."""
+    names, others = list(dict.fromkeys(frame["name"])), list(dict.fromkeys(frame[frame["rank"] > 0].provider))
+    figure, axes = _figure(PAGE, 0.6 + 0.16 * len(frame), 2, sharey=True)
+    colours = {provider: COLORS[index] for index, provider in enumerate(others)}
+    place, ticks = 0.0, []
+    for name in names:
+        found = frame[(frame["name"] == name) & (frame["rank"] > 0)]
+        ticks.append((place + (len(found) - 1) / 2, name))
+        for row in found.itertuples():
+            for axis, value in zip(axes, (row.ratio, row.memory_ratio), strict=True):
+                if np.isfinite(value):
+                    axis.barh(place, value - 1, left=1, height=0.8, color=colours[row.provider])
+                    axis.annotate(f"{value:.2g}", (value, place), (3 if value > 1 else -3, 0), textcoords="offset points", va="center",
+                                  ha="left" if value > 1 else "right", fontsize=6)
+            place += 1
+        place += 0.7
+    for axis, label in zip(axes, ("times as fast as the published structure", "times less memory at the peak"), strict=True):
+        axis.axvline(1, color="black", lw=0.8)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
+        axis.set_xlabel(f"{label} (log scale)")
+        axis.margins(x=0.15)
+    axes[0].set_yticks(*zip(*ticks, strict=True))
+    axes[0].invert_yaxis()
+    handles = [axes[0].barh(np.nan, 0, color=colour) for colour in colours.values()]
+    figure.legend(handles, list(colours), loc="outside upper center", ncols=3, handlelength=1)
+    return figure
+
+
+@plot("kernels-adjoint")
+def kernels_adjoint(frame: pd.DataFrame) -> Figure:
+    """Columns: gradient, steps, saved_bytes, error (of the image gradient, relative, against the unrolled one)."""
+    figure, axes = _figure(PAGE, 2.2, 2)
+    for index, (name, found) in enumerate(frame.groupby("gradient", sort=False)):
+        style = {"color": COLORS[index], "marker": MARKERS[index], "mfc": "white", "label": name}
+        means = found.groupby("steps")[["saved_bytes", "error"]].mean()
+        axes[0].plot(means.saved_bytes / 2**20, **style)
+        if name != "unrolled":
+            axes[1].plot(means.error, **style)
+    for axis, label in zip(axes, ("kept for the backward pass (MiB)", "relative error of the image gradient"), strict=True):
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        ticks = sorted(frame.steps.unique())
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlabel("student steps T (log scale)")
+        axis.set_ylabel(label)
+        axis.legend(loc="best")
+    return figure
+
+
+@plot("time-to-accuracy")
+def time_to_accuracy(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, method, seed, step, seconds, accuracy, published (of that method and cell, or not a number)."""
+    places = _places(frame)
+    figure, axes = _figure(min(PAGE, 1.0 + 1.75 * len(places)), 2.3, len(places))
+    for axis, (dataset, ipc) in zip(axes, places, strict=True):
+        here = frame[(frame.dataset == dataset) & (frame.ipc == ipc)]
+        for index, (method, found) in enumerate(here.groupby("method", sort=False)):
+            means = found.groupby("step")[["seconds", "accuracy"]].agg(["mean", "std"])
+            axis.errorbar(means.seconds["mean"], means.accuracy["mean"], means.accuracy["std"].fillna(0), color=COLORS[index],
+                          marker=MARKERS[index], mfc="white", capsize=2, label=method if axis is axes[0] else None)
+            if np.isfinite(found.published.iloc[0]):
+                axis.axhline(found.published.iloc[0], color=COLORS[index], ls="--", lw=0.8)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_xlabel("seconds of distillation")
+        axis.set_title(f"{NAMES.get(dataset, dataset)}, {ipc} image{'s' * int(ipc > 1)} a class", fontsize=8)
+    axes[0].set_ylabel("test accuracy (%)")
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure

@@ -3,12 +3,36 @@
 Only the structure is kept (loops over classes, everything on one tape), not the defects.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddcore import augment
 from ddcore.networks import Network
+from ddcore.squeeze import cosine
+
+
+def row_cosine_per_class(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """DC's distance of the gradients of all classes, class by class and layer by layer."""
+    loss = torch.zeros((), dtype=real[0].dtype, device=real[0].device)
+    for label in range(len(real[0])):
+        for a, b in zip(real, fake, strict=True):
+            loss = loss + _row_cosine(a[label], b[label])
+    return loss
+
+
+def _row_cosine(a: Tensor, b: Tensor) -> Tensor:
+    return (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+
+
+def mean_distance_per_class(fake: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor, classes: int) -> Tensor:
+    """DM's distance of embedded images, class by class."""
+    loss = torch.zeros((), dtype=real.dtype, device=real.device)
+    for label in range(classes):
+        loss = loss + (real[real_labels == label].mean(0) - fake[labels == label].mean(0)).square().sum()
+    return loss
 
 
 def _sides(drawn: augment.Draw, label: int, real, real_labels, fake, labels) -> list[Tensor]:
@@ -46,6 +70,58 @@ def dc_per_class(net: Network, drawn: augment.Draw, real: Tensor, real_labels: T
         of_fake = torch.autograd.grad(F.cross_entropy(net(s), targets[labels == label]), parameters, create_graph=True)
         for a, b in zip(of_real, of_fake, strict=True):
             if a.ndim > 1:
-                a, b = a.flatten(1), b.flatten(1)
-                loss = loss + (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+                loss = loss + _row_cosine(a.flatten(1), b.flatten(1))
     return loss
+
+
+class _StatisticsHook:
+    """The forward hook of SRe2L's code: a permuted copy of the input for its variance, and its mean apart."""
+
+    def __init__(self, module: nn.BatchNorm2d):
+        self.handle = module.register_forward_hook(self)
+
+    def __call__(self, module, inputs, output):
+        x = inputs[0]
+        mean = x.mean([0, 2, 3])
+        var = x.permute(1, 0, 2, 3).contiguous().view(x.shape[1], -1).var(1, unbiased=False)
+        self.var_term = torch.norm(module.running_var.data - var, 2)
+        self.mean_term = torch.norm(module.running_mean.data - mean, 2)
+
+
+def recover_published(teacher: nn.Module, images: Tensor, *, classes: int, steps: int, shift: Callable[[int, int], tuple[int, int]],
+                      low: Tensor, high: Tensor, lr: float = 0.25, betas: tuple[float, float] = (0.5, 0.9), r_bn: float = 0.01,
+                      r_var: float = 1.0, first_bn: float = 10.0) -> tuple[Tensor, list[list[float]]]:
+    """SRe2L's recover as published for CIFAR: batch after batch of one image a class, weights that ask for gradients as well, a
+    number fetched from the device in every iteration. Gives the images and the losses of each batch.
+
+    images: (classes * per_class, C, H, W) sorted by class; `shift(batch, step)` is the roll, down and right; low, high: (C, 1, 1).
+    """
+    from torch.optim import Adam
+
+    per_class = len(images) // classes
+    teacher.eval().requires_grad_(True)
+    labels = torch.arange(classes, device=images.device)
+    found, losses = torch.empty_like(images), []
+    for batch in range(per_class):
+        hooks = [_StatisticsHook(module) for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
+        inputs = images[batch::per_class].clone().requires_grad_()
+        optimiser, best, past = Adam([inputs], lr=lr, betas=betas, eps=1e-8), 1e4, []
+        for step in range(steps):
+            optimiser.param_groups[0]["lr"] = lr * cosine(step, steps)
+            optimiser.zero_grad()
+            outputs = teacher(torch.roll(inputs, shift(batch, step), (2, 3)))
+            rescale = [first_bn] + [1.0] * (len(hooks) - 1)
+            term = sum(weight * (hook.mean_term + r_var * hook.var_term) for weight, hook in zip(rescale, hooks, strict=True))
+            loss = F.cross_entropy(outputs, labels) + r_bn * term
+            loss.backward()
+            optimiser.step()
+            past.append(loss.item())
+            best = min(best, past[-1])
+            inputs.data = torch.minimum(torch.maximum(inputs.data, low), high)
+        found[batch::per_class] = inputs.detach()
+        losses.append(past)
+        for hook in hooks:
+            hook.handle.remove()
+    teacher.zero_grad()
+    teacher.requires_grad_(False)
+    return found, losses

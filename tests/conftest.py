@@ -58,3 +58,12 @@ def untouched():
     before = global_states()
     yield
     assert global_states() == before
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """An empty data folder, so that no test finds or leaves a teacher elsewhere."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DDCORE_DATA", str(folder))
+        yield folder / "teachers"

@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from ddcore import augment, bench, compute, doctor
+from ddcore import augment, bench, compute, doctor, published
 from ddcore.random import stream
 
 CPU = torch.device("cpu")
@@ -13,15 +13,18 @@ accelerate = compute.accelerate
 @pytest.fixture
 def quick(monkeypatch):
     """No compiler, and a small product as the ceiling."""
-    product = bench.ceiling
-    monkeypatch.setattr(bench, "ceiling", lambda at, dtype: product(at, dtype, side=64))
-    monkeypatch.setattr(compute, "accelerate", lambda function, at, *, precision, compiled: accelerate(function, at, precision=precision))
+    product, copy = bench.ceiling, bench.bandwidth
+    monkeypatch.setattr(bench, "_ceiling", lambda at, dtype: product(at, dtype, side=64))
+    monkeypatch.setattr(bench, "_bandwidth", lambda at: copy(at, 1 << 16))
+    monkeypatch.setattr(compute, "accelerate", lambda function, at, *, precision="float32", compiled: accelerate(
+        function, at, precision=precision))
 
 
-def check_fields(rows, ipc):
+def check_fields(rows):
     for row in rows:
         assert set(row) == set(bench.ROW)
-        assert f"ipc {ipc}" in row["name"]
+        assert row["operations"] is None or row["operations"] > 10
+        assert row["memory_ratio"] is None or row["memory_ratio"] > 0
         assert row["seconds"] > 0
         assert row["n"] == 1
     assert rows[0]["ratio"] == 1.0
@@ -32,12 +35,41 @@ def check_fields(rows, ipc):
 
 def test_rows_of_the_dm_step(digits, quick):
     rows = bench.dm_rows(digits, ipc=1, batch_real=4, width=16, repeats=1)
-    check_fields(rows, 1)
+    check_fields(rows)
     assert len(rows) == 4
     for row in rows:
         assert row["fraction_of_ceiling"] > 0
         exact = "bfloat16" not in row["provider"]
         assert (row["max_rel_error"] < 1e-4) == exact, "float32 is exact, bfloat16 is not"
+    assert rows[1]["operations"] < rows[0]["operations"] / 2, "one pass for ten classes"
+
+
+@pytest.mark.parametrize("strategy", ["none", augment.DSA])
+def test_rows_of_the_dc_step(digits, quick, strategy, tmp_path, monkeypatch):
+    monkeypatch.setenv("DDCORE_DATA", str(tmp_path))
+    rows = bench.dc_rows(digits, ipc=1, batch_real=4, width=16, repeats=1, strategy=strategy)
+    check_fields(rows)
+    assert rows[0]["name"].startswith("dc " if strategy == "none" else "dsa ")
+    assert max(row["max_rel_error"] for row in rows[:2]) < 1e-3
+    assert rows[1]["operations"] < rows[0]["operations"] / 2, "one pass for ten classes"
+
+
+def test_rows_of_the_kernels(digits, quick):
+    rows = bench.kernel_rows(digits, ipc=1, batch_real=4, width=16, repeats=1)
+    for start in range(0, len(rows), 2):
+        check_fields(rows[start : start + 2])
+    assert max(row["max_rel_error"] for row in rows) < 1e-4
+
+
+def test_operations_are_counted_without_views(digits):
+    assert bench.operations(lambda: (digits.x_train[:2].view(2, -1).T + 1).exp()) == 2
+
+
+@pytest.mark.skipif(bench.peak_bytes(lambda: None, CPU) is None, reason="this system does not tell")
+def test_the_peak_counts_what_is_held_at_once():
+    together, after = ((lambda: [torch.ones(1 << 22) for _ in range(8)]), (lambda: [float(torch.ones(1 << 22).sum()) for _ in range(8)]))
+    assert bench.peak_bytes(together, CPU) > 0.9 * 8 * 4 * (1 << 22)
+    assert bench.peak_bytes(after, CPU) < 0.4 * 8 * 4 * (1 << 22)
 
 
 @pytest.mark.slow
@@ -51,8 +83,8 @@ def test_a_compiled_step_is_exact_too(digits):
 
 def test_rows_of_the_evaluation(digits, quick):
     rows = bench.evaluate_rows(digits, ipc=1, width=8, networks_=2, repeats=1)
-    check_fields(rows, 1)
-    assert [row["fraction_of_ceiling"] for row in rows] == [None, None]
+    check_fields(rows)
+    assert {row["fraction_of_ceiling"] for row in rows} == {None}
     assert rows[1]["max_rel_error"] < 0.01, "the same accuracies but for a few images at the border"
 
 
@@ -67,4 +99,4 @@ def test_both_forms_of_the_loss_are_one_function(digits):
     real_labels, labels = torch.arange(10).repeat_interleave(3), torch.arange(10)
     real, fake = digits.x_train[digits.sample(3, stream(0, "r"))].double(), digits.x_train[digits.sample(1, stream(0, "f"))].double()
     together = bench.dm_together(net.features, drawn, real, real_labels, fake, labels, 10)
-    torch.testing.assert_close(together, bench.dm_per_class(net, drawn, real, real_labels, fake, labels, 10), rtol=1e-12, atol=0)
+    torch.testing.assert_close(together, published.dm_per_class(net, drawn, real, real_labels, fake, labels, 10), rtol=1e-12, atol=0)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import ddcore
-from ddcore import augment, coresets, experiments, measurements, networks, whitening
+from ddcore import augment, coresets, crops, experiments, measurements, networks, relabel, squeeze, whitening
 from ddcore.data import Dataset
 from ddcore.methods import METHODS
 from ddcore.random import stream
@@ -74,6 +74,55 @@ def of_dm() -> list[float]:
     return [*(float(loss.detach()) for loss in losses), *sums(torch.autograd.grad(losses[-1], syn.parameters())[0])]
 
 
+TEACHER = squeeze.Squeeze(network="convnet2-bn", width=6, epochs=2, crop=1)
+
+
+def with_own_teacher(numbers: Callable[[], list[float]]) -> Callable[[], list[float]]:
+    """`numbers` in an empty data folder: its teacher is trained, not found."""
+    def found() -> list[float]:
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DDCORE_DATA", folder)
+            return numbers()
+
+    return found
+
+
+def of_squeeze() -> list[float]:
+    data = digits64()
+    return sums(squeeze.squeeze(data, TEACHER)(data.x_train[::100]))
+
+
+def of_sre2l() -> list[float]:
+    data = digits64()
+    syn = ddcore.Pixels(data, 2, seed=0)
+    matches = METHODS["sre2l"](teacher=TEACHER).matches(data, syn, seed=0)
+    losses = [next(matches).loss for _ in range(3)]
+    return [*(float(loss.detach()) for loss in losses), *sums(torch.autograd.grad(losses[-1], syn.parameters())[0])]
+
+
+def of_relabel() -> list[float]:
+    data, found = digits64(), []
+    x, y = data.x_train[::60], data.y_train[::60]
+    for more in ({}, {"mix": "cutmix", "teacher_mode": "eval"}, {"labels": "hard"}):
+        how = relabel.Relabel(network="convnet2-bn", width=6, epochs=3, batch=8, crop=1, teacher=TEACHER, **more)
+        found += sums(how.train(x, y, data, (0,))[0].eval()(data.x_test[::20]))
+    return found
+
+
+def of_crops() -> list[float]:
+    x = digits64().x_train[::100]
+    drawn = crops.draw(len(x), stream(0, "golden"))
+    return [*sums(crops.apply(drawn, x, -1.0)), *sums(crops.roll(x, drawn.offset)), *sums(drawn.offset)]
+
+
+def of_dc(name: str = "dc") -> list[float]:
+    """Within an outer iteration and across two of them, the set updated between."""
+    data = digits64()
+    syn = ddcore.Pixels(data, 2, seed=0)
+    trace = ddcore.distill(data, syn, METHODS[name](width=8, batch_real=16, outer=2, inner=2), steps=3, lr_img=0.1, seed=0)
+    return [*trace.losses, *sums(syn.images())]
+
+
 def of_distill() -> list[float]:
     data = digits64()
     syn = ddcore.Pixels(data, 1, seed=0)
@@ -87,9 +136,13 @@ def of_evaluate() -> list[float]:
 
 
 def of_measurement(name: str) -> list[float]:
-    settings = {"spectra": {"ranks": [1, 3], "images": 40}, "gradient_geometry": {"ranks": [1, 3], "draws": 3}}[name]
+    race = {"method": {"name": "dm", "width": 8, "batch_real": 16}, "budget_ipc": 1, "steps": [1, 3], "lr_img": 1.0,
+            "protocol": {"width": 8, "epochs": 6, "lr": 0.05}}
+    settings = {"spectra": {"ranks": [1, 3], "images": 40}, "gradient_geometry": {"ranks": [1, 3], "draws": 3}, "race": race,
+                "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1}}[name]
     rows = measurements.MEASUREMENTS[name](ddcore.load("digits", "cpu"), seed=0, **settings)
-    return [float(value) for row in rows[::7] for value in row.values() if isinstance(value, float)]
+    every, skipped = (1, ("seconds", "first_seconds", "error")) if name in ("race", "tapes") else (7, ())
+    return [float(value) for row in rows[::every] for key, value in row.items() if isinstance(value, float) and key not in skipped]
 
 
 def of_mtt() -> list[float]:
@@ -118,11 +171,18 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
        for kind, cls in KINDS.items() for init in cls.inits},
     "coresets": (coresets.VERSION, of_coresets),
     "dm": (METHODS["dm"].version, of_dm),
+    "dc": (METHODS["dc"].version, of_dc),
+    "dsa": (METHODS["dsa"].version, lambda: of_dc("dsa")),
+    "sre2l": (METHODS["sre2l"].version, with_own_teacher(of_sre2l)),
+    "squeeze": (squeeze.VERSION, with_own_teacher(of_squeeze)),
+    "relabel": (relabel.VERSION, with_own_teacher(of_relabel)),
+    "crops": (crops.VERSION, of_crops),
     "mtt": (METHODS["mtt"].version, of_mtt),
     "whitening": (whitening.VERSION, of_whitening),
     "distill": (experiments.DISTILL_VERSION, of_distill),
     "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),
-    **{f"measurement {name}": (one.version, lambda name=name: of_measurement(name)) for name, one in measurements.MEASUREMENTS.items()},
+    **{f"measurement {name}": (one.version, lambda name=name: of_measurement(name)) for name, one in measurements.MEASUREMENTS.items()
+       if name != "speed"},  # which measures the machine
 }
 
 

@@ -3,7 +3,8 @@
 from ddcore.methods.distribution import DM
 from ddcore.methods.gradient import DC, DSA
 from ddcore.methods.match import Match, Method, Plugin
+from ddcore.methods.statistics import SRe2L
 from ddcore.methods.trajectory import MTT
 
-METHODS = {"dc": DC, "dm": DM, "dsa": DSA, "mtt": MTT}
-__all__ = ["DC", "DM", "DSA", "METHODS", "MTT", "Match", "Method", "Plugin"]
+METHODS = {"dc": DC, "dm": DM, "dsa": DSA, "mtt": MTT, "sre2l": SRe2L}
+__all__ = ["DC", "DM", "DSA", "METHODS", "MTT", "Match", "Method", "Plugin", "SRe2L"]

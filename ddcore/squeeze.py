@@ -1,0 +1,121 @@
+"""Squeeze: the first stage of SRe2L, a network trained on the whole training set, kept on disk (Yin, Xing & Shen, *Squeeze,
+Recover and Relabel*, NeurIPS 2023).
+
+As published for CIFAR: SGD with momentum and weight decay, a cosine from `lr` to zero over the epochs, random crops and mirror
+images. Its knowledge is in the weights and in the means and variances that its batch norms keep, hence a network with those.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, safe_open, save_file
+from torch import Tensor
+
+from ddcore import compute, crops, networks
+from ddcore.data import Dataset, data_folder
+from ddcore.errors import BadInput, Diverged
+from ddcore.files import whole
+from ddcore.networks import Network
+from ddcore.random import stream
+from ddcore.records import canonical, digest
+from ddcore.settings import one_of, positive, stated
+from ddcore.sgd import SGD
+
+VERSION = 1
+VERSIONS = {"squeeze": VERSION, "crops": crops.VERSION}
+
+
+@dataclasses.dataclass(frozen=True)
+class Squeeze:
+    """Published setting for CIFAR: ResNet-18, 200 epochs. `crop`: pixels of padding, 0 for no crop; `flip`: mirror images, which
+    digits do not bear. `precision` and `compiled` say how the network is computed (`ddcore.compute`)."""
+
+    network: str = "resnet18-bn"
+    width: int | None = None
+    epochs: int = 200
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch: int = 128
+    crop: int = 4
+    flip: bool = True
+    precision: str = "float32"
+    compiled: bool = False
+
+    def __post_init__(self):
+        positive("squeeze", epochs=self.epochs, lr=self.lr, batch=self.batch)
+        crops.check("squeeze", self.crop)
+        one_of("squeeze", compute.PRECISIONS, precision=self.precision)
+        if not self.network.endswith("-bn"):
+            raise BadInput(f"squeeze: network '{self.network}' keeps no batch statistics; use one with batch norm, such as 'convnet3-bn' "
+                           "or 'resnet18-bn'")
+
+
+def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | None = None) -> Network:
+    """The network of `how`, trained on `data`, frozen and in eval mode; read from `folder` if it was trained before.
+
+    `folder`: default `teachers` beside the datasets (`ddcore.data.data_folder`); the file is named by the settings, the data,
+    the seed and the versions. Each call returns a network of its own. Raises BadInput for a file that is not whole or holds
+    another network, Diverged if the weights do not stay finite.
+    """
+    identity = {"squeeze": stated(how), "data_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), "seed": seed,
+                "dtype": str(data.x_train.dtype), "versions": VERSIONS | {"networks": networks.VERSION}}
+    path = Path(folder or data_folder() / "teachers") / f"{digest(identity)}.safetensors"
+    network = networks.build(how.network, data.shape, data.classes, width=how.width, device=data.device, dtype=data.x_train.dtype,
+                             generator=stream(seed, "squeeze", "network", device=data.device))
+    if path.is_file():
+        _read(path, canonical(identity), network)
+    else:
+        _train(network, data, how, stream(seed, "squeeze", "train", device=data.device))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as part:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, part,
+                      {"ddcore": canonical(identity)})
+    return network.eval().requires_grad_(False)
+
+
+def cosine(step: int, steps: int) -> float:
+    """The part of the rate that is left at `step` of `steps`: 1 at first, towards 0 at the end."""
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The indices of an epoch in a new order, `size` at a time. An image left over alone sits this epoch out: a batch norm has no
+    statistics of one value."""
+    for rows in torch.randperm(count, generator=generator, device=generator.device).split(size):
+        if len(rows) > 1 or size == 1 or count == 1:
+            yield rows
+
+
+def _train(network: Network, data: Dataset, how: Squeeze, generator: torch.Generator) -> None:
+    compute.keep_memory()
+    forward = compute.accelerate(network, data.device, precision=how.precision, compiled=how.compiled)
+    parameters, fill = list(network.parameters()), crops.black(data)
+    optimiser = SGD(parameters, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
+    for epoch in range(how.epochs):
+        optimiser.lr = how.lr * cosine(epoch, how.epochs)
+        for rows in batches(len(data.x_train), how.batch, generator):
+            x = crops.apply(crops.draw(len(rows), generator, pad=how.crop, flip=how.flip), data.x_train[rows], fill)
+            optimiser.step(torch.autograd.grad(F.cross_entropy(forward(x), data.y_train[rows]), parameters))
+        if not torch.stack([parameter.isfinite().all() for parameter in parameters]).all():
+            raise Diverged(f"squeeze: weights were not finite after epoch {epoch + 1}; use a smaller lr than {how.lr}")
+
+
+def _read(path: Path, identity: str, network: Network) -> None:
+    try:
+        with safe_open(path, "pt") as file:
+            found = (file.metadata() or {}).get("ddcore")
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadInput(f"{path}: not a whole network ({error}); remove it, and it is trained anew") from error
+    wanted = network.state_dict()
+    if found != identity or {name: one.shape for name, one in tensors.items()} != {name: one.shape for name, one in wanted.items()}:
+        raise BadInput(f"{path}: does not hold the network that its name stands for; remove it, and it is trained anew")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise BadInput(f"{path}: holds weights that are not finite; remove it, and it is trained anew")
+    network.load_state_dict(tensors)
