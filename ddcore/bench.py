@@ -181,6 +181,11 @@ class Case:
         return torch.autograd.grad(loss(self.exact, drawn, real.double(), real_labels, double, labels, classes), double)[0]
 
 
+def _compiled(together: Callable[[str, bool], Callable]) -> dict[str, Provider]:
+    return {"together, compiled": Provider(together("float32", True), eager=False),
+            "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
+
+
 def dm_together(features: Callable, drawn: augment.Draw, real: Tensor, real_labels: Tensor, fake: Tensor, labels: Tensor,
                 classes: int) -> Tensor:
     """DM's loss as `ddcore.methods.DM` computes it: all classes in one pass, no tape on the real side."""
@@ -189,7 +194,7 @@ def dm_together(features: Callable, drawn: augment.Draw, real: Tensor, real_labe
     return class_mean_distance(features(augment.apply(drawn, fake, labels))[-1].flatten(1), labels, of_real, real_labels, classes)
 
 
-def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int) -> list[dict]:
+def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, compiled: bool = True) -> list[dict]:
     """DM's step, loss and image gradient."""
     case, at = Case(data, ipc, batch_real, width), data.device
     net = case.net.requires_grad_(False)
@@ -200,9 +205,7 @@ def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: in
     with FlopCounterMode(display=False) as counter:
         together("float32", False)()
     providers = {"per class (published)": Provider(case.step(published.dm_per_class, net)),
-                 "together": Provider(together("float32", False)),
-                 "together, compiled": Provider(together("float32", True), eager=False),
-                 "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
+                 "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
     return compare(f"dm step, ipc {ipc}", providers, case.truth(published.dm_per_class), at, repeats, flops=counter.get_total_flops())
 
 
@@ -218,7 +221,8 @@ def dc_together(function: Callable, plan: tuple, numbers: list[Tensor], backend,
     return row_cosine_distance(*sides)
 
 
-def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, strategy: str = "none") -> list[dict]:
+def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, compiled: bool = True,
+            strategy: str = "none") -> list[dict]:
     """DC's step (DSA's with an augmentation), loss and image gradient."""
     case, at = Case(data, ipc, batch_real, width, strategy), data.device
     plan, numbers = class_gradients.layers(case.net), [tensor.detach() for tensor in class_gradients.tensors(case.net)]
@@ -233,14 +237,12 @@ def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: in
     with FlopCounterMode(display=False) as counter:
         together("float32", False)()
     providers = {"per class (published)": Provider(case.step(published.dc_per_class, case.net)),
-                 "together": Provider(together("float32", False)),
-                 "together, compiled": Provider(together("float32", True), eager=False),
-                 "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
+                 "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
     name = "dc" if strategy == "none" else "dsa"
     return compare(f"{name} step, ipc {ipc}", providers, case.truth(published.dc_per_class), at, repeats, flops=counter.get_total_flops())
 
 
-def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, repeats: int) -> list[dict]:
+def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, repeats: int, compiled: bool = True) -> list[dict]:
     """Networks trained one after another against all at once (ten epochs); compared are their accuracies."""
     index = data.sample(ipc, stream(0, "bench", "fake", device=data.device))
     images, labels, seeds = data.x_train[index], data.y_train[index], tuple(range(networks_))
@@ -250,8 +252,9 @@ def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, repeat
         groups = [seeds] if together else [(seed,) for seed in seeds]
         return lambda: torch.tensor([accuracy(net, data) / 100 for group in groups for net in train(images, labels, data, group, how)])
 
-    providers = {"one after another (published)": Provider(scores(False)), "all at once": Provider(scores(True)),
-                 "one after another, compiled, bfloat16": Provider(scores(False, precision="bfloat16", compiled=True), eager=False)}
+    providers = {"one after another (published)": Provider(scores(False)), "all at once": Provider(scores(True))}
+    if compiled:
+        providers["one after another, compiled, bfloat16"] = Provider(scores(False, precision="bfloat16", compiled=True), eager=False)
     return compare(f"evaluate {networks_} networks, ipc {ipc}", providers, providers["one after another (published)"].run().double(),
                    data.device, repeats)
 
@@ -293,7 +296,7 @@ def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats
         moved=4 * (of_real.numel() + 2 * of_fake.numel()))
 
 
-def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int) -> list[dict]:
+def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int, compiled: bool = True) -> list[dict]:
     """Two steps of SRe2L's recover, optimiser and clipping included, through a ConvNet with batch norm; compared are the images."""
     at, shape, classes = data.device, data.shape, data.classes
     noise = torch.randn(classes * ipc, *shape, generator=stream(0, "bench", "noise", device=at), device=at)
@@ -328,9 +331,7 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int) -> list[d
     for teacher in teachers:
         teacher.requires_grad_(False)
     providers = {"batch after batch (published)": Provider(lambda: serial(teachers[0], noise)),
-                 "together": Provider(together("float32", False)),
-                 "together, compiled": Provider(together("float32", True), eager=False),
-                 "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
+                 "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
     return compare(f"recover, 2 steps, ipc {ipc}", providers, truth, at, repeats)
 
 
@@ -400,10 +401,11 @@ def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int
 
 
 @measurement(version=1)
-def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, repeats: int) -> list[dict]:
+def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, repeats: int, compiled: bool = True) -> list[dict]:
     """Every step and kernel against the published structure, on this machine: the rows of `ddcore bench`."""
     data.need(max(batch_real, ipc), "bench")
-    size = {"ipc": ipc, "batch_real": batch_real, "width": width, "repeats": repeats}
-    rows = [*dm_rows(data, **size), *dc_rows(data, **size), *dc_rows(data, strategy=augment.DSA, **size), *kernel_rows(data, **size)]
-    rows += recover_rows(data, ipc=ipc, width=width, repeats=repeats)
-    return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, repeats=min(repeats, 3))
+    size = {"ipc": ipc, "width": width, "repeats": repeats}
+    step = size | {"batch_real": batch_real, "compiled": compiled}
+    rows = [*dm_rows(data, **step), *dc_rows(data, **step), *dc_rows(data, strategy=augment.DSA, **step)]
+    rows += [*recover_rows(data, compiled=compiled, **size), *kernel_rows(data, batch_real=batch_real, **size)]
+    return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, repeats=min(repeats, 3), compiled=compiled)

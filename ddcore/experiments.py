@@ -224,7 +224,8 @@ class Runner:
         return records.digest(experiment.identity(self.data(experiment.dataset, experiment.holdout)))
 
     def run(self, experiment: Experiment | Measurement) -> Record:
-        """The record of `experiment`: read if present, else made. A distilled set is kept beside it as safetensors."""
+        """The record of `experiment`: read if present, else made. A distilled set is kept beside it as safetensors,
+        but not that of a trial on a holdout, which served a choice."""
         data = self.data(experiment.dataset, experiment.holdout)
         identity = experiment.identity(data)
         key = records.digest(identity)
@@ -239,7 +240,7 @@ class Runner:
         record = Record(*json.loads(records.canonical([key, self.preset, identity, result, made_on])))
         self.sets[key] = synthetic
         if self.folder:
-            if synthetic is not None:
+            if synthetic is not None and not experiment.holdout:
                 synthetic.save(self.folder / f"{key}.safetensors")
             record.save(self.folder)
         return record

@@ -190,7 +190,7 @@ NAMES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "dig
 def compare_methods(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, seed, accuracy, images_per_class."""
     places, methods = _places(frame), list(dict.fromkeys(frame.method))
-    figure, axes = _figure(min(PAGE, 1.0 + 1.75 * len(places)), 2.4, len(places))
+    figure, axes = _figure(PAGE, 2.4, len(places))
     for axis, (dataset, ipc) in zip(axes, places, strict=True):
         for x, method in enumerate(methods):
             found = frame[(frame.dataset == dataset) & (frame.ipc == ipc) & (frame.method == method)]
@@ -207,7 +207,7 @@ def compare_methods(frame: pd.DataFrame) -> Figure:
 def compare_relabel(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, images, labels, seed, accuracy."""
     places, arms = _places(frame), list(dict.fromkeys(zip(frame.labels, frame.images, strict=True)))
-    figure, axes = _figure(min(PAGE, 1.0 + 1.4 * len(places)), 2.3, len(places))
+    figure, axes = _figure(PAGE, 2.3, len(places))
     colours = {name: COLORS[index] for index, name in enumerate(dict.fromkeys(frame.images))}
     for axis, (dataset, ipc) in zip(axes, places, strict=True):
         for x, (labels, images) in enumerate(arms):
@@ -283,7 +283,7 @@ def kernels_adjoint(frame: pd.DataFrame) -> Figure:
 def time_to_accuracy(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, seed, step, seconds, accuracy, published (of that method and cell, or not a number)."""
     places = _places(frame)
-    figure, axes = _figure(min(PAGE, 1.0 + 1.75 * len(places)), 2.3, len(places))
+    figure, axes = _figure(PAGE, 2.3, len(places))
     for axis, (dataset, ipc) in zip(axes, places, strict=True):
         here = frame[(frame.dataset == dataset) & (frame.ipc == ipc)]
         for index, (method, found) in enumerate(here.groupby("method", sort=False)):

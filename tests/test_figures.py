@@ -45,6 +45,23 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "lodc-gradient-geometry":
         return pd.DataFrame([{"rank": rank, "position": place / 10 + 0.05, "gain": 1e-7 + max(0, rank * (6 - place)),
                               "mean_gain": 2.0 * rank, "dataset": "digits", "seed": 0} for rank in (1, 2) for place in range(10)])
+    cell = {"dataset": "digits", "seed": 0}
+    if key == "kernels-speed":
+        return pd.DataFrame([cell | {"name": name, "provider": provider, "rank": rank, "ratio": ratio, "memory_ratio": 1 / ratio}
+                             for name in ("dm", "dc") for rank, (provider, ratio) in enumerate((("loop", 1.0), ("ours", 2.0)))])
+    if key == "kernels-adjoint":
+        return pd.DataFrame([cell | {"gradient": name, "steps": steps, "saved_bytes": steps << 20, "error": error}
+                             for name, error in (("unrolled", 0.0), ("adjoint", 1e-15), ("tesla", 0.5)) for steps in (1, 20)])
+    if key == "time-to-accuracy":
+        return pd.DataFrame([cell | {"ipc": 1, "method": name, "seed": seed, "step": step, "seconds": 0.1 * step + seed,
+                                     "accuracy": 50.0 + step, "published": published}
+                             for name, published in (("DC", 70.5), ("DM", None)) for seed in seeds for step in (1, 10)])
+    if key == "compare-relabel":
+        return pd.DataFrame([cell | {"ipc": 1, "images": images, "labels": labels, "seed": seed, "accuracy": 50.0 + seed / 3}
+                             for images in ("recovered", "random real") for labels in ("hard", "soft") for seed in seeds])
+    if key == "compare-methods":
+        return pd.DataFrame([cell | {"ipc": 1, "method": method, "seed": seed, "accuracy": 50.0 + seed / 3, "images_per_class": 1}
+                             for method in ("random", "herding", "DC") for seed in seeds])
     return pd.DataFrame([{"ipc": ipc, "method": method, "rank": rank, "images_per_class": ipc * rank, "stored_numbers": 640 * ipc,
                           "seed": seed, "accuracy": 50 + 10 * ipc + rank + seed / 3}
                          for ipc in (1, 10) for method, rank in (("DM", 1), ("LoDM", 4)) for seed in seeds])  # fmt: skip
