@@ -1,5 +1,6 @@
 """The command line: `ddcore --help`. Bad input is one sentence and exit code 2; Ctrl-C saves and is 130; divergence is 3."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -71,20 +72,26 @@ def _values(pairs: list[str]) -> dict:
 def distill(
     out: Annotated[Path, typer.Option(help="where the set goes (.safetensors)")],
     dataset: DatasetName = "digits",
-    method: Annotated[str, typer.Option(help="dm")] = "dm",
+    method: Annotated[str, typer.Option(help="dc, dsa, dm, mtt or sre2l")] = "dm",
     synthetic: Annotated[str, typer.Option(help="pixels or lowrank")] = "pixels",
     ipc: Annotated[int, typer.Option(help="memory: that of so many images a class")] = 1,
     rank: Annotated[int | None, typer.Option(help="rank of lowrank images; default: 2")] = None,
     init: Annotated[str | None, typer.Option(help="pixels: real or noise; lowrank: noise or svd")] = None,
     steps: Annotated[int, typer.Option(help="updates of the set")] = 1000,
     lr_img: Annotated[float, typer.Option(help="step size on what is stored")] = 1.0,
-    momentum: float = 0.5,
-    batch_real: Annotated[int | None, typer.Option(help="real images a class and step; default: 256, or the smallest class")] = None,
-    network: str = "convnet",
+    momentum: Annotated[float, typer.Option(help="of sgd; beta1 of adam")] = 0.5,
+    optimiser: Annotated[str, typer.Option(help="sgd or adam")] = "sgd",
+    schedule: Annotated[str, typer.Option(help="constant or cosine")] = "constant",
+    soft: Annotated[float | None, typer.Option(help="learn labels too, logits begun at so much for the class")] = None,
+    step: Annotated[float | None, typer.Option(help="learn the size of a student's steps too, begun here (mtt)")] = None,
+    clip: Annotated[bool, typer.Option("--clip", help="keep pixels in the range of real ones (sre2l)")] = False,
+    batch_real: Annotated[int | None, typer.Option(help="real images a class and step; default: the method's, or all")] = None,
+    network: Annotated[str | None, typer.Option(help="default: the method's, a convnet")] = None,
     width: Annotated[int | None, typer.Option(help="default: the published one, 128 for a convnet")] = None,
     strategy: Strategy = None,
-    precision: Precision = "float32",
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16")] = None,
     compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile the network")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="another setting of the method, e.g. 'experts={epochs: 5}'")] = None,
     seed: int = 0,
     device: Device = "auto",
     checkpoint_every: Annotated[float, typer.Option(help="seconds between two checkpoints (beside --out)")] = 60.0,
@@ -100,18 +107,24 @@ def distill(
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     data = load(dataset, device)
-    settings = {"network": network, "width": width, "precision": precision, "compiled": compiled,
-                "strategy": _strategy(strategy, data.name),
-                "batch_real": min(256, int(data.counts.min())) if batch_real is None else batch_real}
-    how = build(METHODS[method], settings, f"method {method}")
-    given = {name: value for name, value in (("rank", rank), ("init", init)) if value is not None}
+    usual = {field.name: field.default for field in dataclasses.fields(METHODS[method])}
+    settings = {"batch_real": min(usual["batch_real"], int(data.counts.min()))}
+    if usual.get("strategy", "none") != "none":
+        settings["strategy"] = _strategy(None, data.name)
+    asked = {"network": network, "width": width, "precision": precision, "compiled": compiled or None, "strategy": strategy,
+             "batch_real": batch_real}
+    how = build(METHODS[method], settings | {name: value for name, value in asked.items() if value is not None} | _values(set_ or []),
+                f"method {method}")
+    asked = {"rank": rank, "init": init, "soft": soft, "step": step, "clip": clip or None}
+    given = {name: value for name, value in asked.items() if value is not None}
     extra = ({"rank": 2} if synthetic == "lowrank" else {}) | given
     made = create(data, synthetic, ipc, seed=seed, **extra)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
                TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task(f"{method} on {data.name}", total=steps, loss=float("nan"))
-        trace = run(data, made, how, steps=steps, lr_img=lr_img, momentum=momentum, seed=seed, every_seconds=checkpoint_every,
+        trace = run(data, made, how, steps=steps, lr_img=lr_img, momentum=momentum, optimiser=optimiser, schedule=schedule, seed=seed,
+                    every_seconds=checkpoint_every,
                     checkpoint=out.with_name(f".{out.name}.checkpoint"),
                     progress=lambda step, loss: progress.update(task, completed=step, loss=loss))
     made.save(out)
@@ -208,6 +221,7 @@ def bench(
     batch_real: int = 64,
     ipc: int = 10,
     repeats: int = 5,
+    compiled: Annotated[bool, typer.Option("--compiled/--eager", help="with or without what torch.compile makes of the steps")] = True,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -215,7 +229,8 @@ def bench(
     from ddcore import bench as benchmarks
     from ddcore.data import load
 
-    rows = benchmarks.speed(load(dataset, device), seed=0, width=width, batch_real=batch_real, ipc=ipc, repeats=repeats)
+    rows = benchmarks.speed(load(dataset, device), seed=0, width=width, batch_real=batch_real, ipc=ipc, repeats=repeats,
+                            compiled=compiled)
     if as_json:
         print(json.dumps(rows, indent=1))
         return

@@ -114,7 +114,13 @@ BAD = {
     "corrupt npz": ((*DISTILL, "--dataset", "corrupt.npz", "--out", "o"), ("corrupt.npz", "not a whole .npz")),
     "float npz": ((*DISTILL, "--dataset", "float.npz", "--out", "o"), ("float.npz", "float64", "uint8")),
     "unknown dataset": ((*DISTILL, "--dataset", "digit", "--out", "o"), ("'digit'", "did you mean 'digits'")),
-    "unknown method": ((*DISTILL, "--method", "dc", "--out", "o"), ("unknown method 'dc'", "dm")),
+    "unknown method": ((*DISTILL, "--method", "dq", "--out", "o"), ("unknown method 'dq'", "dm")),
+    "no such setting": ((*DISTILL, "--method", "dc", "--set", "epochs=3", "--out", "o"), ("setting of method dc 'epochs'", "inner")),
+    "a setting without a value": ((*DISTILL, "--method", "dc", "--set", "inner", "--out", "o"), ("--set inner", "name=value")),
+    "no step size": (("distill", "--method", "mtt", "--out", "o"), ("MTT", "step=0.01")),
+    "soft labels that nothing learns": (("distill", "--width", "8", "--soft", "1", "--ipc", "2", "--out", "o"), ("DM", "'soft'")),
+    "soft labels over the budget": (("distill", "--method", "dc", "--soft", "1", "--out", "o"), ("soft-label", "budget_ipc=1")),
+    "no batch norm": (("distill", "--method", "sre2l", "--set", "teacher={network: convnet}", "--out", "o"), ("'convnet'", "batch norm")),
     "unknown set": ((*DISTILL, "--synthetic", "lowrnk", "--out", "o"), ("'lowrnk'", "did you mean 'lowrank'")),
     "unknown init": ((*DISTILL, "--init", "svdd", "--out", "o"), ("'svdd'", "did you mean 'svd'")),
     "unknown network": ((*DISTILL, "--network", "convnt", "--steps", "1", "--out", "o"), ("'convnt'", "did you mean 'convnet'")),
@@ -267,9 +273,10 @@ def test_data_list_and_check(run, here):
 
 def test_bench_prints_json_or_a_table(run, monkeypatch):
     row = dict.fromkeys(bench.ROW, 1.0) | {"name": "step", "provider": "one", "fraction_of_ceiling": None}
-    monkeypatch.setattr(bench, "dm_rows", lambda data, **numbers: [row])
-    monkeypatch.setattr(bench, "evaluate_rows", lambda data, **numbers: [row])
+    asked = []
+    monkeypatch.setattr(bench, "speed", lambda data, **numbers: asked.append(numbers) or [row])
     code, out, _ = run("bench", "--dataset", "digits", "--json")
     assert code == 0
-    assert json.loads(out) == [row, row]
-    assert "fraction" in run("bench", "--dataset", "digits")[1]
+    assert json.loads(out) == [row]
+    assert "fraction" in run("bench", "--dataset", "digits", "--eager")[1]
+    assert [one["compiled"] for one in asked] == [True, False]
