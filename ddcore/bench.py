@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddcore import augment, class_gradients, compute, networks, published, unrolling
 from ddcore.adam import Adam
 from ddcore.data import Dataset
-from ddcore.evaluate import Protocol, accuracy, train
+from ddcore.evaluate import Protocol, train
 from ddcore.kernels.class_means import class_mean_distance
 from ddcore.kernels.row_cosine import row_cosine_distance
 from ddcore.measurements import measurement
@@ -243,18 +243,18 @@ def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: in
 
 
 def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, repeats: int, compiled: bool = True) -> list[dict]:
-    """Networks trained one after another against all at once (ten epochs); compared are their accuracies."""
+    """Networks trained one after another against all at once (twenty epochs); compared are their classifiers' weights."""
     index = data.sample(ipc, stream(0, "bench", "fake", device=data.device))
     images, labels, seeds = data.x_train[index], data.y_train[index], tuple(range(networks_))
 
-    def scores(together: bool, **settings) -> Callable[[], Tensor]:
-        how = Protocol(width=width, epochs=10, **settings)
+    def trained(together: bool, **settings) -> Callable[[], Tensor]:
+        how = Protocol(width=width, epochs=20, **settings)
         groups = [seeds] if together else [(seed,) for seed in seeds]
-        return lambda: torch.tensor([accuracy(net, data) / 100 for group in groups for net in train(images, labels, data, group, how)])
+        return lambda: torch.stack([net.classifier.weight.detach() for group in groups for net in train(images, labels, data, group, how)])
 
-    providers = {"one after another (published)": Provider(scores(False)), "all at once": Provider(scores(True))}
+    providers = {"one after another (published)": Provider(trained(False)), "all at once": Provider(trained(True))}
     if compiled:
-        providers["one after another, compiled, bfloat16"] = Provider(scores(False, precision="bfloat16", compiled=True), eager=False)
+        providers["one after another, compiled, bfloat16"] = Provider(trained(False, precision="bfloat16", compiled=True), eager=False)
     return compare(f"evaluate {networks_} networks, ipc {ipc}", providers, providers["one after another (published)"].run().double(),
                    data.device, repeats)
 
