@@ -146,3 +146,58 @@ def test_a_step_size_that_is_too_large_diverges_and_says_so(digits):
 def test_settings_that_do_nothing_are_refused(digits, change):
     with pytest.raises(ddcore.BadInput):
         ddcore.distill(digits, ddcore.Pixels(digits, 1), Quadratic(), **({"steps": 2} | change))
+
+
+# Adam, cosine, projection
+
+
+def test_adam_with_a_cosine_is_that_of_torch(digits):
+    synthetic = ddcore.Pixels(digits, 1)
+    x = synthetic.images().detach().clone().requires_grad_()
+    ddcore.distill(digits, synthetic, Quadratic(), steps=6, lr_img=0.1, momentum=0.5, optimiser="adam", beta2=0.8, schedule="cosine")
+    optimiser = torch.optim.Adam([x], lr=0.1, betas=(0.5, 0.8))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 6)
+    for _ in range(6):
+        optimiser.zero_grad()
+        ((x - 1).square().sum() / 2).backward()
+        optimiser.step()
+        schedule.step()
+    torch.testing.assert_close(synthetic.images().detach(), x.detach())
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_resumed_run_of_adam_is_the_same_bit_for_bit(digits, schedule, tmp_path):
+    how = {"steps": 7, "lr_img": 0.1, "optimiser": "adam", "schedule": schedule}
+    whole, cut = ddcore.Pixels(digits, 1), ddcore.Pixels(digits, 1)
+    expected = ddcore.distill(digits, whole, Quadratic(), **how)
+
+    def stop(step, loss):
+        if step == 4:
+            raise RuntimeError("stopped")
+
+    checkpoint = tmp_path / "run.checkpoint"
+    with pytest.raises(RuntimeError, match="stopped"):
+        ddcore.distill(digits, cut, Quadratic(), checkpoint=checkpoint, every_seconds=0, progress=stop, **how)
+    again = ddcore.Pixels(digits, 1)
+    trace = ddcore.distill(digits, again, Quadratic(), checkpoint=checkpoint, **how)
+    assert trace.resumed == 3
+    assert trace.losses == expected.losses
+    assert torch.equal(again.images(), whole.images())
+
+
+def test_pixels_stay_in_range_through_a_run(digits):
+    synthetic = ddcore.Pixels(digits, 1, clip=True)
+    ddcore.distill(digits, synthetic, Quadratic(target=100.0), steps=3, lr_img=1.0)
+    highest = (1 - torch.tensor(digits.mean)) / torch.tensor(digits.std)
+    torch.testing.assert_close(synthetic.images().detach().amax((0, 2, 3)), highest)
+
+
+def test_what_is_learned_is_named_where_a_method_does_not(digits, refuses):
+    with refuses("Quadratic", "'step'"):
+        ddcore.distill(digits, ddcore.Pixels(digits, 1, step=0.1), Quadratic(), steps=1)
+
+
+@pytest.mark.parametrize(("how", "words"), [({"optimiser": "lbfgs"}, ("'lbfgs'", "adam")), ({"schedule": "step"}, ("'step'", "cosine"))])
+def test_an_unknown_rule_is_refused(digits, refuses, how, words):
+    with refuses(*words):
+        ddcore.distill(digits, ddcore.Pixels(digits, 1), Quadratic(), steps=1, **how)

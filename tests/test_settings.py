@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ddcore import settings
 from ddcore.errors import BadInput
 from ddcore.settings import build, one_of, positive, unknown
 
@@ -105,3 +106,30 @@ def test_one_of_refuses(value, refuses):
 def test_a_far_name_gets_no_suggestion():
     assert "did you mean" not in str(unknown("network", "zzzz", ["convnet"]))
     assert "did you mean 'convnet'?" in str(unknown("network", "convnett", ["convnet", "mlp"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    depth: int = 2
+    wide: bool = settings.later(False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    lr: float = 0.1
+    rule: str = settings.later("sgd")
+
+
+def test_a_mapping_stands_for_a_dataclass(refuses):
+    assert settings.build(Outer, {"inner": {"depth": 3}}) == Outer(Inner(3))
+    assert settings.build(Outer, {"inner": Inner(3)}) == Outer(Inner(3))
+    with refuses("Inner", "'dept'", "did you mean 'depth'"):
+        settings.build(Outer, {"inner": {"dept": 3}})
+    with refuses("inner=3", "Inner"):
+        settings.build(Outer, {"inner": 3})
+
+
+def test_a_later_field_is_stated_where_it_differs_from_its_default():
+    assert settings.stated(Outer()) == {"inner": {"depth": 2}, "lr": 0.1}
+    assert settings.stated(Outer(Inner(wide=True), rule="adam")) == {"inner": {"depth": 2, "wide": True}, "lr": 0.1, "rule": "adam"}

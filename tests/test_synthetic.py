@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import ddcore
+from ddcore import networks
 from ddcore.data import Dataset
 from ddcore.random import stream
 from ddcore.synthetic import KINDS, create, images_per_class, load_synthetic, truncated_svd
@@ -387,3 +388,93 @@ def test_ddranking_reads_the_images_by_class_in_the_order_of_labels(digits, tmp_
     assert found.targets == low.labels.tolist()
     pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image, _ in found])
     assert torch.equal(pixels[:, :1], (low.pictures() * 255 + 0.5).clamp(0, 255).byte())
+
+
+# soft labels, step sizes, clipping
+
+
+@pytest.mark.parametrize(("make", "ipc", "expected"), [
+    (ddcore.Pixels, 10, 8), (ddcore.Pixels, 2, 1), (lambda data, ipc, **how: ddcore.LowRank(data, ipc, rank=1, **how), 1, 2),
+    (lambda data, ipc, **how: ddcore.LowRank(data, ipc, rank=2, **how), 10, 15)])  # fmt: skip
+def test_soft_labels_are_paid_for_by_images(digits, make, ipc, expected):
+    synthetic = make(digits, ipc, soft=2.0)
+    assert synthetic.per_class == expected
+    assert synthetic.stored_numbers == sum(tensor.numel() for tensor in synthetic.tensors.values()) <= synthetic.budget
+    assert synthetic.stored_numbers / synthetic.per_class * (synthetic.per_class + 1) > synthetic.budget, "one image more would not fit"
+    assert synthetic.tensors["soft"].shape == (10 * expected, 10)
+    assert torch.equal(synthetic.targets().argmax(1), synthetic.labels)
+    torch.testing.assert_close(synthetic.targets().sum(1), torch.ones(len(synthetic.labels)))
+    assert torch.equal(synthetic.targets(slice(3)), synthetic.targets()[:3])
+
+
+def test_hard_labels_are_the_targets_of_a_set_without_soft_ones(digits):
+    synthetic = ddcore.Pixels(digits, 2)
+    assert torch.equal(synthetic.targets(), synthetic.labels)
+    assert synthetic.step_size is None
+
+
+def test_soft_labels_that_do_not_fit_are_refused(digits, refuses):
+    with refuses("74 stored numbers", "budget_ipc=1", "hard labels"):
+        ddcore.Pixels(digits, 1, soft=1.0)
+
+
+@given(st.floats(-50, 50))
+def test_a_step_size_is_never_negative_and_costs_nothing(s):
+    data = ddcore.load("digits", "cpu")
+    synthetic = ddcore.Pixels(data, 1, step=0.02, step_rate=0.1)
+    assert float(synthetic.step_size.detach()) == pytest.approx(0.02)
+    with torch.no_grad():
+        synthetic.tensors["step"].fill_(s)
+    assert float(synthetic.step_size.detach()) > 0
+    assert synthetic.stored_numbers == synthetic.budget
+
+
+def test_the_published_rate_of_the_step_size(digits):
+    """step_rate = sqrt(lr_lr / lr_img) / step makes a small update of alpha that of SGD with lr_lr, to first order."""
+    lr_lr, lr_img, gradient = 1e-7, 100.0, 3.0
+    synthetic = ddcore.Pixels(digits, 1, step=0.01, step_rate=(lr_lr / lr_img) ** 0.5 / 0.01)
+    before = synthetic.step_size
+    slope = torch.autograd.grad(before * gradient, synthetic.tensors["step"])[0]
+    with torch.no_grad():
+        synthetic.tensors["step"] -= lr_img * slope
+    assert float((synthetic.step_size - before).detach()) == pytest.approx(-lr_lr * gradient, rel=0.1)
+
+
+@pytest.mark.parametrize("how", [{"soft": 1.5}, {"step": 0.02}, {"soft": 1.0, "step": 0.1, "step_rate": 0.5}, {"clip": True}], ids=str)
+def test_a_set_with_options_is_what_was_saved(digits, how, tmp_path):
+    synthetic = ddcore.Pixels(digits, 2, **how)
+    found = load_synthetic(synthetic.save(tmp_path / "set.safetensors"))
+    assert found.settings == synthetic.settings
+    assert set(found.tensors) == set(synthetic.tensors)
+    assert all(torch.equal(found.tensors[name], synthetic.tensors[name]) for name in found.tensors)
+    assert torch.equal(found.targets(), synthetic.targets())
+    assert found.stored_numbers == synthetic.stored_numbers
+
+
+def test_clipped_pixels_are_those_of_pictures(digits):
+    synthetic = ddcore.Pixels(digits, 1, init="noise", clip=True)
+    with torch.no_grad():
+        synthetic.tensors["pixels"].mul_(10)
+    synthetic.project()
+    pixels = synthetic.images() * torch.tensor(digits.std).view(1, -1, 1, 1) + torch.tensor(digits.mean).view(1, -1, 1, 1)
+    assert float(pixels.min().detach()) > -1e-6
+    assert float(pixels.max().detach()) < 1 + 1e-6
+    plain = ddcore.Pixels(digits, 1, init="noise")
+    before = plain.images().detach().clone()
+    plain.project()
+    assert torch.equal(plain.images(), before)
+
+
+def test_a_set_is_labelled_by_a_network(digits):
+    synthetic = ddcore.Pixels(digits, 2, soft=1.0)
+    net = networks.build("convnet", digits.shape, 10, width=4, generator=stream(0, "any"))
+    synthetic.label_by(net)
+    torch.testing.assert_close(synthetic.tensors["soft"].detach(), net(synthetic.images()).detach())
+    assert synthetic.tensors["soft"].requires_grad
+
+
+def test_a_rate_without_a_step_is_refused(digits, refuses):
+    with refuses("step_rate=0.1", "step"):
+        ddcore.Pixels(digits, 1, step_rate=0.1)
+    with refuses("step=-1.0"):
+        ddcore.Pixels(digits, 1, step=-1.0)
