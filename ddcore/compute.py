@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,7 @@ from ddcore.errors import BadInput
 from ddcore.settings import one_of
 
 PRECISIONS = ("float32", "bfloat16")
+_compilations = itertools.count(1)
 
 
 def device(name: str | torch.device = "auto") -> torch.device:
@@ -31,7 +33,10 @@ def accelerate(function: Callable, at: torch.device, *, precision: str = "float3
     """
     one_of("compute", PRECISIONS, precision=precision)
     if compiled:
-        torch.compiler.reset()
+        # Each network made anew is compiled anew: more of them than usual may be held, and all are dropped from time to time.
+        torch._dynamo.config.recompile_limit = 64
+        if next(_compilations) % 16 == 0:
+            torch.compiler.reset()
         function = torch.compile(function, dynamic=False)
     if precision == "float32":
         return function

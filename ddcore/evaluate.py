@@ -6,10 +6,12 @@ multiplied by 0.1 and the momentum forgotten; per-sample augmentation, one famil
 has learned the size of its steps is trained with that one in place of lr, as published for MTT. `PROTOCOLS` names the others.
 """
 
+import copy
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -131,12 +133,13 @@ def train(images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...],
     `labels`: (n,) classes or (n, classes) probabilities.
     """
     device, many = images.device, len(seeds)
-    nets = [networks.build(how.network, data.shape, data.classes, width=how.width, device=device, dtype=images.dtype,
-                           generator=stream(seed, "evaluate", "network", device=device)) for seed in seeds]
+    kind = (how.network, data.shape, data.classes, how.width, device, images.dtype)
+    drawn_from = [stream(seed, "evaluate", "network", device=device) for seed in seeds]
     if many == 1:
-        parameters = list(nets[0].parameters())
-        forward = compute.accelerate(nets[0], device, precision=how.precision, compiled=how.compiled)
+        net, forward = (_kept if how.compiled else _forward)(kind, how.precision, how.compiled)
+        nets, parameters = [networks.initialise(net.train(), drawn_from[0])], list(net.parameters())
     else:
+        nets = [_network(kind, generator) for generator in drawn_from]
         stacked, buffers = stack_module_state(nets)
         parameters = list(stacked.values())
         one = vmap(lambda parameters, buffers, x: functional_call(nets[0], (parameters, buffers), (x,)))
@@ -161,7 +164,21 @@ def train(images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...],
     if many > 1:
         for index, net in enumerate(nets):
             net.load_state_dict({name: tensor[index] for name, tensor in {**stacked, **buffers}.items()})
-    return nets
+    return copy.deepcopy(nets) if many == 1 and how.compiled else nets
+
+
+def _network(kind: tuple, generator: torch.Generator) -> Network:
+    name, shape, classes, width, device, dtype = kind
+    return networks.build(name, shape, classes, width=width, device=device, dtype=dtype, generator=generator)
+
+
+def _forward(kind: tuple, precision: str, compiled: bool) -> tuple[Network, Callable[[Tensor], Tensor]]:
+    net = _network(kind, stream(0, "evaluate", "to be initialised", device=kind[4]))
+    return net, compute.accelerate(net, kind[4], precision=precision, compiled=compiled)
+
+
+# A compiled network is kept and initialised anew for each training: another module would be compiled anew.
+_kept = functools.lru_cache(maxsize=8)(_forward)
 
 
 @torch.no_grad()

@@ -45,5 +45,28 @@ def test_its_accuracies_are_the_recorded_ones():
         assert f"{difference.mean():+.1f} ± {half:.1f}".replace("-", "−") in rows[ipc]
 
 
+def row(*words: str) -> str:
+    """The one table row of the README that holds all of `words`."""
+    found = [line for line in README.splitlines() if line.startswith("|") and all(word in line for word in words)]
+    assert len(found) == 1, (words, found)
+    return found[0]
+
+
+def test_its_base_methods_are_the_recorded_ones():
+    for one in summary(figures.data("compare-methods"), ["ipc", "method"]).itertuples():
+        assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {one.ipc} image", "a class |"), (one.ipc, one.method)
+
+
+def test_its_labels_are_the_recorded_ones():
+    for one in summary(figures.data("compare-relabel"), ["ipc", "images", "labels"]).itertuples():
+        assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {one.images}, {one.labels} labels |"), one
+
+
+def test_its_ratios_are_the_recorded_ones():
+    frame = figures.data("kernels-speed")
+    for one in frame[(frame["rank"] > 0) & frame.name.str.contains("step")].itertuples():
+        assert f"{one.ratio:.2f}" in row(f"| {one.name.split(',')[0]} |"), (one.name, one.provider)
+
+
 def test_no_placeholder_is_left():
-    assert not re.search(r"[A-Z]+_TIME|^RESULTS$|TODO", README, re.M)
+    assert not re.search(r"[A-Z]+_TIME|[A-Z]+_TABLE|^RESULTS$|TODO", README, re.M)
