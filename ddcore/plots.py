@@ -266,7 +266,7 @@ def kernels_adjoint(frame: pd.DataFrame) -> Figure:
         axes[0].plot(means.saved_bytes / 2**20, **style)
         if name != "unrolled":
             axes[1].plot(means.error, **style)
-    for axis, label in zip(axes, ("kept for the backward pass (MiB)", "relative error of the image gradient"), strict=True):
+    for axis, label in zip(axes, ("bytes kept (MiB, log scale)", "gradient error (log scale)"), strict=True):
         axis.set_xscale("log")
         axis.set_yscale("log")
         ticks = sorted(frame.steps.unique())

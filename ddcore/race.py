@@ -13,8 +13,8 @@ from ddcore.synthetic import create
 
 
 @measurement(version=1)
-def race(data: Dataset, *, seed: int, method: Mapping, budget_ipc: int, steps: Sequence[int], lr_img: float, protocol: Mapping,
-         synthetic: Mapping = {"kind": "pixels"}) -> list[dict]:
+def race(data: Dataset, *, seed: int, synthetic: Mapping, method: Mapping, budget_ipc: int, steps: Sequence[int], lr_img: float,
+         protocol: Mapping) -> list[dict]:
     """A set distilled once and evaluated by one network after each of `steps` updates.
 
     Columns: step; seconds of distillation up to there, without the evaluations and without the first step, which compiles;

@@ -136,8 +136,8 @@ def of_evaluate() -> list[float]:
 
 
 def of_measurement(name: str) -> list[float]:
-    race = {"method": {"name": "dm", "width": 8, "batch_real": 16}, "budget_ipc": 1, "steps": [1, 3], "lr_img": 1.0,
-            "protocol": {"width": 8, "epochs": 6, "lr": 0.05}}
+    race = {"synthetic": {"kind": "pixels"}, "method": {"name": "dm", "width": 8, "batch_real": 16}, "budget_ipc": 1, "steps": [1, 3],
+            "lr_img": 1.0, "protocol": {"width": 8, "epochs": 6, "lr": 0.05}}
     settings = {"spectra": {"ranks": [1, 3], "images": 40}, "gradient_geometry": {"ranks": [1, 3], "draws": 3}, "race": race,
                 "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1}}[name]
     rows = measurements.MEASUREMENTS[name](ddcore.load("digits", "cpu"), seed=0, **settings)
