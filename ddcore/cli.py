@@ -234,9 +234,11 @@ def bench(
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    table = _table(*benchmarks.ROW)
+    heads = {"name": "step", "provider": "provider", "ratio": "ratio", "memory_ratio": "memory", "operations": "ops",
+             "fraction_of_ceiling": "ceiling", "max_rel_error": "error", "seconds": "s"}
+    table = _table(*heads.values())
     for row in rows:
-        table.add_row(*(str(row[name]) for name in benchmarks.ROW))
+        table.add_row(*("-" if row[name] is None else str(row[name]) for name in heads))
     console.print(table)
 
 

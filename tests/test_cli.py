@@ -278,5 +278,5 @@ def test_bench_prints_json_or_a_table(run, monkeypatch):
     code, out, _ = run("bench", "--dataset", "digits", "--json")
     assert code == 0
     assert json.loads(out) == [row]
-    assert "fraction" in run("bench", "--dataset", "digits", "--eager")[1]
+    assert "ceiling" in run("bench", "--dataset", "digits", "--eager")[1]
     assert [one["compiled"] for one in asked] == [True, False]
