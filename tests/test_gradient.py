@@ -168,6 +168,16 @@ def test_a_resumed_run_is_the_same_bit_for_bit_within_an_outer_iteration(digits,
     assert torch.equal(again.images(), whole.images())
 
 
+def test_a_network_that_is_at_the_step_already_is_not_trained_again(digits):
+    """What a run leaves that stopped between a match and its update, as one that diverged does."""
+    method, synthetic, memory = ddcore.DC(width=4, batch_real=5, outer=3, inner=2), ddcore.Pixels(digits, 2), {}
+    first = list(itertools.islice(method.matches(digits, synthetic, seed=0, memory=memory), 3))[1:]
+    assert int(memory["step"]) == 2
+    kept = {name: tensor.clone() for name, tensor in memory.items()}
+    again = next(method.matches(digits, synthetic, seed=0, start=2, memory=kept))
+    assert float(again.loss.detach()) == float(first[-1].loss.detach())
+
+
 def test_batch_norm_holds_the_statistics_of_real_images(digits):
     match = next(ddcore.DC(network="convnet-bn", width=4, batch_real=5).matches(digits, ddcore.Pixels(digits, 2), seed=0))
     norm = match.network.blocks[0][1]
