@@ -163,7 +163,8 @@ def distilled_point(H: MatrixBase, u: MatrixBase, dimension: Expr = d) -> Matrix
 
 
 def inner_product_match(H: MatrixBase, x: MatrixBase) -> Expr:
-    """J(x) = E_w[(Hw) . x 1{w . x > 0}] = x'Hx / (|x| sqrt(2 pi)), w ~ N(0, I): what the matching of very many neurons maximises."""
+    """J(x) = E_w[(Hw) . x 1{w . x > 0}] = x'Hx / (|x| sqrt(2 pi)), w ~ N(0, I): what matching with very many neurons maximises, to first
+    order in H and up to a constant."""
     return (H * x).dot(half_space_mean(x))
 
 
@@ -183,7 +184,7 @@ def noise_moment(link: Expr = S.One) -> Expr:
 
 def signal_to_noise() -> Expr:
     """SNR^2 = N |H|_F^2 / (sigma^2 d (d + 2)) of a distilled point from N samples: |H u|^2 = |H|_F^2 / d on average, against the variance
-    `noise_moment` / N per sample, exact for labels of variance sigma^2 independent of x, and right to 1 + O(1/d) for y = f(x)."""
+    sigma^2 (d + 2) / N: exact for labels of variance sigma^2 independent of x, and right to 1 + O(1/d) for y = f(x)."""
     return N * frobenius**2 / d / (variance * noise_moment())
 
 
