@@ -194,19 +194,26 @@ def dm_together(features: Callable, drawn: augment.Draw, real: Tensor, real_labe
     return class_mean_distance(features(augment.apply(drawn, fake, labels))[-1].flatten(1), labels, of_real, real_labels, classes)
 
 
-def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, compiled: bool = True) -> list[dict]:
-    """DM's step, loss and image gradient."""
-    case, at = Case(data, ipc, batch_real, width), data.device
+def dm_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
+    """DM's step, loss and image gradient: as published, then ours."""
     net = case.net.requires_grad_(False)
 
     def together(precision: str, compiled: bool) -> Callable:
-        return case.step(dm_together, compute.accelerate(net.features, at, precision=precision, compiled=compiled))
+        return case.step(dm_together, compute.accelerate(net.features, case.data.device, precision=precision, compiled=compiled))
 
+    return {"per class (published)": Provider(case.step(published.dm_per_class, net)),
+            "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
+
+
+def _rows(name: str, case: Case, providers: dict[str, Provider], loss: Callable, repeats: int) -> list[dict]:
     with FlopCounterMode(display=False) as counter:
-        together("float32", False)()
-    providers = {"per class (published)": Provider(case.step(published.dm_per_class, net)),
-                 "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
-    return compare(f"dm step, ipc {ipc}", providers, case.truth(published.dm_per_class), at, repeats, flops=counter.get_total_flops())
+        providers["together"].run()
+    return compare(f"{name} step, ipc {case.ipc}", providers, case.truth(loss), case.data.device, repeats, flops=counter.get_total_flops())
+
+
+def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, compiled: bool = True) -> list[dict]:
+    case = Case(data, ipc, batch_real, width)
+    return _rows("dm", case, dm_steps(case, compiled), published.dm_per_class, repeats)
 
 
 def dc_together(function: Callable, plan: tuple, numbers: list[Tensor], backend, low: torch.dtype | None, drawn: augment.Draw, real: Tensor,
@@ -221,12 +228,11 @@ def dc_together(function: Callable, plan: tuple, numbers: list[Tensor], backend,
     return row_cosine_distance(*sides)
 
 
-def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, compiled: bool = True,
-            strategy: str = "none") -> list[dict]:
-    """DC's step (DSA's with an augmentation), loss and image gradient."""
-    case, at = Case(data, ipc, batch_real, width, strategy), data.device
+def dc_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
+    """DC's step (DSA's with an augmentation), loss and image gradient: as published, then ours."""
+    data, at = case.data, case.data.device
     plan, numbers = class_gradients.layers(case.net), [tensor.detach() for tensor in class_gradients.tensors(case.net)]
-    shape = (data.classes * batch_real, *data.shape)
+    shape = (data.classes * case.batch_real, *data.shape)
 
     def together(precision: str, compiled: bool) -> Callable:
         low = torch.bfloat16 if precision == "bfloat16" else None
@@ -234,12 +240,14 @@ def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: in
         backend = class_gradients.choose(plan, numbers, shape, data.classes, low or torch.float32, at)
         return case.step(functools.partial(dc_together, function, plan, numbers, backend), low)
 
-    with FlopCounterMode(display=False) as counter:
-        together("float32", False)()
-    providers = {"per class (published)": Provider(case.step(published.dc_per_class, case.net)),
-                 "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
-    name = "dc" if strategy == "none" else "dsa"
-    return compare(f"{name} step, ipc {ipc}", providers, case.truth(published.dc_per_class), at, repeats, flops=counter.get_total_flops())
+    return {"per class (published)": Provider(case.step(published.dc_per_class, case.net)),
+            "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
+
+
+def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, compiled: bool = True,
+            strategy: str = "none") -> list[dict]:
+    case = Case(data, ipc, batch_real, width, strategy)
+    return _rows("dc" if strategy == "none" else "dsa", case, dc_steps(case, compiled), published.dc_per_class, repeats)
 
 
 def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, repeats: int, compiled: bool = True) -> list[dict]:

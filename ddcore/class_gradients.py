@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from ddcore.kernels.weight_gradients import class_weight_gradients, fastest
-from ddcore.networks import Network
+from ddcore.networks import Convolution, Network, beside_zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ def layers(network: Network) -> tuple[Layer, ...] | None:
     for block in network.blocks:
         kinds = [type(module) for module in block] if isinstance(block, nn.Sequential) else []
         norm = {nn.GroupNorm: "instance", nn.BatchNorm2d: "batch"}.get(kinds[1]) if len(kinds) == 4 else "none"
-        if norm is None or [kinds[0] if kinds else None, *kinds[-2:]] != [nn.Conv2d, nn.ReLU, nn.AvgPool2d] or len(kinds) > 4:
+        if norm is None or [kinds[0] if kinds else None, *kinds[-2:]] != [Convolution, nn.ReLU, nn.AvgPool2d] or len(kinds) > 4:
             return None
         found.append(Layer(block[0].kernel_size, block[0].padding, norm, 0.0 if norm == "none" else block[1].eps))
     return tuple(found)
@@ -66,8 +66,10 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
     images: (N, C, H, W), sorted by class, sizes[c] of class c; targets: (N, classes) probabilities. Convolutions run in `dtype`
     ('auto' back ends are resolved by `choose`). Differentiable once, in images and targets.
     """
-    high, low = images.dtype, dtype or images.dtype
+    high, low, channels = images.dtype, dtype or images.dtype, images.shape[1]
     *inner, last_weight, last_bias = numbers
+    images, first = beside_zeros(images, inner[0])
+    inner = [first, *inner[1:]]
     a, kept, features = images, [], []
     for layer, (weight, bias, scale, shift) in zip(plan, _fours(inner), strict=True):
         z = F.conv2d(a.to(low), weight.to(low), padding=layer.padding).to(high) + bias.view(-1, 1, 1)
@@ -96,7 +98,7 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
         delta = delta.to(low)
         one = backend if isinstance(backend, str) else backend[index]
         gradient = class_weight_gradients(a.to(low), delta, sizes, kernel=layer.kernel, padding=layer.padding, backend=one)
-        found.append(gradient.to(high).flatten(2))
+        found.append((gradient if index else gradient[:, :, :channels]).to(high).flatten(2))
         if index:
             delta = F.conv_transpose2d(delta, weight.to(low), padding=layer.padding).to(high)
     return tuple(reversed(found)), tuple(features)

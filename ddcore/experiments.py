@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from ddcore import augment, bench, coresets, networks, race, records  # noqa: F401 (bench and race register measurements)
+from ddcore import augment, bench, coresets, networks, profiles, race, records  # noqa: F401 (bench, profiles, race register measurements)
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import OPTIMISERS, SCHEDULES, distill

@@ -7,6 +7,7 @@ ConvNet follows Gidaris & Komodakis as used by DC, DSA, DM, MTT (VICO-UoE/Datase
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddcore.errors import BadInput
@@ -40,6 +41,21 @@ class Network(nn.Module):
         return self.classifier(self.embed(x))
 
 
+class Convolution(nn.Conv2d):
+    """nn.Conv2d; where it is compiled for a CPU, `beside_zeros`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(*beside_zeros(x, self.weight), self.bias)
+
+
+def beside_zeros(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """What a convolution convolves. Compiled for a CPU, a single channel gets a second one, of zeros, with the channels innermost: oneDNN
+    answers one channel with its maps laid out row by row, over which the compiler's pooling is not vectorised, and takes twice the time."""
+    if x.shape[1] > 1 or x.device.type != "cpu" or not torch.compiler.is_compiling():
+        return x, weight
+    return tuple(F.pad(one, (0, 0, 0, 0, 0, 1)).contiguous(memory_format=torch.channels_last) for one in (x, weight))
+
+
 def _norm(kind: str, channels: int) -> list[nn.Module]:
     return {"instance": [nn.GroupNorm(channels, channels)], "batch": [nn.BatchNorm2d(channels)], "none": []}[kind] if channels else []
 
@@ -52,7 +68,7 @@ def _convnet(shape, width, depth, norm):
     blocks, channels = [], shape[0]
     for level in range(depth):
         padding = _first_padding(shape, 1) if level == 0 else 1
-        blocks.append(nn.Sequential(nn.Conv2d(channels, width, 3, padding=padding), *_norm(norm, width), nn.ReLU(), nn.AvgPool2d(2)))
+        blocks.append(nn.Sequential(Convolution(channels, width, 3, padding=padding), *_norm(norm, width), nn.ReLU(), nn.AvgPool2d(2)))
         channels = width
     return blocks
 

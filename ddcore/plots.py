@@ -256,6 +256,24 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@plot("kernels-profile")
+def kernels_profile(frame: pd.DataFrame) -> Figure:
+    """Columns: name, provider, kind, seconds (of that kind in a step)."""
+    names, providers, kinds = (list(dict.fromkeys(frame[column])) for column in ("name", "provider", "kind"))
+    figure, axes = _figure(PAGE, 0.9 + 0.22 * len(providers), len(names), sharey=True)
+    for axis, name in zip(axes, names, strict=True):
+        found = frame[frame["name"] == name].pivot_table(index="provider", columns="kind", values="seconds").loc[providers, kinds]
+        left = np.zeros(len(providers))
+        for colour, one in zip(COLORS, kinds, strict=False):
+            axis.barh(providers, found[one], left=left, height=0.7, color=colour, label=one if axis is axes[0] else None)
+            left += found[one].to_numpy()
+        axis.set_xlabel("seconds")
+        axis.set_title(name, fontsize=8)
+    axes[0].invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=4, handlelength=1)
+    return figure
+
+
 @plot("kernels-adjoint")
 def kernels_adjoint(frame: pd.DataFrame) -> Figure:
     """Columns: gradient, steps, saved_bytes, error (of the image gradient, relative, against the unrolled one)."""

@@ -49,6 +49,9 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "kernels-speed":
         return pd.DataFrame([cell | {"name": name, "provider": provider, "rank": rank, "ratio": ratio, "memory_ratio": 1 / ratio}
                              for name in ("dm", "dc") for rank, (provider, ratio) in enumerate((("loop", 1.0), ("ours", 2.0)))])
+    if key == "kernels-profile":
+        return pd.DataFrame([cell | {"name": name, "provider": provider, "kind": kind, "seconds": 0.5} for name in ("dm", "dc")
+                             for provider in ("loop", "ours") for kind in ("convolution", "norm", "other")])
     if key == "kernels-adjoint":
         return pd.DataFrame([cell | {"gradient": name, "steps": steps, "saved_bytes": steps << 20, "error": error}
                              for name, error in (("unrolled", 0.0), ("adjoint", 1e-15), ("tesla", 0.5)) for steps in (1, 20)])

@@ -182,7 +182,7 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "distill": (experiments.DISTILL_VERSION, of_distill),
     "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),
     **{f"measurement {name}": (one.version, lambda name=name: of_measurement(name)) for name, one in measurements.MEASUREMENTS.items()
-       if name != "speed"},  # which measures the machine
+       if name not in ("speed", "profile")},  # which measure the machine
 }
 
 

@@ -75,6 +75,29 @@ def test_every_back_end_is_the_definition_for_classes_of_unequal_size(data):
         agree(loss(lambda x, t, one=backend: class_gradients.explicit(plan, numbers, x, t, sizes, backend=one)), expected)
 
 
+@pytest.mark.parametrize("sizes", [(1, 2), (2, 2)])
+def test_a_channel_of_zeros_beside_a_single_one_changes_nothing(monkeypatch, sizes):
+    """What is compiled for a CPU, in float64 and uncompiled."""
+    generator = stream(0, "test")
+    net = networks.build("convnet2", (1, 9, 8), 2, width=4, dtype=torch.float64, generator=generator)
+    images = torch.randn(sum(sizes), 1, 9, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.randn(sum(sizes), 2, generator=generator, dtype=torch.float64).softmax(1)
+    plan, numbers = class_gradients.layers(net), [tensor.detach() for tensor in class_gradients.tensors(net)]
+
+    def everything():
+        found, features = class_gradients.explicit(plan, numbers, images, targets, sizes)
+        scalar = sum(one.square().sum() for one in (*found, *features, net(images)))
+        return *found, *features, net(images), *torch.autograd.grad(scalar, (images, *class_gradients.weights(net).values()))
+
+    plain = everything()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    shapes = []
+    monkeypatch.setattr(networks.Convolution, "_conv_forward", lambda self, x, *given: shapes.append(x.shape[1]) or F.conv2d(
+        x, *given, padding=self.padding))
+    agree(everything(), plain)
+    assert set(shapes) == {2, 4}
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1), (3, 3), (1, 2)])
 def test_weight_gradients_are_differentiated_in_both_arguments(backend, padding):

@@ -1,0 +1,52 @@
+"""Where the time of a step goes: the time of each operation itself, by kind, of the published structure and of ours."""
+
+import os
+
+import torch
+
+from ddcore import augment, compute
+from ddcore.bench import Case, Provider, dc_steps, dm_steps, seconds
+from ddcore.data import Dataset
+from ddcore.measurements import measurement
+
+# kind: parts of the names of its operations; the first kind that fits counts. What the compiler has fused can't be told apart.
+KINDS = {"convolution": ("conv",), "fused": ("CompiledFxGraph", "triton_"), "norm": ("group_norm", "batch_norm", "var_mean"),
+         "ReLU and pooling": ("pool", "relu", "clamp_min", "threshold"), "augmentation": ("grid", "index", "flip", "sort"),
+         "copies and casts": ("copy", "contiguous", "clone")}  # fmt: skip
+OTHER = "other"
+
+
+def kind(operation: str) -> str:
+    """'aten::mkldnn_convolution' -> 'convolution'; OTHER where no kind fits."""
+    return next((name for name, parts in KINDS.items() if any(part in operation for part in parts)), OTHER)
+
+
+def shares(function, at: torch.device, repeats: int) -> dict[str, float]:
+    """The share of each kind in the time of `repeats` calls, after one that is not counted."""
+    function()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # a machine without a GPU is no error to report
+    cuda = at.type == "cuda"
+    with torch.autograd.profiler.profile(use_device="cuda" if cuda else None, use_kineto=cuda) as profiler:
+        for _ in range(repeats):
+            function()
+    spent = dict.fromkeys((*KINDS, OTHER), 0.0)
+    for one in profiler.key_averages():
+        spent[kind(one.key)] += one.self_device_time_total if cuda else one.self_cpu_time_total
+    return {name: value / sum(spent.values()) for name, value in spent.items()}
+
+
+@measurement(version=1)
+def profile(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, repeats: int, compiled: bool = True) -> list[dict]:
+    """The steps of DM, DC and DSA, loss and image gradient, by kind of operation.
+
+    Columns: name, provider, kind, share (of the step's time), seconds (that share of the median of the step, not profiled).
+    """
+    data.need(max(batch_real, ipc), "profile")
+    compute.keep_memory()
+    dm = dm_steps(Case(data, ipc, batch_real, width), compiled)
+    steps: dict[str, dict[str, Provider]] = {f"dm step, ipc {ipc}": dm}
+    for name, strategy in (("dc", "none"), ("dsa", augment.DSA)):
+        steps[f"{name} step, ipc {ipc}"] = dc_steps(Case(data, ipc, batch_real, width, strategy), compiled)
+    return [{"name": name, "provider": provider, "kind": found, "share": round(share, 4), "seconds": float(f"{share * took:.4g}")}
+            for name, providers in steps.items() for provider, one in providers.items()
+            for took in (seconds(one.run, data.device, repeats),) for found, share in shares(one.run, data.device, repeats).items()]
