@@ -44,18 +44,20 @@ class Probe:
 class Mechanism:
     """A measurement of distilled sets, (name, its record, the set before, the set after) each; the hash covers their records.
 
-    Images count as deviations from the mean of the training set. One row a set, state and number of directions k. state:
-    'before', 'after', 'change' (after - before) and, with ipc 0, 'control', of each number of images a class in use: 'random
-    real', 'class means' (each class dealt into so many groups, their means), 'noise' (Gaussian deviations, each of a real image's
-    norm); the 'change' of the first two is that from other random real images of the class. 'random real' of `batch` a class is
-    there too, as what a subspace found through other networks and batches keeps at best. Columns:
+    The direction of the training set's mean image is taken out of images and of the MLPs' gradients: it tells no class, and a set
+    that is only brighter, or of more contrast, would else count as one that moved. That centres real images, and makes shares and
+    ranks those of any multiple of a set. One row a set, state and number of directions k. state: 'before', 'after', 'change'
+    (after - before) and, with ipc 0, 'control', of each number of images a class in use: 'random real', 'class means' (each class
+    dealt into so many groups, their means), 'noise' (the mean image and Gaussian deviations, each of a real image's norm); the
+    'change' of the first two is that from other random real images of the class. 'random real' of `batch` a class is there too, as
+    what a subspace found through other networks and batches keeps at best. Columns:
 
     image_share, average_share: energy of the images, of their averages over each class, in the top-k subspace of the MLPs'
         real gradient; image_pca, average_pca: in that of the real images;
     gradient_share, angle: of the MLPs' gradient on the set in the former, and the mean angle (degrees) to its own top-k subspace;
     filter_share: of the network's first convolution's gradient in its real one's top `filters` directions;
     rank, feature_rank: effective rank of the images and of the network's embedding less its mean on real images; norm: root mean
-        square of the deviations' norm. None where a change has no gradient.
+        square of the images' norms. None where a change has no gradient.
     """
 
     version: ClassVar[int] = 1
@@ -90,7 +92,7 @@ class Mechanism:
             first, last = (one.images().detach() for one in (before, after))
             table += look.rows(place | {"state": "before"}, [look.images(first, after.labels)])
             table += look.rows(place | {"state": "after"}, [look.images(last, after.labels)])
-            table += look.rows(place | {"state": "change"}, [look.deviations(last - first, after.labels)])
+            table += look.rows(place | {"state": "change"}, [look.changes(last - first, after.labels)])
         for count in sorted({after.per_class for *_, after in self.sets}):
             drawn = [dict(self._controls(data, count, draw)) for draw in range(self.probe.draws)]
             labels = torch.arange(data.classes, device=data.device).repeat_interleave(count)
@@ -98,7 +100,7 @@ class Mechanism:
                 place = {"set": name, "ipc": 0, "images_per_class": count}
                 table += look.rows(place | {"state": "control"}, [look.images(one[name], labels) for one in drawn])
                 if name != "noise":
-                    table += look.rows(place | {"state": "change"}, [look.deviations(one[name] - one["others"], labels) for one in drawn])
+                    table += look.rows(place | {"state": "change"}, [look.changes(one[name] - one["others"], labels) for one in drawn])
         every = data.sample(self.probe.batch, stream(self.seed, "mechanism", "all", device=data.device))
         place = {"set": "random real", "ipc": 0, "images_per_class": self.probe.batch, "state": "control"}
         return {"rows": table + look.rows(place, [look.images(data.x_train[every], data.y_train[every])])}, None
@@ -124,9 +126,9 @@ class Look:
 
     def __init__(self, data: Dataset, probe: Probe, seed: int):
         self.data, self.probe, self.seed = data, probe, seed
-        most, self.mean = max(probe.directions), data.x_train.mean(0)
-        self.of_images = principal_directions((data.x_train - self.mean).flatten(1), most)
-        self.of_gradient = principal_directions(self._real_gradients("mlp", probe.inits), most)
+        most, self.mean = max(probe.directions), data.x_train.mean(0).flatten()
+        self.of_images = principal_directions(self._free(data.x_train.flatten(1)), most)
+        self.of_gradient = principal_directions(self._free(self._real_gradients("mlp", probe.inits)), most)
         self.of_filters = principal_directions(self._real_gradients(probe.network, probe.network_inits), probe.filters)
         self.mlps = [self._network("mlp", "probe", init) for init in range(probe.inits)]
         self.networks = [self._network(probe.network, "probe", init) for init in range(probe.network_inits)]
@@ -145,9 +147,13 @@ class Look:
     def _real_gradients(self, name: str, inits: int) -> Tensor:
         return torch.cat([first_layer_gradients(self._network(name, "real", init), *self._real(name, init)) for init in range(inits)])
 
-    def deviations(self, deviations: Tensor, labels: Tensor) -> dict:
-        """What can be said of differences of images: columns by name, those by k as lists."""
-        flat = deviations.flatten(1)
+    def _free(self, rows: Tensor) -> Tensor:
+        """(n, C * H * W) rows without their part along the mean image."""
+        return rows - torch.outer(rows @ self.mean, self.mean / self.mean.square().sum())
+
+    def changes(self, images: Tensor, labels: Tensor) -> dict:
+        """What can be said of differences of images too: columns by name, those by k as lists."""
+        flat = self._free(images.flatten(1))
         averages = torch.stack([flat[labels == label].mean(0) for label in labels.unique()])
         found = {"norm": float(flat.double().square().sum(1).mean().sqrt()), "rank": effective_rank(flat)}
         for name, basis in (("share", self.of_gradient), ("pca", self.of_images)):
@@ -157,13 +163,13 @@ class Look:
 
     def images(self, images: Tensor, labels: Tensor) -> dict:
         """The same of images, with what the networks see in them."""
-        gradients = torch.cat([first_layer_gradients(network, images, labels) for network in self.mlps])
+        gradients = self._free(torch.cat([first_layer_gradients(network, images, labels) for network in self.mlps]))
         own = principal_directions(gradients, min(max(self.probe.directions), len(images)))
         angles = [float(principal_angles(own[:, :count], self.of_gradient[:, :count]).mean()) for count in self.probe.directions]
         filters = torch.cat([first_layer_gradients(network, images, labels) for network in self.networks])
         with torch.no_grad():
             embedded = [network.embed(images) - mean for network, mean in zip(self.networks, self.embeddings, strict=True)]
-        return self.deviations(images - self.mean, labels) | {
+        return self.changes(images, labels) | {
             "gradient_share": self._shares(gradients, self.of_gradient), "angle": angles,
             "filter_share": energy_share(filters, self.of_filters),
             "feature_rank": sum(map(effective_rank, embedded)) / len(embedded)}

@@ -194,14 +194,28 @@ def test_rows_of_sets_and_controls(ran, digits):
         steps = wide[name].dropna().unstack("k")
         assert (steps[10] > steps[4]).all()
         assert steps.stack().between(0, 1).all()
-    before, after, mean = sets[0][2].images().detach(), sets[0][3].images().detach(), digits.x_train.mean(0)
-    change = wide.loc[("DM", "change", 1, 10)]
-    assert change["rank"] == pytest.approx(effective_rank((after - before).flatten(1)), abs=1e-5)
-    components = torch.linalg.svd((digits.x_train - mean).flatten(1).double(), full_matrices=False).Vh[:10].mT
-    assert change.image_pca == pytest.approx(energy_share((after - before).flatten(1), components), abs=1e-6)
-    assert wide.loc[("DM", "after", 1, 10)].image_pca == pytest.approx(energy_share((after - mean).flatten(1), components), abs=1e-6)
+    before, after, mean = (x.detach().flatten(1).double() for x in (sets[0][2].images(), sets[0][3].images(), digits.x_train.mean(0)[None]))
+    keep = torch.eye(64, dtype=torch.float64) - mean.mT @ mean / mean.square().sum()
+    components = torch.linalg.svd(digits.x_train.flatten(1).double() @ keep, full_matrices=False).Vh[:10].mT
+    for state, images in (("before", before), ("after", after), ("change", after - before)):
+        row = wide.loc[("DM", state, 1, 10)]
+        assert row["rank"] == pytest.approx(effective_rank(images @ keep), abs=1e-5)
+        assert row.image_pca == pytest.approx(energy_share(images @ keep, components), abs=1e-6)
+        assert row.norm == pytest.approx(float((images @ keep).square().sum(1).mean().sqrt()), abs=1e-5)
     one_each = frame[(frame.images_per_class == 1) & (frame.set != "LoDM")]
     assert one_each.image_share.equals(one_each.average_share), "an image is the average of itself"
+
+
+def test_more_contrast_is_no_move_into_the_subspace(ran, digits):
+    name, record, before, _ = ran[1][0]
+    brighter = ddcore.Pixels(digits, 1, seed=0)
+    with torch.no_grad():
+        brighter.tensors["pixels"].mul_(3).add_(2 * digits.x_train.mean(0))
+    rows = pd.DataFrame(Mechanism("digits", [(name, record, before, brighter)], PROBE).make(digits, None)[0]["rows"])
+    found = {state: rows[(rows.ipc > 0) & (rows.state == state)].reset_index() for state in ("before", "after", "change")}
+    for column in ("image_share", "average_share", "image_pca", "average_pca", "rank"):
+        for state in ("after", "change"):
+            assert found[state][column].tolist() == pytest.approx(found["before"][column].tolist(), abs=1e-5)
 
 
 def test_controls_are_what_they_are_named(digits):
