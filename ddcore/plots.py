@@ -306,7 +306,7 @@ def theory_images(frame: pd.DataFrame) -> Figure:
     sets, budgets = list(dict.fromkeys(frame[frame.ipc > 0].set)), sorted(frame[frame.ipc > 0].ipc.unique())
     columns = {"image_share": "images in the\nsubspace (%)", "average_share": "class averages\nin it (%)",
                "change": "change of the\naverages in it (%)", "rank": "effective rank\n(log scale)"}
-    figure = Figure(figsize=(PAGE, 0.75 + 0.95 * len(budgets)), layout="constrained")
+    figure = Figure(figsize=(PAGE, 0.8 + 1.1 * len(budgets)), layout="constrained")
     axes = figure.subplots(len(budgets), len(columns), squeeze=False, sharex="col", sharey=True)
     random = frame[frame.set == "random real"]
 
@@ -325,12 +325,13 @@ def theory_images(frame: pd.DataFrame) -> Figure:
                 if column == "change":
                     own, real = of[of.state == "change"], alike[alike.state == "change"]
                     draw(axis, y, own, "average_share", color=COLORS[0], marker="o")
-                    draw(axis, y, own, "average_pca", color=COLORS[1], marker="s", mfc="white")
+                    draw(axis, y, own, "average_pca", color=COLORS[1], marker="s", mfc="none", ms=6)
                     tick(axis, y, real, "average_share", color="black")
                     tick(axis, y, real, "average_pca", color=COLORS[1])
                 else:
                     before, after = (of[of.state == state] for state in ("before", "after"))
-                    draw(axis, y, before, column, color="0.5", marker="o", mfc="white", zorder=1)
+                    if column == "rank" or before[column].mean() > 0.25:  # noise would stretch the axis
+                        draw(axis, y, before, column, color="0.5", marker="o", mfc="white", zorder=1)
                     draw(axis, y, after, column, color=COLORS[0], marker="o")
                     tick(axis, y, alike[alike.state == "control"], column, color="black")
         axes[row][0].set_ylabel(f"{ipc} image{'s' * int(ipc > 1)} a class")
@@ -343,7 +344,7 @@ def theory_images(frame: pd.DataFrame) -> Figure:
             axis.xaxis.set_major_formatter("{x:g}")
     empty = axes[0][0]
     handles = [empty.plot([], [], "o", color="0.5", mfc="white")[0], empty.plot([], [], "o", color=COLORS[0])[0],
-               empty.plot([], [], "|", color="black", ms=9, mew=1.4)[0], empty.plot([], [], "s", color=COLORS[1], mfc="white")[0]]
+               empty.plot([], [], "|", color="black", ms=9, mew=1.4)[0], empty.plot([], [], "s", color=COLORS[1], mfc="none", ms=6)[0]]
     figure.legend(handles, ["before", "distilled, or what changed", "random real images, as many", "change, in the images' own subspace"],
                   loc="outside upper center", ncols=4, handletextpad=0.2, columnspacing=1.2)
     return figure
