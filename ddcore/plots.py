@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ddcore.figures import COLUMN, PAGE
 
@@ -188,18 +189,22 @@ NAMES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "dig
 
 @plot("compare-methods")
 def compare_methods(frame: pd.DataFrame) -> Figure:
-    """Columns: dataset, ipc, method, seed, accuracy, images_per_class."""
+    """Columns: dataset, ipc, method, seed, accuracy, images_per_class, published (the paper's mean, or nothing)."""
     places, methods = _places(frame), list(dict.fromkeys(frame.method))
-    figure, axes = _figure(PAGE, 2.4, len(places))
+    figure, axes = _figure(PAGE, 2.5, len(places))
     for axis, (dataset, ipc) in zip(axes, places, strict=True):
-        for x, method in enumerate(methods):
-            found = frame[(frame.dataset == dataset) & (frame.ipc == ipc) & (frame.method == method)]
-            if len(found):
-                _points(axis, x, found.accuracy.to_numpy(), 0.34, "0.45" if x < 2 else COLORS[x - 2], MARKERS[x])
-        axis.set_xticks(range(len(methods)), methods, rotation=55, ha="right", rotation_mode="anchor")
+        here = frame[(frame.dataset == dataset) & (frame.ipc == ipc)]
+        shown = [method for method in methods if method in set(here.method)]
+        for x, method in enumerate(shown):
+            found, place = here[here.method == method], methods.index(method)
+            _points(axis, x, found.accuracy.to_numpy(), 0.34, "0.45" if place < 2 else COLORS[place - 2], MARKERS[place])
+            axis.hlines(found.published.iloc[0], x - 0.42, x + 0.42, color="0.1", lw=0.9, ls=(0, (2, 1.5)))
+        axis.set_xticks(range(len(shown)), shown, rotation=55, ha="right", rotation_mode="anchor")
         axis.set_title(f"{NAMES.get(dataset, dataset)}, {ipc} image{'s' * int(ipc > 1)} a class", fontsize=8)
         axis.margins(y=0.08)
     axes[0].set_ylabel("test accuracy (%)")
+    figure.legend(handles=[Line2D([], [], color="0.1", lw=0.9, ls=(0, (2, 1.5)), label="published mean, larger setting")],
+                  loc="outside lower center")
     return figure
 
 
