@@ -9,7 +9,8 @@ from ddcore.methods import DC, DM, DSA, MTT, SRe2L
 from ddcore.squeeze import Squeeze
 from ddcore.synthetic import LowRank, Pixels, Synthetic, load_synthetic
 from ddcore.trajectories import Experts
+from ddcore.tucker import Tucker
 
 __version__ = "0.1.0"
 __all__ = ["DC", "DM", "DSA", "MTT", "BadInput", "Dataset", "Diverged", "Experts", "Interrupted", "LowRank", "Pixels", "Protocol",
-           "SRe2L", "Scores", "Squeeze", "Synthetic", "baseline", "distill", "evaluate", "load", "load_synthetic"]
+           "SRe2L", "Scores", "Squeeze", "Synthetic", "Tucker", "baseline", "distill", "evaluate", "load", "load_synthetic"]

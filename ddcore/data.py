@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,24 @@ class Dataset:
             x_test=self.x_train[held],
             y_test=self.y_train[held],
             sha256=hashlib.sha256(f"{self.sha256} {tag}".encode()).hexdigest(),
+        )
+
+    def only(self, classes: Sequence[int]) -> "Dataset":
+        """The images of some classes, renumbered from 0 in the order given."""
+        if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(self.classes)):
+            raise BadInput(f"{self.name}: classes={list(classes)} must be at least one of 0 to {self.classes - 1}, each named once")
+        train, test = ([(y == label).nonzero().flatten() for label in classes] for y in (self.y_train, self.y_test))
+        labels = torch.arange(len(classes), device=self.device)
+        tag = f"classes {','.join(map(str, classes))}"
+        return dataclasses.replace(
+            self,
+            name=f"{self.name} ({tag})",
+            x_train=self.x_train[torch.cat(train)],
+            y_train=labels.repeat_interleave(torch.tensor([len(rows) for rows in train], device=self.device)),
+            x_test=self.x_test[torch.cat(test)],
+            y_test=labels.repeat_interleave(torch.tensor([len(rows) for rows in test], device=self.device)),
+            sha256=hashlib.sha256(f"{self.sha256} {tag}".encode()).hexdigest(),
+            class_names=tuple(self.class_names[label] for label in classes),
         )
 
     def to_pixels(self, images: torch.Tensor) -> torch.Tensor:

@@ -182,8 +182,13 @@ _kept = functools.lru_cache(maxsize=8)(_forward)
 
 
 @torch.no_grad()
+def right_by_class(network: Network, data: Dataset) -> Tensor:
+    """(classes,) how many test images of each class `network`, in eval mode, gives their label."""
+    network.eval()
+    right = torch.cat([network(x).argmax(1) == y for x, y in zip(data.x_test.split(1000), data.y_test.split(1000), strict=True)])
+    return torch.bincount(data.y_test[right], minlength=data.classes)
+
+
 def accuracy(network: Network, data: Dataset) -> float:
     """Percent of the test images that `network`, in eval mode, gives their label."""
-    network.eval()
-    right = sum((network(x).argmax(1) == y).sum() for x, y in zip(data.x_test.split(1000), data.y_test.split(1000), strict=True))
-    return round(100 * float(right) / len(data.y_test), 4)
+    return round(100 * float(right_by_class(network, data).sum()) / len(data.y_test), 4)

@@ -101,7 +101,7 @@ class Experiment:
         settings = {name: value for name, value in self.method.items() if name != "name"}
         return build(METHODS[self.method["name"]], settings, f"method {self.method['name']}") if self.method else None
 
-    def _protocol(self) -> tuple[str, int, object]:
+    def protocol(self) -> tuple[str, int, object]:
         """The protocol's name, the number of networks, and its settings."""
         settings = {"protocol": "synset", "networks": 1} | dict(self.evaluate)
         name, many = settings.pop("protocol"), settings.pop("networks")
@@ -113,7 +113,7 @@ class Experiment:
     def resolved(self) -> dict:
         """Every setting with its value, defaults included."""
         method = self._method()
-        protocol, many, how = self._protocol()
+        protocol, many, how = self.protocol()
         evaluated = stated(how) | {"networks": many} | ({} if protocol == "synset" else {"protocol": protocol})
         return {"dataset": self.dataset, "budget_ipc": self.budget_ipc, "synthetic": {"kind": self.synthetic["kind"]} | self._synthetic(),
                 "method": {"name": self.method["name"]} | stated(method) if method else {},
@@ -127,7 +127,7 @@ class Experiment:
                     kind: KINDS[kind].version if kind in KINDS else coresets.VERSION}
         if self.method:
             versions |= {"distill": DISTILL_VERSION, self.method["name"]: METHODS[self.method["name"]].version}
-        for part in (self._method(), self._protocol()[2]):
+        for part in (self._method(), self.protocol()[2]):
             versions |= getattr(part, "versions", {})
         return self.resolved() | {"data_sha256": data.sha256, "versions": versions}
 
@@ -136,24 +136,28 @@ class Experiment:
         kind, settings = self.synthetic["kind"], self._synthetic()
         if kind in KINDS:
             return create(data, kind, self.budget_ipc, seed=self.seed, **settings)
-        protocol = self._protocol()[2]
+        protocol = self.protocol()[2]
         return baseline(kind, data, self.budget_ipc, network=protocol.network, width=protocol.width, seed=self.seed, **settings)
 
-    def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:
-        """Distil and evaluate: the result, and the set if it was distilled. `checkpoint` holds an unfinished run."""
-        resolved, method = self.resolved(), self._method()
-        synthetic = self.start(data)
+    def condense(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic]:
+        """The set, distilled if there is a method, and what is to be recorded of that. `checkpoint` holds an unfinished run."""
+        method, synthetic = self._method(), self.start(data)
         result: dict = {"images_per_class": synthetic.per_class, "stored_numbers": synthetic.stored_numbers}
         if method:
-            trace = distill(data, synthetic, method, **resolved["distill"], seed=self.seed, checkpoint=checkpoint)
+            trace = distill(data, synthetic, method, **self.resolved()["distill"], seed=self.seed, checkpoint=checkpoint)
             every = max(1, len(trace.losses) // 200)
             means = [sum(trace.losses[at : at + every]) / every for at in range(0, len(trace.losses) - every + 1, every)]
             result |= {"losses": [round(mean, 6) for mean in means], "losses_every": every, "distill_seconds": round(trace.seconds, 3)}
-        protocol, many, how = self._protocol()
+        return result, synthetic
+
+    def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:
+        """Condense and evaluate: the result, and the set if it was distilled."""
+        result, synthetic = self.condense(data, checkpoint)
+        protocol, many, how = self.protocol()
         seeds = [self.seed * 1000 + index for index in range(many)]
         scores = evaluate(synthetic, data, seeds=seeds, protocol=protocol, **vars(how))
         result |= {"scores": list(scores.scores), "accuracy": round(scores.mean, 4), "evaluate_seconds": round(scores.seconds, 3)}
-        return result, synthetic if method else None
+        return result, synthetic if self.method else None
 
 
 def merge(*parts: Mapping) -> dict:

@@ -100,6 +100,23 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@plot("continual-5")
+@plot("continual-10")
+def continual(frame: pd.DataFrame) -> Figure:
+    """Columns: method, tasks, classes, seed, accuracy, stored_numbers, dataset."""
+    figure, axes = _figure(COLUMN, 2.3)
+    methods = list(dict.fromkeys(frame.method))
+    for index, method in enumerate(methods):
+        means = frame[frame.method == method].groupby("classes").accuracy.agg(["mean", "std"])
+        axes[0].errorbar(means.index + 0.06 * (index - (len(methods) - 1) / 2), means["mean"], means["std"].fillna(0), color=COLORS[index],
+                         marker=MARKERS[index], mfc="white", capsize=2, elinewidth=0.8, label=method)
+    axes[0].set_xticks(sorted(frame.classes.unique()))
+    axes[0].set_xlabel("classes seen")
+    axes[0].set_ylabel("accuracy on classes seen (%)")
+    figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2)
+    return figure
+
+
 @plot("lodc-images")
 def images(frame: pd.DataFrame) -> Figure:
     """Columns: set, label, index, height, width, channels, pixels (uint8, row by row, channel last, as hexadecimal)."""

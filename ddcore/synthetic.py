@@ -34,6 +34,7 @@ class Synthetic(abc.ABC):
 
     kind: str
     version: int
+    shared: tuple[str, ...] = ("step",)  # tensors whose rows are not images
     whitening: Whitening | None = None
 
     def __init__(self, tensors: dict[str, Tensor], labels: Tensor, settings: dict):
@@ -285,7 +286,7 @@ def load_synthetic(path: str | Path, device: torch.device | str = "cpu") -> Synt
             found.whitening = Whitening(tensors.pop("whitening.mean"), tensors.pop("whitening.transform"))
         Synthetic.__init__(found, tensors, tensors.pop("labels"), settings)
         whole = found.images(slice(0, 1)).shape[1:] == found.shape
-        whole = whole and all(len(found.labels) == len(tensors[name]) for name in tensors if name != "step")
+        whole = whole and all(len(found.labels) == len(tensors[name]) for name in tensors if name not in found.shared)
         whole = whole and len(found.labels) == found.classes * found.per_class and found.stored_numbers <= found.budget
     except (KeyError, TypeError, RuntimeError):
         whole = False

@@ -339,7 +339,7 @@ def test_bad_settings_are_refused(call, words, digits, refuses):
 
 
 def test_create_makes_what_the_class_makes(digits):
-    assert set(KINDS) == {"pixels", "lowrank"}
+    assert set(KINDS) == {"pixels", "lowrank", "tucker"}
     assert torch.equal(create(digits, "pixels", 2, seed=3).images(), ddcore.Pixels(digits, 2, seed=3).images())
     made = create(digits, "lowrank", 2, seed=3, rank=2, init="svd")
     assert torch.equal(made.images(), ddcore.LowRank(digits, 2, rank=2, init="svd", seed=3).images())

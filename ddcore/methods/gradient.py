@@ -70,6 +70,9 @@ class DC:
     def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0,
                 look: Callable[[Network, Tensor], Network] = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
         data.need(self.batch_real, f"{type(self).__name__} with batch_real={self.batch_real}")
+        if data.classes < 2:
+            raise BadInput(f"{type(self).__name__}: the cross-entropy of one class has no gradient to match; give two classes or more, "
+                           "or use DM")
         memory = {} if memory is None else memory
         outer, inner = loops(synthetic.settings["budget_ipc"])
         outer, inner = self.outer or outer, inner if self.inner is None else self.inner

@@ -68,6 +68,8 @@ class MTT:
                 look: Callable[[Network, Tensor], Network] = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
         if synthetic.step_size is None:
             raise BadInput("MTT learns the size of a student's steps, and this set has none; make the set with one, e.g. step=0.01")
+        if data.classes < 2:
+            raise BadInput("MTT: the cross-entropy of one class trains no expert; give two classes or more, or use DM")
         data.need(self.batch_real, f"MTT with batch_real={self.batch_real}")
         device, dtype = data.device, data.x_train.dtype
         paths = trajectories.experts(data, self.experts, self.seed_experts)
