@@ -9,6 +9,7 @@ from typer.main import get_command
 from ddcore import figures, records
 from ddcore.cli import app
 from ddcore.experiments import summary
+from ddcore.plots import NAMES
 
 README = (records.TOP / "README.md").read_text()
 
@@ -53,12 +54,15 @@ def row(*words: str) -> str:
 
 
 def test_its_base_methods_are_the_recorded_ones():
-    for one in summary(figures.data("compare-methods"), ["ipc", "method"]).itertuples():
-        assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {one.ipc} image", "a class |"), (one.ipc, one.method)
+    frame = figures.data("compare-methods")
+    for one in summary(frame, ["dataset", "ipc", "method"]).itertuples():
+        assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {NAMES[one.dataset]}, {one.ipc} image", "a class |"), one
+    for one in frame.dropna(subset="published").itertuples():
+        assert f"({one.published})" in row(f"| {NAMES[one.dataset]}, {one.ipc} image", "a class |"), one
 
 
 def test_its_labels_are_the_recorded_ones():
-    for one in summary(figures.data("compare-relabel"), ["ipc", "images", "labels"]).itertuples():
+    for one in summary(figures.data("compare-relabel"), ["dataset", "ipc", "images", "labels"]).itertuples():
         assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {one.images}, {one.labels} labels |"), one
 
 
