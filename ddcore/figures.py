@@ -68,11 +68,11 @@ def entry(key: str, folder: Path = FOLDER) -> Entry:
 
 
 def draw(key: str, frame: pd.DataFrame) -> Figure:
-    """The figure `key` of `frame` (the columns of its CSV), by the function of that name in `ddcore.plots`."""
-    from ddcore import plots
+    """The figure `key` of `frame` (the columns of its CSV), by the function of that name in `ddcore.plots` or `ddcore.theory.plots`."""
+    import ddcore.theory.plots
 
     with matplotlib.rc_context(STYLE):
-        return plots.PLOTS[key](frame)
+        return ddcore.plots.PLOTS[key](frame)
 
 
 def to_png(figure: Figure, dpi: int = 130) -> bytes:
