@@ -54,7 +54,7 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "theory-collapse":
         return pd.DataFrame([cell | {"decay": decay, "steps": steps, "condition": 2.0 * steps, "error": 0.1 * steps, "teacher": 0.05,
                                      "seed": seed} for decay in (1.0, 0.6) for steps in (1, 3) for seed in seeds])
-    if key.startswith("theory-"):
+    if figures.entry(key).notebook.startswith("31"):
         return pd.DataFrame([cell | {"d": d, "r": r, "L": L, "N": 20 * d * d, "link": "He3", "activation": "relu", "arm": arm, "M1": points,
                                      "M2": L, "stored": 10 * d * points, "error": 0.5 / points + 0.01 * seed, "seed": seed}
                              for d in (8, 16) for r in (1, 2) for L in (16, 32) for arm in ARMS for points in (1, 2, 4) for seed in seeds])
