@@ -298,3 +298,52 @@ def time_to_accuracy(frame: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("test accuracy (%)")
     figure.legend(loc="outside upper center", ncols=4)
     return figure
+
+
+@plot("theory-images")
+def theory_images(frame: pd.DataFrame) -> Figure:
+    """Columns: set, state, ipc (0: a control), images_per_class, image_share, average_share, average_pca, rank, seed: at one k."""
+    sets, budgets = list(dict.fromkeys(frame[frame.ipc > 0].set)), sorted(frame[frame.ipc > 0].ipc.unique())
+    columns = {"image_share": "images in the\nsubspace (%)", "average_share": "class averages\nin it (%)",
+               "change": "change of the\naverages in it (%)", "rank": "effective rank\n(log scale)"}
+    figure = Figure(figsize=(PAGE, 0.75 + 0.95 * len(budgets)), layout="constrained")
+    axes = figure.subplots(len(budgets), len(columns), squeeze=False, sharex="col", sharey=True)
+    random = frame[frame.set == "random real"]
+
+    def draw(axis, y, found, column, **style):
+        values = (1 if column == "rank" else 100) * found[column]
+        axis.errorbar(values.mean(), y, xerr=values.std() if len(values) > 1 else 0, lw=0.8, capsize=1.5, ls="none", **style)
+
+    def tick(axis, y, found, column, **style):
+        axis.plot((1 if column == "rank" else 100) * found[column].mean(), y, "|", ms=9, mew=1.4, **style)
+
+    for row, ipc in enumerate(budgets):
+        for y, name in enumerate(sets):
+            of = frame[(frame.set == name) & (frame.ipc == ipc)]
+            alike = random[random.images_per_class == of.images_per_class.iloc[0]]
+            for axis, column in zip(axes[row], columns, strict=True):
+                if column == "change":
+                    own, real = of[of.state == "change"], alike[alike.state == "change"]
+                    draw(axis, y, own, "average_share", color=COLORS[0], marker="o")
+                    draw(axis, y, own, "average_pca", color=COLORS[1], marker="s", mfc="white")
+                    tick(axis, y, real, "average_share", color="black")
+                    tick(axis, y, real, "average_pca", color=COLORS[1])
+                else:
+                    before, after = (of[of.state == state] for state in ("before", "after"))
+                    draw(axis, y, before, column, color="0.5", marker="o", mfc="white", zorder=1)
+                    draw(axis, y, after, column, color=COLORS[0], marker="o")
+                    tick(axis, y, alike[alike.state == "control"], column, color="black")
+        axes[row][0].set_ylabel(f"{ipc} image{'s' * int(ipc > 1)} a class")
+        axes[row][0].set_yticks(range(len(sets)), sets)
+        axes[row][0].set_ylim(len(sets) - 0.5, -0.5)
+    for axis, (column, label) in zip(axes[-1], columns.items(), strict=True):
+        axis.set_xlabel(label)
+        if column == "rank":
+            axis.set_xscale("log")
+            axis.xaxis.set_major_formatter("{x:g}")
+    empty = axes[0][0]
+    handles = [empty.plot([], [], "o", color="0.5", mfc="white")[0], empty.plot([], [], "o", color=COLORS[0])[0],
+               empty.plot([], [], "|", color="black", ms=9, mew=1.4)[0], empty.plot([], [], "s", color=COLORS[1], mfc="white")[0]]
+    figure.legend(handles, ["before", "distilled, or what changed", "random real images, as many", "change, in the images' own subspace"],
+                  loc="outside upper center", ncols=4, handletextpad=0.2, columnspacing=1.2)
+    return figure

@@ -74,6 +74,12 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "compare-methods":
         return pd.DataFrame([cell | {"ipc": 1, "method": method, "seed": seed, "accuracy": 50.0 + seed / 3, "images_per_class": 1}
                              for method in ("random", "herding", "DC") for seed in seeds])
+    if key == "theory-images":
+        shares = {"image_share": 0.5, "average_share": 0.6, "average_pca": 0.7, "rank": 8.0}
+        sets = [(name, 1, state) for name in ("DC", "LoDM") for state in ("before", "after", "change")]
+        sets += [("random real", 0, state) for state in ("control", "change")]
+        return pd.DataFrame([cell | shares | {"set": name, "ipc": ipc, "state": state, "images_per_class": 1, "seed": seed}
+                             for name, ipc, state in sets for seed in seeds])
     return pd.DataFrame([{"ipc": ipc, "method": method, "rank": rank, "images_per_class": ipc * rank, "stored_numbers": 640 * ipc,
                           "seed": seed, "accuracy": 50 + 10 * ipc + rank + seed / 3}
                          for ipc in (1, 10) for method, rank in (("DM", 1), ("LoDM", 4)) for seed in seeds])  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import ddcore
-from ddcore import augment, coresets, crops, experiments, measurements, networks, relabel, squeeze, whitening
+from ddcore import augment, coresets, crops, experiments, measurements, mechanism, networks, records, relabel, squeeze, whitening
 from ddcore.data import Dataset
 from ddcore.methods import METHODS
 from ddcore.random import stream
@@ -169,6 +169,15 @@ def of_mtt() -> list[float]:
         return [*found, *sums(torch.from_numpy(experts[0][-1].copy()))]
 
 
+def of_mechanism() -> list[float]:
+    data = ddcore.load("digits", "cpu")
+    before, after = (ddcore.Pixels(data, 2, seed=seed) for seed in (0, 1))
+    record = records.Record("0" * 16, "smoke", {"dataset": "digits", "budget_ipc": 2}, {}, {})
+    probe = {"width": 8, "inits": 2, "network_inits": 2, "batch": 8, "directions": [2, 5], "draws": 2}
+    rows = mechanism.Mechanism("digits", [("set", record, before, after)], probe).make(data, None)[0]["rows"]
+    return [value for row in rows for value in row.values() if isinstance(value, float)][::17]
+
+
 def of_whitening() -> list[float]:
     return sums(whitening.whiten(digits64()).x_test)
 
@@ -189,6 +198,7 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "crops": (crops.VERSION, of_crops),
     "mtt": (METHODS["mtt"].version, of_mtt),
     "whitening": (whitening.VERSION, of_whitening),
+    "mechanism": (mechanism.Mechanism.version, of_mechanism),
     "distill": (experiments.DISTILL_VERSION, of_distill),
     "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),
     **{f"measurement {name}": (one.version, lambda name=name, of=of_measurement if one.of_data else of_simulation: of(name))
