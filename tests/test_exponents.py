@@ -14,6 +14,7 @@ def test_a_cube_is_ordered_by_its_columns():
     found = cube(frame, "d", "M1")
     assert found.tolist() == [[[100 * seed + 10 * d + m for m in (1, 2)] for d in (1, 3)] for seed in (0, 1)]
     assert cube(frame[:-1], "d", "M1").isnan().sum() == 1
+    assert cube(frame[(frame.d == 1) & (frame["M1"] == 2)]).tolist() == [12, 112]
 
 
 @given(st.floats(-3, 3), st.floats(0.1, 10), st.lists(st.integers(1, 1000), min_size=2, max_size=6, unique=True))

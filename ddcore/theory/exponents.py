@@ -7,9 +7,10 @@ from torch import Tensor
 
 def cube(frame: pd.DataFrame, *columns: str, value: str = "error") -> Tensor:
     """(seeds, ...) `value` by seed and `columns`, each in ascending order, float64; one row of the frame a cell, or not a number."""
-    found = frame.set_index(["seed", *columns])[value]
-    every = pd.MultiIndex.from_product([sorted(frame[name].unique()) for name in ("seed", *columns)])
-    return torch.tensor(found.reindex(every).to_numpy(), dtype=torch.float64).view([len(level) for level in every.levels])
+    levels = [sorted(frame[name].unique()) for name in ("seed", *columns)]
+    every = pd.MultiIndex.from_product(levels) if columns else pd.Index(levels[0])
+    found = frame.set_index(["seed", *columns] if columns else "seed")[value].reindex(every)
+    return torch.tensor(found.to_numpy(), dtype=torch.float64).view([len(level) for level in levels])
 
 
 def resampled(values: Tensor, generator: torch.Generator, draws: int = 2000) -> Tensor:

@@ -15,7 +15,7 @@ from ddcore import compute
 from ddcore.errors import BadInput
 from ddcore.measurements import measurement
 from ddcore.settings import one_of, positive
-from ddcore.theory import subspaces
+from ddcore.subspaces import effective_rank, energy_share, principal_angles, principal_directions
 from ddcore.theory.input_distillation import distill_inputs, student_layer
 from ddcore.theory.label_distillation import DistilledData, Performance, fits, head_map, seeded_inputs
 from ddcore.theory.multi_index import (
@@ -117,6 +117,10 @@ class Cell:
         """Points after `steps` matching steps; no point depends on how many others there are, but for the scale of all."""
         return distill_inputs(self.start(points), self.slopes, self.matched, self.activation, steps=steps)
 
+    def energy(self, vectors: Tensor) -> float:
+        """The share of their squared norm in the span of B."""
+        return energy_share(vectors, self.task.directions.T.double())
+
     def error(self, model: Model) -> float:
         """Mean over the networks of the model."""
         return float(model.error(*self.test, self.task.link.variance).mean())
@@ -207,9 +211,8 @@ def _rows(cell: Cell, points: Sequence[int], labels: Sequence[int], arms: Sequen
         many = (cell.init(*(f"label {j}" for j in range(fresh))), cell.init(*(f"unseen {j}" for j in range(UNSEEN))), 32)
         for count in points:
             for kept, error in cell.students(every[:count], labels, *(many if arm == "fresh" else (first,))):
-                add(arm, kept.stored_numbers, error, M1=count, M2=len(kept.labels),
-                    energy=_fraction(float(subspaces.energy(kept.points, cell.task.directions))),
-                    rank=_fraction(float(subspaces.effective_rank(kept.points))))
+                add(arm, kept.stored_numbers, error, M1=count, M2=len(kept.labels), energy=_fraction(cell.energy(kept.points)),
+                    rank=_fraction(effective_rank(kept.points)))
     for arm in [arm for arm in ("real", "random features") if arm in arms]:
         for count in sorted({min(N, max(1, int(multiple * largest / (d + 1)))) for multiple in real}):
             add(arm, count * (d + 1), cell.real(count, arm == "real"))
@@ -230,11 +233,12 @@ def multi_index_subspace(device: torch.device, *, seed: int, d: int, r: int, L: 
     of = {"random points": cell.start(points), "distilled points": after, "teacher's first layer": cell.teacher.network.v[0],
           "student's first layer": student_layer(after, first)[0]}
     for name, rows in of.items():
-        rows, basis = rows.double(), cell.task.directions.double()
-        quantities = {"singular value": subspaces.spectrum(rows), "angle": subspaces.principal_cosines(rows, basis).arccos().rad2deg(),
-                      "energy": subspaces.energy(rows, basis)[None], "effective rank": subspaces.effective_rank(rows)[None]}
+        angles = principal_angles(principal_directions(rows, r), cell.task.directions.T.double())
+        values = torch.linalg.svdvals(rows.double())
+        quantities = {"singular value": (values / values[0]).tolist(), "angle": angles.tolist(), "energy": [cell.energy(rows)],
+                      "effective rank": [effective_rank(rows)]}
         table += [{"rows": name, "quantity": quantity, "index": place, "value": _fraction(value)}
-                  for quantity, values in quantities.items() for place, value in enumerate(values.tolist(), 1)]
+                  for quantity, values in quantities.items() for place, value in enumerate(values, 1)]
     return table
 
 
@@ -252,7 +256,8 @@ def multi_index_collapse(device: torch.device, *, seed: int, d: int, r: int, L: 
         for count in steps:
             after = cell.distilled(points, count)
             (_, error), = cell.students(after, [L], cell.init(0))
-            table.append({"decay": cell.decay, "steps": count, "condition": _fraction(float(subspaces.condition(after.double(), r))),
-                          "energy": _fraction(float(subspaces.energy(after, cell.task.directions))), "error": _fraction(error),
+            values = torch.linalg.svdvals(after.double())
+            table.append({"decay": cell.decay, "steps": count, "condition": _fraction(float(values[0] / values[r - 1])),
+                          "energy": _fraction(cell.energy(after)), "error": _fraction(error),
                           "teacher": _fraction(cell.error(cell.teacher))})
     return table

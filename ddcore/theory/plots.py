@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter
 
 from ddcore.figures import COLUMN, PAGE
 from ddcore.plots import COLORS, MARKERS, _figure, _points, plot
@@ -25,7 +26,12 @@ def _log(axis, x: str, y: str, ticks=None) -> None:
     axis.set_yscale("log")
     if ticks is not None:
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
+        axis.xaxis.minorticks_off()
+    low, high = axis.get_ylim()
+    if high < 100 * low:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter("{x:g}" if low > 1e-3 and high < 1e4 else LogFormatterMathtext())
     axis.set_xlabel(x)
     axis.set_ylabel(y)
 
@@ -48,7 +54,9 @@ def theory_memory(frame: pd.DataFrame) -> Figure:
             _line(axis, found, "stored", "error", index, label, lw=1)
     axis.axhline(frame[frame.arm == "teacher"].error.mean(), color=COLORS[7], ls=":", lw=0.8, zorder=0)
     _log(axis, "stored numbers (log scale)", "test error (log scale)")
-    figure.legend(loc="outside right center", handlelength=2)
+    handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    shown = [label for label in ARMS.values() if label in handles]
+    figure.legend([handles[label] for label in shown], shown, loc="outside right center", handlelength=2)
     return figure
 
 
@@ -85,7 +93,7 @@ def theory_r_m1(frame: pd.DataFrame) -> Figure:
     axis.imshow(values, norm=norm, cmap="viridis", aspect="auto")
     for row, column in np.ndindex(values.shape):
         value = values[row, column]
-        axis.text(column, row, f"{value:.2g}" if value < 0.1 else f"{value:.2f}", ha="center", va="center", fontsize=6,
+        axis.text(column, row, f"{value:#.2g}" if value < 0.1 else f"{value:.2f}", ha="center", va="center", fontsize=6,
                   color="white" if norm(value) < 0.6 else "black")
     grid = table.columns.to_numpy()
     for power, name, style in ((1, "$M_1 = r$", "-"), (2, "$M_1 = r^2$", "--")):
@@ -125,9 +133,9 @@ def theory_n(frame: pd.DataFrame) -> Figure:
     frame = frame.assign(ratio=frame.N / frame.d**2)
     for index, m in enumerate(sorted(frame[frame.arm == "same"].M1.unique())):
         _line(axes[0], frame[(frame.arm == "same") & (frame["M1"] == m)], "ratio", "error", index, f"distilled, {m:.0f} points")
-    _line(axes[0], frame[frame.arm == "teacher"], "ratio", "error", 7, "teacher, the samples themselves")
+    _line(axes[0], frame[frame.arm == "teacher"], "ratio", "error", 7, "teacher")
     _log(axes[0], "samples N / d² (log scale)", "test error (log scale)", sorted(frame.ratio.unique()))
-    axes[0].legend()
+    figure.legend(loc="outside upper center", ncols=2, columnspacing=1)
     return figure
 
 
@@ -140,7 +148,7 @@ def theory_subspace(frame: pd.DataFrame) -> Figure:
     for place, name in enumerate(names):
         found = frame[(frame["rows"] == name) & (frame.quantity == "singular value")]
         curve = found.groupby("index").value.agg(["mean", "min", "max"])
-        curve = curve[curve["mean"] > 1e-5]
+        curve = curve[curve["min"] > 1e-5]  # below lies rounding
         label = f"{name} ({100 * share[name]:.0f} % in span B)"
         axes[0].plot(curve["mean"], color=COLORS[place], marker=MARKERS[place], mfc="white", ms=3, lw=0.8, label=label)
         axes[0].fill_between(curve.index, curve["min"], curve["max"], color=COLORS[place], alpha=0.2, lw=0)
@@ -148,6 +156,7 @@ def theory_subspace(frame: pd.DataFrame) -> Figure:
         for index, part in angles.groupby("index"):
             _points(axes[1], index + 0.2 * (place - 1.5), part.value.to_numpy(), 0.08, COLORS[place], MARKERS[place])
     axes[0].set_yscale("log")
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_xlabel("index")
     axes[0].set_ylabel("singular value (log scale)")
     indices = sorted(frame[frame.quantity == "angle"]["index"].unique())
@@ -167,7 +176,7 @@ def theory_collapse(frame: pd.DataFrame) -> Figure:
         for axis, value in zip(axes, ("condition", "error"), strict=True):
             _line(axis, found, "steps", value, index, "equal eigenvalues" if decay == 1 else f"each {decay:g} of the one before")
         axes[1].axhline(found.teacher.mean(), color=COLORS[index], ls=":", lw=0.8)
-    for axis, label in zip(axes, ("condition number of the points (log scale)", "test error (log scale)"), strict=True):
+    for axis, label in zip(axes, ("condition number (log scale)", "test error (log scale)"), strict=True):
         _log(axis, "matching steps (log scale)", label, sorted(frame.steps.unique()))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
