@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
+import torch
 
-from ddcore import augment, bench, coresets, networks, profiles, race, records  # noqa: F401 (bench, profiles, race register measurements)
+from ddcore import augment, bench, compute, coresets, networks, profiles, race, records  # noqa: F401 (bench and others register measurements)
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import OPTIMISERS, SCHEDULES, distill
@@ -27,6 +28,7 @@ from ddcore.methods import METHODS
 from ddcore.records import Record
 from ddcore.settings import build, keywords, later, one_of, positive, stated, typed, unknown
 from ddcore.synthetic import KINDS, Synthetic, create, load_synthetic
+from ddcore.theory import multi_index_sweeps  # noqa: F401 (registers measurements)
 
 BASELINES = tuple(name for name in coresets.NAMES if name != "random")
 
@@ -178,7 +180,8 @@ def grid(base: Mapping, cells: Iterable[Mapping], seeds: Sequence[int]) -> list[
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """Something computed from a dataset alone: `name` is a function of `ddcore.measurements`, `settings` its arguments."""
+    """Something computed from a dataset alone, or from none (`dataset` is ''): `name` is a function of `ddcore.measurements`,
+    `settings` its arguments."""
 
     name: str
     dataset: str
@@ -190,17 +193,21 @@ class Measurement:
         _freeze(self, "measurement")
         if self.name not in MEASUREMENTS:
             raise unknown("measurement", self.name, MEASUREMENTS)
+        if MEASUREMENTS[self.name].of_data != bool(self.dataset):
+            needs = "needs a dataset" if self.dataset == "" else "takes no dataset: leave it ''"
+            raise BadInput(f"measurement {self.name}: dataset='{self.dataset}' was given, but it {needs}")
         self._settings()
 
     def _settings(self) -> dict:
         return keywords(MEASUREMENTS[self.name], self.settings, f"measurement {self.name}", without=("seed",))
 
-    def identity(self, data: Dataset) -> dict:
+    def identity(self, data: Dataset | torch.device) -> dict:
         """What the hash covers."""
+        of_data = {"data_sha256": data.sha256} if self.dataset else {}
         return {"measurement": self.name, "dataset": self.dataset, "settings": self._settings(), "seed": self.seed,
-                "data_sha256": data.sha256, "versions": {self.name: MEASUREMENTS[self.name].version}}
+                "versions": {self.name: MEASUREMENTS[self.name].version}} | of_data
 
-    def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
+    def make(self, data: Dataset | torch.device, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}: one mapping a row of the table that the figure is drawn from."""
         return {"rows": MEASUREMENTS[self.name](data, seed=self.seed, **self._settings())}, None
 
@@ -217,8 +224,10 @@ class Runner:
         if preset == "smoke" and self.folder and self.folder.resolve().is_relative_to(records.TOP / "figures"):
             raise BadInput("records of the smoke preset are not kept in figures/; name another folder")
 
-    def data(self, name: str, holdout: float = 0.0) -> Dataset:
-        """The dataset `name`, or its training set cut in two."""
+    def data(self, name: str, holdout: float = 0.0) -> Dataset | torch.device:
+        """The dataset `name`, or its training set cut in two; for '', no dataset, the device alone."""
+        if not name:
+            return compute.device(self.device)
         if (name, holdout) not in self.datasets:
             self.datasets[name, holdout] = self.data(name).holdout(holdout) if holdout else load(name, self.device)
         return self.datasets[name, holdout]

@@ -68,11 +68,11 @@ def entry(key: str, folder: Path = FOLDER) -> Entry:
 
 
 def draw(key: str, frame: pd.DataFrame) -> Figure:
-    """The figure `key` of `frame` (the columns of its CSV), by the function of that name in `ddcore.plots`."""
-    from ddcore import plots
+    """The figure `key` of `frame` (the columns of its CSV), by the function of that name in `ddcore.plots` or `ddcore.theory.plots`."""
+    import ddcore.theory.plots
 
     with matplotlib.rc_context(STYLE):
-        return plots.PLOTS[key](frame)
+        return ddcore.plots.PLOTS[key](frame)
 
 
 def to_png(figure: Figure, dpi: int = 130) -> bytes:
@@ -141,7 +141,8 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
     frame = _from_csv(csv)  # as it comes back, so that drawing before and after saving is one thing
     provenance = {
         "figure": key, "preset": sorted({record.preset for record in made_from}), "seeds": seeds,
-        "data": sorted({(record.experiment["dataset"], record.experiment["data_sha256"][:16]) for record in made_from}),
+        "data": sorted({(record.experiment["dataset"], record.experiment["data_sha256"][:16]) for record in made_from
+                        if record.experiment["dataset"]}),
         "wasDerivedFrom": [record.hash for record in made_from], "csv_sha256": hashlib.sha256(csv).hexdigest(),
         "hardware": sorted({records.canonical(record.provenance["hardware"]) for record in made_from}),
         "commits": sorted({record.provenance["commit"] or "unknown" for record in made_from}),
@@ -187,7 +188,7 @@ def provenance_line(sidecar: dict) -> str:
     """One line that says what a figure was computed from."""
     hardware = json.loads(sidecar["hardware"][0])
     where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads"
-    data = ", ".join(name for name, _ in sidecar["data"])
+    data = ", ".join(name for name, _ in sidecar["data"]) or "simulated data"
     seeds, made_from = len(sidecar["seeds"]), len(sidecar["wasDerivedFrom"])
     return (f"{' + '.join(sidecar['preset'])} preset · {data} · {seeds} seed{'s' * (seeds != 1)} · "
             f"{made_from} record{'s' * (made_from != 1)} · {sidecar['seconds']:.0f} s · {where}")

@@ -1,4 +1,4 @@
-"""Measurements of real data, by name: each function takes a dataset and returns the rows of a table."""
+"""Measurements by name: each function takes a dataset, or the device alone where it needs none, and returns the rows of a table."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,11 +14,14 @@ from ddcore.settings import positive
 MEASUREMENTS: dict = {}
 
 
-def measurement(version: int):
-    """Register a function `(data, *, seed, **settings) -> list of rows`; bump `version` when its numbers change."""
+def measurement(version: int, *, of_data: bool = True):
+    """Register a function `(data, *, seed, **settings) -> list of rows`; bump `version` when its numbers change.
+
+    With `of_data=False` it takes the device to compute on in place of a dataset.
+    """
 
     def register(function):
-        function.version = version
+        function.version, function.of_data = version, of_data
         MEASUREMENTS[function.__name__] = function
         return function
 
@@ -26,9 +29,10 @@ def measurement(version: int):
 
 
 def rows(found: Iterable[Record]) -> pd.DataFrame:
-    """The rows of all records of a measurement in one table, with the columns `dataset` and `seed`."""
-    return pd.concat([pd.DataFrame(record.result["rows"]).assign(dataset=record.experiment["dataset"], seed=record.experiment["seed"])
-                      for record in found], ignore_index=True)
+    """The rows of all records of a measurement in one table, with the columns `dataset` (where there is one) and `seed`."""
+    return pd.concat([pd.DataFrame(record.result["rows"]).assign(**{name: record.experiment[name] for name in ("dataset", "seed")
+                                                                    if record.experiment[name] != ""}) for record in found],
+                     ignore_index=True)
 
 
 @measurement(version=1)

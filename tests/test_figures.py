@@ -18,6 +18,7 @@ from PIL import Image
 
 from ddcore import batch, figures, plots, records
 from ddcore.records import Record, canonical, digest
+from ddcore.theory.plots import ARMS
 
 KEYS = list(figures.registry())
 FILES = ("csv", "json", "pdf", "png", "svg")
@@ -46,6 +47,17 @@ def frame_of(key: str) -> pd.DataFrame:
         return pd.DataFrame([{"rank": rank, "position": place / 10 + 0.05, "gain": 1e-7 + max(0, rank * (6 - place)),
                               "mean_gain": 2.0 * rank, "dataset": "digits", "seed": 0} for rank in (1, 2) for place in range(10)])
     cell = {"dataset": "digits", "seed": 0}
+    if key == "theory-subspace":
+        return pd.DataFrame([cell | {"rows": name, "quantity": quantity, "index": index, "value": 0.5 / index, "seed": seed}
+                             for name in ("random points", "distilled points") for seed in seeds
+                             for quantity, many in (("singular value", 3), ("angle", 2), ("energy", 1)) for index in range(1, many + 1)])
+    if key == "theory-collapse":
+        return pd.DataFrame([cell | {"decay": decay, "steps": steps, "condition": 2.0 * steps, "error": 0.1 * steps, "teacher": 0.05,
+                                     "seed": seed} for decay in (1.0, 0.6) for steps in (1, 3) for seed in seeds])
+    if figures.entry(key).notebook.startswith("31"):
+        return pd.DataFrame([cell | {"d": d, "r": r, "L": L, "N": 20 * d * d, "link": "He3", "activation": "relu", "arm": arm, "M1": points,
+                                     "M2": L, "stored": 10 * d * points, "error": 0.5 / points + 0.01 * seed, "seed": seed}
+                             for d in (8, 16) for r in (1, 2) for L in (16, 32) for arm in ARMS for points in (1, 2, 4) for seed in seeds])
     if key == "kernels-speed":
         return pd.DataFrame([cell | {"name": name, "provider": provider, "rank": rank, "ratio": ratio, "memory_ratio": 1 / ratio}
                              for name in ("dm", "dc") for rank, (provider, ratio) in enumerate((("loop", 1.0), ("ours", 2.0)))])

@@ -21,6 +21,7 @@ from ddcore.data import Dataset
 from ddcore.methods import METHODS
 from ddcore.random import stream
 from ddcore.synthetic import KINDS, create
+from ddcore.theory.multi_index_sweeps import ARMS
 
 GOLDEN = Path(__file__).with_name("golden.json")
 REFRESH = "run `python tests/test_golden.py` to refresh tests/golden.json"
@@ -145,6 +146,15 @@ def of_measurement(name: str) -> list[float]:
     return [float(value) for row in rows[::every] for key, value in row.items() if isinstance(value, float) and key not in skipped]
 
 
+def of_simulation(name: str) -> list[float]:
+    size = {"d": 10, "r": 2, "L": 32, "ratio": 40.0, "points": 6}
+    more = {"multi_index_sweep": {key: [value] for key, value in size.items()} | {"labels": [1.0], "arms": ARMS, "real": [4.0], "fresh": 2},
+            "multi_index_subspace": size, "multi_index_collapse": size | {"steps": [1, 3], "decay": [0.7]}}[name]
+    settings = experiments.Measurement(name, "", more | {"precision": "float64"})._settings()
+    rows = measurements.MEASUREMENTS[name](torch.device("cpu"), seed=0, **settings)
+    return [float(value) for row in rows[:20] for value in row.values() if isinstance(value, float)]
+
+
 def of_mtt() -> list[float]:
     data = digits64()
     syn = ddcore.LowRank(data, 1, rank=1, init="svd", step=0.02, seed=0)
@@ -191,8 +201,8 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "mechanism": (mechanism.Mechanism.version, of_mechanism),
     "distill": (experiments.DISTILL_VERSION, of_distill),
     "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),
-    **{f"measurement {name}": (one.version, lambda name=name: of_measurement(name)) for name, one in measurements.MEASUREMENTS.items()
-       if name not in ("speed", "profile")},  # which measure the machine
+    **{f"measurement {name}": (one.version, lambda name=name, of=of_measurement if one.of_data else of_simulation: of(name))
+       for name, one in measurements.MEASUREMENTS.items() if name not in ("speed", "profile")},  # which measure the machine
 }
 
 

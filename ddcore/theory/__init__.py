@@ -1,1 +1,1 @@
-"""The papers' mathematics as sympy expressions: one file a subject, each checked numerically against the package."""
+"""The papers' mathematics: as sympy expressions, each checked numerically against the package, and as simulations."""

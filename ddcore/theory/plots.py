@@ -1,0 +1,202 @@
+"""Drawings of the multi-index sweeps: every seed as a pale point, the mean over seeds as a line."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter
+
+from ddcore.figures import COLUMN, PAGE
+from ddcore.plots import COLORS, MARKERS, _figure, _points, plot
+
+ARMS = {"same": "distilled, teacher's initialisation", "fresh": "distilled, unseen initialisations", "undistilled": "points not distilled",
+        "real": "real samples", "random features": "real samples, random features", "network": "the network itself",
+        "factored": "the network, factored at rank r", "teacher": "all samples"}  # fmt: skip
+
+
+def _line(axis, found: pd.DataFrame, x: str, y: str, index: int, label: str, **style) -> None:
+    """The mean over seeds of `y` by `x`, and every seed; logarithmic axes."""
+    axis.plot(found[x], found[y], MARKERS[index], mfc=COLORS[index], mec="none", ms=2.2, alpha=0.35, zorder=1)
+    means = found.groupby(x)[y].mean()
+    axis.plot(means.index, means, color=COLORS[index], marker=MARKERS[index], mfc="white", label=label, **style)
+
+
+def _log(axis, x: str, y: str, ticks=None) -> None:
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    if ticks is not None:
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.xaxis.minorticks_off()
+    low, high = axis.get_ylim()
+    if high < 100 * low:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter("{x:g}" if low > 1e-3 and high < 1e4 else LogFormatterMathtext())
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+
+
+@plot("theory-memory")
+def theory_memory(frame: pd.DataFrame) -> Figure:
+    """Columns: arm, M1, M2, stored, error, seed. Of the distilled arms, the line joins the sets that no smaller one beats."""
+    figure, axes = _figure(PAGE, 2.9)
+    axis = axes[0]
+    for index, (arm, label) in enumerate(ARMS.items()):
+        found = frame[frame.arm == arm]
+        if arm in ("same", "fresh", "undistilled"):
+            means = found.groupby(["stored", "M1", "M2"], as_index=False).error.mean()
+            best = means[means.error < means.error.cummin().shift(fill_value=np.inf)]
+            axis.plot(means.stored, means.error, MARKERS[index], mfc=COLORS[index], mec="none", ms=2.2, alpha=0.35, zorder=1)
+            spread = found.groupby("stored").error.std().reindex(best.stored).fillna(0)
+            axis.errorbar(best.stored, best.error, spread, color=COLORS[index], marker=MARKERS[index], mfc="white", capsize=2, lw=1,
+                          label=label)
+        elif len(found):
+            _line(axis, found, "stored", "error", index, label, lw=1)
+    axis.axhline(frame[frame.arm == "teacher"].error.mean(), color=COLORS[7], ls=":", lw=0.8, zorder=0)
+    _log(axis, "stored numbers (log scale)", "test error (log scale)")
+    handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    shown = [label for label in ARMS.values() if label in handles]
+    figure.legend([handles[label] for label in shown], shown, loc="outside right center", handlelength=2)
+    return figure
+
+
+@plot("theory-d")
+def theory_d(frame: pd.DataFrame) -> Figure:
+    """Columns: d, L, N, arm, M1, stored, error, seed."""
+    figure, axes = _figure(PAGE, 2.4, 2)
+    points = sorted(frame[frame.arm == "same"].M1.unique())
+    shown = [points[-3], points[-1]] if len(points) > 2 else points
+    curves = [(f"distilled, {m:.0f} points", frame[(frame.arm == "same") & (frame["M1"] == m)]) for m in shown]
+    curves += [(ARMS["undistilled"], frame[(frame.arm == "undistilled") & (frame["M1"] == shown[-1])]),
+               ("real samples of equal memory", frame[frame.arm == "real"]), (ARMS["teacher"], frame[frame.arm == "teacher"]),
+               (ARMS["network"], frame[frame.arm == "network"])]
+    for index, (label, found) in enumerate(curves):
+        if label != ARMS["network"]:  # of the same error as all samples
+            _line(axes[0], found, "d", "error", index, None)
+        if "distilled," in label or label in (ARMS["teacher"], ARMS["network"]):
+            _line(axes[1], found, "d", "stored", index, None)
+        axes[0].plot([], [], color=COLORS[index], marker=MARKERS[index], mfc="white", label=label)
+    for axis, label in zip(axes, ("test error (log scale)", "stored numbers (log scale)"), strict=True):
+        _log(axis, "input dimension d (log scale)", label, sorted(frame.d.unique()))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+@plot("theory-r-m1")
+def theory_r_m1(frame: pd.DataFrame) -> Figure:
+    """Columns: r, arm, M1, error, seed. The last column is the teacher's."""
+    table = frame[frame.arm == "same"].pivot_table(index="r", columns="M1", values="error")
+    whole = frame[frame.arm == "teacher"].groupby("r").error.mean()
+    values = np.column_stack([table.to_numpy(), whole.reindex(table.index)])
+    figure, axes = _figure(PAGE, 0.75 + 0.24 * len(table))
+    axis, norm = axes[0], LogNorm(values.min(), 1)
+    axis.imshow(values, norm=norm, cmap="viridis", aspect="auto")
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        axis.text(column, row, f"{value:#.2g}" if value < 0.1 else f"{value:.2f}", ha="center", va="center", fontsize=6,
+                  color="white" if norm(value) < 0.6 else "black")
+    grid = table.columns.to_numpy()
+    for power, name, style in ((1, "$M_1 = r$", "-"), (2, "$M_1 = r^2$", "--")):
+        places = np.searchsorted(grid, table.index.to_numpy() ** power) - 0.5
+        axis.vlines(places, np.arange(len(table)) - 0.5, np.arange(len(table)) + 0.5, color=COLORS[3], ls=style, lw=1.4, label=name)
+    axis.axvline(len(grid) - 0.5, color="white", lw=3)
+    axis.set_xticks(range(len(grid) + 1), [*(f"{m:.0f}" for m in grid), "teacher"])
+    axis.set_yticks(range(len(table)), [f"{r}" for r in table.index])
+    axis.set_xlabel("distilled points $M_1$")
+    axis.set_ylabel("directions r")
+    axis.spines[:].set_visible(False)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+@plot("theory-l")
+def theory_l(frame: pd.DataFrame) -> Figure:
+    """Columns: L, arm, M2, error, seed."""
+    figure, axes = _figure(PAGE, 2.4, 2)
+    same = frame[frame.arm == "same"]
+    _line(axes[0], same[same.M2 == same.L], "L", "error", 0, "distilled, L labels")
+    _line(axes[0], frame[frame.arm == "teacher"], "L", "error", 7, ARMS["teacher"])
+    widths = sorted(same.L.unique())
+    for index, L in enumerate(widths):
+        _line(axes[1], same[same.L == L], "M2", "error", index % 8, f"L = {L}", lw=1)
+    _log(axes[0], "width L (log scale)", "test error (log scale)", widths)
+    _log(axes[1], "labels $M_2$ (log scale)", "test error (log scale)")
+    axes[0].legend()
+    axes[1].legend(loc="upper right", fontsize=6, handlelength=1.5, ncols=2)
+    return figure
+
+
+@plot("theory-n")
+def theory_n(frame: pd.DataFrame) -> Figure:
+    """Columns: d, N, arm, M1, error, seed."""
+    figure, axes = _figure(COLUMN, 2.4)
+    frame = frame.assign(ratio=frame.N / frame.d**2)
+    for index, m in enumerate(sorted(frame[frame.arm == "same"].M1.unique())):
+        _line(axes[0], frame[(frame.arm == "same") & (frame["M1"] == m)], "ratio", "error", index, f"distilled, {m:.0f} points")
+    _line(axes[0], frame[frame.arm == "teacher"], "ratio", "error", 7, "teacher")
+    _log(axes[0], "samples N / d² (log scale)", "test error (log scale)", sorted(frame.ratio.unique()))
+    figure.legend(loc="outside upper center", ncols=2, columnspacing=1)
+    return figure
+
+
+@plot("theory-subspace")
+def theory_subspace(frame: pd.DataFrame) -> Figure:
+    """Columns: rows, quantity, index, value, seed."""
+    figure, axes = _figure(PAGE, 2.5, 2)
+    names = list(dict.fromkeys(frame["rows"]))
+    share = frame[frame.quantity == "energy"].groupby("rows", sort=False).value.mean()
+    for place, name in enumerate(names):
+        found = frame[(frame["rows"] == name) & (frame.quantity == "singular value")]
+        curve = found.groupby("index").value.agg(["mean", "min", "max"])
+        curve = curve[curve["min"] > 1e-5]  # below lies rounding
+        label = f"{name} ({100 * share[name]:.0f} % in span B)"
+        axes[0].plot(curve["mean"], color=COLORS[place], marker=MARKERS[place], mfc="white", ms=3, lw=0.8, label=label)
+        axes[0].fill_between(curve.index, curve["min"], curve["max"], color=COLORS[place], alpha=0.2, lw=0)
+        angles = frame[(frame["rows"] == name) & (frame.quantity == "angle")]
+        for index, part in angles.groupby("index"):
+            _points(axes[1], index + 0.2 * (place - 1.5), part.value.to_numpy(), 0.08, COLORS[place], MARKERS[place])
+    axes[0].set_yscale("log")
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_xlabel("index")
+    axes[0].set_ylabel("singular value (log scale)")
+    indices = sorted(frame[frame.quantity == "angle"]["index"].unique())
+    axes[1].set_xticks(indices, [f"{index}" for index in indices])
+    axes[1].set_xlabel("principal angle")
+    axes[1].set_ylabel("degrees to span B")
+    axes[1].set_ylim(-2, 92)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+@plot("theory-collapse")
+def theory_collapse(frame: pd.DataFrame) -> Figure:
+    """Columns: decay, steps, condition, error, teacher, seed."""
+    figure, axes = _figure(PAGE, 2.3, 2)
+    for index, (decay, found) in enumerate(frame.groupby("decay", sort=False)):
+        for axis, value in zip(axes, ("condition", "error"), strict=True):
+            _line(axis, found, "steps", value, index, "equal eigenvalues" if decay == 1 else f"each {decay:g} of the one before")
+        axes[1].axhline(found.teacher.mean(), color=COLORS[index], ls=":", lw=0.8)
+    for axis, label in zip(axes, ("condition number (log scale)", "test error (log scale)"), strict=True):
+        _log(axis, "matching steps (log scale)", label, sorted(frame.steps.unique()))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+@plot("theory-links")
+def theory_links(frame: pd.DataFrame) -> Figure:
+    """Columns: link, activation, arm, error, seed."""
+    links, activations = list(dict.fromkeys(frame.link)), list(dict.fromkeys(frame.activation))
+    figure, axes = _figure(PAGE, 2.5, len(links), sharey=True)
+    for axis, name in zip(axes, links, strict=True):
+        for x, activation in enumerate(activations):
+            for index, (arm, label) in enumerate((("teacher", "teacher, all samples"), ("same", "distilled"))):
+                found = frame[(frame.link == name) & (frame.activation == activation) & (frame.arm == arm)]
+                _points(axis, x + 0.36 * (index - 0.5), found.error.to_numpy(), 0.16, COLORS[(7, 0)[index]], MARKERS[(7, 0)[index]],
+                        label if x == 0 and axis is axes[0] else None)  # fmt: skip
+        axis.set_yscale("log")
+        axis.set_xticks(range(len(activations)), activations, rotation=55, ha="right", rotation_mode="anchor")
+        axis.set_title(name, fontsize=8)
+        axis.axhline(1, color="0.6", lw=0.6, ls=":")
+    axes[0].set_ylabel("test error (log scale)")
+    figure.legend(loc="outside upper center", ncols=2, handletextpad=0.1)
+    return figure
