@@ -17,16 +17,18 @@ from ddcore.synthetic import Synthetic
 
 
 class Study:
-    """`settings` are the preset's numbers with the overrides that are not None; `seeds` and `device` as given.
+    """`settings` are the preset's numbers with the overrides that are not None; `seeds` (None: the preset's) and `device` as given.
 
     Records and figures of the smoke preset go to `out` (nowhere if it is empty), those of larger presets to figures/: a
     present record is read, not made again.
     """
 
-    def __init__(self, notebook: str, *, preset: str, seeds: Sequence[int], device: str, out: str, **overrides):
+    def __init__(self, notebook: str, *, preset: str, seeds: Sequence[int] | None, device: str, out: str, **overrides):
+        self.settings = batch.preset(preset, notebook, overrides)
+        of_preset = self.settings.pop("seeds", None)
+        seeds = of_preset if seeds is None else seeds
         if not seeds or not all(isinstance(seed, int) for seed in seeds):
             raise BadInput(f"seeds={seeds!r} must be a list of at least one integer")
-        self.settings = batch.preset(preset, notebook, overrides)
         self.preset, self.seeds, self.device = preset, tuple(seeds), compute.device(device)
         smoke = preset == "smoke"
         self.figures = (Path(out) / "figures" if out else None) if smoke else figures.FOLDER
