@@ -147,7 +147,9 @@ def test_the_residual_is_uncorrelated_with_the_inputs():
     x, y = held(task)
     residual = y - affine(task)(x)
     assert float((residual @ torch.cat([x, torch.ones_like(x[:, :1])], 1)).abs().max()) / len(x) < 1e-12
-    assert affine(task, shrink=1e9).slope.norm() < 1e-8
+    shrunk = affine(task, shrink=1e9)
+    assert shrunk.slope.norm() < 1e-8
+    torch.testing.assert_close(shrunk.intercept, y.mean())
 
 
 # the two stages
@@ -255,9 +257,11 @@ def test_matching_by_autograd_equals_the_closed_form(activation, labels):
     assert float((single - closed_form(points, slopes, inits, activation)).norm() / single.norm()) < 1e-5
 
 
-def test_many_initialisations_reach_the_arc_cosine_kernel():
+@pytest.mark.parametrize("preprocessed", [True, False])
+def test_many_initialisations_reach_the_arc_cosine_kernel(preprocessed):
     task = task_of(d=10, samples=3000)
-    linear, inits, points = affine(task), symmetric_inits(2000, task, range(40)), normal(12, 10)
+    linear = affine(task) if preprocessed else multi_index.Affine(task.directions.new_zeros(()), task.directions.new_zeros(10))
+    inits, points = symmetric_inits(2000, task, range(40)), normal(12, 10)
     found = closed_form(points, gradients(task, linear, inits.weights), inits)
     expected = kernel_limit(task, linear, points) * 2000 / len(points)
     assert float((found - expected).norm() / expected.norm()) < 0.05
@@ -279,6 +283,11 @@ def test_distilled_points_lie_in_the_directions_of_the_task(cell):
     assert cell.energy(after) > 0.95
     assert cell.energy(start) == pytest.approx(3 / 40, abs=0.015)
     assert float(after.square().sum(1).mean()) == pytest.approx(40, rel=1e-5)
+
+
+@pytest.mark.parametrize(("L", "inits"), [(128, 8), (16, 25)])
+def test_inputs_are_distilled_over_ten_neurons_a_dimension_at_least(L, inits):
+    assert len(cell_of(L=L).matched.weights) == inits
 
 
 def test_points_do_not_depend_on_how_many_there_are(cell):
@@ -564,6 +573,8 @@ def test_rows_of_a_sweep_count_their_numbers():
     for arm in ("same", "fresh", "undistilled"):
         assert (found.stored[arm] == found.M1[arm] * d + found.M2[arm] + d + 1).all()
         assert set(zip(found.M1[arm], found.M2[arm], strict=True)) == {(2, 8), (2, 16), (4, 8), (4, 16)}
+    assert (found.energy["undistilled"] < 0.6).all()
+    assert (found.energy["same"] > 0.8).all()
     largest = 4 * d + 16 + d + 1
     for arm in ("real", "random features"):
         assert (found.stored[arm] <= np.array([1, 4]) * largest).all()
