@@ -35,6 +35,8 @@ def test_what_is_needed_is_found_between_the_points_of_the_grid(exponent, place)
     assert both.tolist() == pytest.approx([place] * 2, rel=1e-5)
     assert needed(errors, grid, 1e-9).isnan()
     assert needed(errors, grid, 2.0) == 1
+    assert needed(errors, 2 * grid, 2.0).isnan(), "less than the first point of the grid would do, we do not know how much"
+    assert needed(errors, 2 * grid, place**-exponent) == pytest.approx(2 * place, rel=1e-6)
 
 
 def test_geometric_means_come_first_and_resampled_ones_after():

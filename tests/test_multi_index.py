@@ -15,6 +15,7 @@ from ddcore.measurements import rows
 from ddcore.random import stream
 from ddcore.subspaces import principal_angles, principal_directions
 from ddcore.theory import multi_index, multi_index_sweeps
+from ddcore.theory.exponents import cube, interval, needed, resampled, slope
 from ddcore.theory.input_distillation import closed_form, distill_inputs, kernel_limit, matching_step, student_layer
 from ddcore.theory.label_distillation import RHO, DistilledData, Performance, exact_labels, fits, head_map, seeded_inputs
 from ddcore.theory.multi_index import (
@@ -595,3 +596,77 @@ def test_the_other_measurements_measure_what_they_name():
     assert more.groupby("decay").condition.last()[0.5] > 4 * more.groupby("decay").condition.last()[1.0]
     assert figures.provenance_line({"preset": ["laptop"], "data": [], "seeds": [0], "wasDerivedFrom": ["a"], "seconds": 1.0, "hardware": [
         '{"gpu": "a GPU"}']}) == "laptop preset · simulated data · 1 seed · 1 record · 1 s · a GPU"  # fmt: skip
+
+
+# The committed figures say what notebook 31 says of them.
+
+
+def recorded(key):
+    if not figures.load(key):
+        pytest.skip(f"{key} is not recorded")
+    return figures.data(key)
+
+
+def test_recorded_memory():
+    frame = recorded("theory-memory")
+    frame = frame[frame.M2.isna() | (frame.stored == 1993)]
+    error = frame.groupby(["arm", "stored"]).error.mean()
+    assert frame.seed.nunique() >= 10
+    assert error["same", 1993] < 1.5 * error["teacher"].item()
+    assert 2 * error["same", 1993] < error["fresh", 1993] < 3 * error["same", 1993]
+    assert error["factored"].item() < error["same", 1993] < error["real"].iloc[-1]
+    assert error["real"].index[-1] > 1000 * 1993
+    assert error["real"].iloc[0] > 0.9
+    assert error["undistilled", 1993] > 0.8
+
+
+def fitted(x, y):
+    return interval(slope(torch.tensor(sorted(x.unique())), y))
+
+
+def test_recorded_exponents():
+    """Error 0.1 takes points that do not grow with d, numbers that grow like d; points by r grow slower than r^2."""
+    frame = recorded("theory-d")
+    same, d = frame[frame.arm == "same"], torch.tensor(sorted(frame.d.unique()))
+    grid = torch.tensor(sorted(same["M1"].unique()))
+    points = needed(resampled(cube(same, "d", "M1"), stream(0, "d")), grid, 0.1)
+    for y, exponent in ((points, 0), (points * d, 1)):
+        _, low, high = fitted(frame.d, y)
+        assert low < exponent < high
+        assert high - low < 0.3
+    frame = recorded("theory-r-m1")
+    same = frame[frame.arm == "same"]
+    errors, grid = resampled(cube(same, "r", "M1"), stream(0, "r")), torch.tensor(sorted(same["M1"].unique()))
+    teacher = resampled(cube(frame[frame.arm == "teacher"], "r"), stream(0, "r"))
+    for level in (0.5, 1.5 * errors[..., -1], 1.5 * teacher):
+        assert fitted(frame.r, needed(errors, grid, level))[2] < 1.5
+
+
+def test_recorded_labels_and_samples():
+    frame = recorded("theory-l")
+    same, L = frame[frame.arm == "same"].assign(share=lambda one: one["M2"] / one.L), torch.tensor(sorted(frame.L.unique()))
+    errors, grid = resampled(cube(same, "L", "share"), stream(0, "L")), L[:, None] * torch.tensor(sorted(same.share.unique()))
+    assert fitted(frame.L, needed(errors, grid, 1.5 * errors[..., -1]))[0] > 0.9
+    assert fitted(frame.L, needed(errors, grid, 0.1))[2] < 0.1
+    frame = recorded("theory-n")
+    error = frame.groupby(["arm", "M1", "N"], dropna=False).error.mean().unstack("N")
+    few, many = error.loc["same"].to_numpy()
+    teacher = error.loc["teacher"].to_numpy()[0]
+    assert (many < teacher).all()
+    assert (teacher < few).all()
+
+
+def test_recorded_collapse_and_links():
+    steps = recorded("theory-collapse").groupby(["decay", "steps"])[["error", "condition"]].mean()
+    assert steps.error[1.0, 3] < steps.error[1.0, 2] < steps.error[1.0, 1] < steps.error[1.0, 20]
+    assert steps.error[0.6].idxmin() == 1
+    assert steps.condition[0.6, 20] > 1000 * steps.condition[0.6, 1]
+    frame = recorded("theory-links")
+    error = frame.groupby(["arm", "link", "activation"]).error.mean()
+    for arm in ("teacher", "same"):
+        assert error[arm, "He3", "relu"] > 0.95
+        assert error[arm, "He1 + He3", "relu"] == pytest.approx(0.5, abs=0.02)
+        assert error[arm, "He2 + He3", "quadratic"] == pytest.approx(0.16 / 1.16, abs=0.03)
+        assert error[arm, "He1 + He2", "erf(z + 1)"] < 0.02 < 0.3 < error[arm, "He1 + He2", "erf"]
+    assert error["teacher", "He3", "erf"] < 0.4
+    assert error["same", "He3", "erf"] > 0.8

@@ -21,14 +21,17 @@ def resampled(values: Tensor, generator: torch.Generator, draws: int = 2000) -> 
 
 
 def needed(errors: Tensor, grid: Tensor, level: Tensor | float) -> Tensor:
-    """(..., n) errors at an ascending `grid` (n,) -> (...): where they first fall to `level`, between two points of the grid on
-    logarithmic axes; not a number where they never do, the first point where they begin below."""
-    below = errors <= torch.as_tensor(level, dtype=errors.dtype)[..., None]
+    """(..., n) errors at an ascending `grid` (n,) or (..., n) -> (...): where they first fall to `level`, between two points of the
+    grid on logarithmic axes.
+
+    Not a number where they never do, and where they begin below it, unless the grid begins at 1: nothing needs less.
+    """
+    level, grid = torch.as_tensor(level, dtype=errors.dtype)[..., None], grid.to(errors.dtype).expand_as(errors)
+    below = errors <= level
     at = below.int().argmax(-1, keepdim=True).clamp(min=1)
-    y, x = errors.log(), grid.to(errors.dtype).log().expand_as(errors)
-    (y0, y1), (x0, x1) = ((part.gather(-1, at - 1), part.gather(-1, at)) for part in (y, x))
-    share = (y0 - torch.as_tensor(level, dtype=errors.dtype).log()[..., None]) / (y0 - y1)
-    found = torch.where(below[..., :1], x[..., :1], x0 + share * (x1 - x0)).exp()[..., 0]
+    (y0, y1), (x0, x1) = ((part.log().gather(-1, at - 1), part.log().gather(-1, at)) for part in (errors, grid))
+    found = (x0 + (y0 - level.log()) / (y0 - y1) * (x1 - x0)).exp()[..., 0]
+    found = torch.where(below[..., 0], torch.where(grid[..., 0] == 1, 1.0, torch.nan), found)
     return torch.where(below.any(-1), found, torch.nan)
 
 
