@@ -66,6 +66,19 @@ def test_its_labels_are_the_recorded_ones():
         assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {one.images}, {one.labels} labels |"), one
 
 
+def test_its_theory_is_the_recorded_one():
+    found = figures.data("theory-memory").groupby(["arm", "stored"]).error.agg(["mean", "std"])
+    named = {"teacher": "all samples", "same": "the teacher's initialisation", "fresh": "unseen", "undistilled": "not distilled",
+             "real": "real samples", "network": "itself", "factored": "rank 3"}
+    shown = [line for line in README.splitlines() if re.search(r"\| \d\.\d{4} ± \d\.\d{4} \|", line)]
+    assert len(shown) == 8
+    for (arm, stored), one in found.iterrows():
+        lines = [line for line in shown if f"| {stored:,} |" in line and named.get(arm, "?") in line]
+        assert all(f"{one['mean']:.4f} ± {one['std']:.4f}" in line for line in lines), arm
+        shown = [line for line in shown if line not in lines]
+    assert not shown
+
+
 def test_its_ratios_are_the_recorded_ones():
     frame = figures.data("kernels-speed")
     for one in frame[(frame["rank"] > 0) & frame.name.str.contains("step")].itertuples():
