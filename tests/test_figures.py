@@ -74,6 +74,10 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "compare-relabel":
         return pd.DataFrame([cell | {"ipc": 1, "images": images, "labels": labels, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for images in ("recovered", "random real") for labels in ("hard", "soft") for seed in seeds])
+    if key.startswith("continual"):
+        return pd.DataFrame([cell | {"method": method, "tasks": 5, "classes": classes, "seed": seed, "accuracy": 50.0 + seed / 3,
+                                     "stored_numbers": 64 * classes}
+                             for method in ("random", "DM") for classes in (2, 4) for seed in seeds])
     if key == "compare-methods":
         return pd.DataFrame([cell | {"ipc": 1, "method": method, "seed": seed, "accuracy": 50.0 + seed / 3, "images_per_class": 1,
                                      "published": 70.5 if method == "DC" else None}
