@@ -35,7 +35,7 @@ def forgetting(accuracies: list[list[float]]) -> float:
     """Mean over all tasks but the last of what was lost of the best accuracy (Chaudhry et al., ECCV 2018); rows are steps, columns tasks.
 
     >>> forgetting([[90.0], [70.0, 80.0], [60.0, 85.0, 50.0]])
-    15.0
+    12.5
     """
     last = accuracies[-1]
     lost = [max(row[task] for row in accuracies[task:-1]) - last[task] for task in range(len(last) - 1)]

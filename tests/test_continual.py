@@ -126,3 +126,13 @@ def test_bad_input_is_refused_in_a_sentence(digits):
     gradient = {"method": {"name": "dc", "width": 8, "batch_real": 8, "strategy": "none"}, "distill": {"steps": 1}}
     with pytest.raises(BadInput, match="one class"):
         Continual(Experiment("digits", 1, evaluate=EVALUATE, **gradient), tasks=10).make(digits, None)
+
+
+def test_forgetting_counts_from_the_best_accuracy_ever():
+    assert forgetting([[90.0], [70.0, 80.0], [60.0, 85.0, 50.0]]) == (90 - 60 + 80 - 85) / 2
+
+
+def test_a_large_memory_teaches_every_task(digits):
+    how = {"width": 16, "epochs": 40, "networks": 1, "strategy": "none"}
+    result, _ = Continual(Experiment("digits", 20, evaluate=how, synthetic={"kind": "pixels"}), tasks=5).make(digits, None)
+    assert min(result["steps"][-1]["task_scores"][0]) > 50

@@ -82,3 +82,10 @@ def test_a_saved_set_comes_back_equal_and_is_distilled_like_any_other(digits, tm
 def test_a_rank_beyond_the_image_is_refused(digits):
     with pytest.raises(BadInput, match="above the side of a 8x8 image"):
         Tucker(digits, 10, rank=9)
+
+
+def test_an_image_is_its_core_between_the_bases_of_its_class(digits):
+    found = Tucker(digits, 3, rank=3, seed=2)
+    left, core, right = (found.tensors[name].detach() for name in ("left", "core", "right"))
+    at = 2 * found.per_class + 1
+    assert torch.allclose(found.images()[at, 0].detach(), left[2, 0] @ core[at, 0] @ right[2, 0])
