@@ -1,5 +1,6 @@
 """ddcore: dataset distillation, reproducible. Four verbs: `load` a dataset, `distill` it, `evaluate` the result, `figure` it."""
 
+from ddcore.adaptive import Adaptive
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import distill
@@ -12,5 +13,5 @@ from ddcore.trajectories import Experts
 from ddcore.tucker import Tucker
 
 __version__ = "0.1.0"
-__all__ = ["DC", "DM", "DSA", "MTT", "BadInput", "Dataset", "Diverged", "Experts", "Interrupted", "LowRank", "Pixels", "Protocol",
-           "SRe2L", "Scores", "Squeeze", "Synthetic", "Tucker", "baseline", "distill", "evaluate", "load", "load_synthetic"]
+__all__ = ["DC", "DM", "DSA", "MTT", "Adaptive", "BadInput", "Dataset", "Diverged", "Experts", "Interrupted", "LowRank", "Pixels",
+           "Protocol", "SRe2L", "Scores", "Squeeze", "Synthetic", "Tucker", "baseline", "distill", "evaluate", "load", "load_synthetic"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +10,7 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 
 from ddcore import batch, compute, figures
-from ddcore.errors import BadInput
+from ddcore.errors import BadInput, Diverged
 from ddcore.experiments import Experiment, Measurement, Runner
 from ddcore.records import Record
 from ddcore.synthetic import Synthetic
@@ -43,6 +43,22 @@ class Study:
     def run(self, experiments: Sequence[Experiment | Measurement]) -> list[Record]:
         """The records of all, in order."""
         return self.runner.run_all(experiments)
+
+    def choose(self, trial: Callable[[float], Experiment], lrs: Sequence[float]) -> tuple[list[Record], float]:
+        """The records of trials at each step size, and the most accurate one's; as long as that is the largest, one ten times as large
+        is tried too. A trial that diverges ends the search."""
+        lrs, found = list(lrs), []
+        while len(found) < len(lrs):
+            try:
+                found += self.run([trial(lrs[len(found)])])
+            except Diverged:
+                if not found:
+                    raise
+                break
+            top = max(found, key=lambda record: record.result["accuracy"])
+            if len(found) == len(lrs) and top is found[-1]:
+                lrs.append(10 * lrs[-1])
+        return found, top.experiment["distill"]["lr_img"]
 
     def start(self, record: Record) -> Synthetic:
         """The set of `record` as it was before any distillation."""

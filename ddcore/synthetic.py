@@ -8,6 +8,7 @@ the budget pays for. Values live in the normalised space of the dataset.
 import abc
 import json
 import math
+import warnings
 from pathlib import Path
 
 import torch
@@ -205,7 +206,8 @@ class LowRank(Synthetic):
     """LoDC's factors, as its published code has them: floor(budget_ipc * HW / (r (H + W))) images a class.
 
     init 'noise' draws both factors from N(0, 1) (published); 'svd' factors real images by truncated SVD, U = A sqrt(S),
-    V = sqrt(S) B^T, the best approximation of that rank (Eckart-Young). Raises BadInput for a rank that yields no image.
+    V = sqrt(S) B^T, the best approximation of that rank (Eckart-Young). Raises BadInput for a rank that yields no image, and
+    warns of one above break-even, HW / (H + W), whose images cost more than pixels and hold nothing more.
     """
 
     kind, version, inits = "lowrank", 1, ("noise", "svd")
@@ -219,6 +221,10 @@ class LowRank(Synthetic):
         if per_class == 0:
             raise BadInput(f"LowRank: rank {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image; a rank of at most "
                            f"{budget_ipc * height * width // (height + width)} does")
+        if rank * (height + width) > height * width:
+            warnings.warn(f"LowRank: an image of rank {rank} takes {rank * (height + width)} numbers a channel, its pixels "
+                          f"{height * width}: {per_class} images a class in place of {budget_ipc}; a rank of at most "
+                          f"{height * width // (height + width)} costs no more than pixels", stacklevel=2)
         self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, seed=seed, **_steps(step, step_rate))
         if init == "svd":
             data.need(per_class, f"LowRank with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
@@ -288,7 +294,7 @@ def load_synthetic(path: str | Path, device: torch.device | str = "cpu") -> Synt
         whole = found.images(slice(0, 1)).shape[1:] == found.shape
         whole = whole and all(len(found.labels) == len(tensors[name]) for name in tensors if name not in found.shared)
         whole = whole and len(found.labels) == found.classes * found.per_class and found.stored_numbers <= found.budget
-    except (KeyError, TypeError, RuntimeError):
+    except (KeyError, TypeError, RuntimeError, IndexError):
         whole = False
     if not whole:
         raise BadInput(f"{path}: its tensors are not those that its settings name; distil it again")

@@ -55,7 +55,7 @@ def of_augment() -> list[float]:
 
 
 def of_set(kind: str, init: str) -> list[float]:
-    settings = {"rank": 1} if kind in ("lowrank", "tucker") else {}
+    settings = {"rank": 1} if kind in ("adaptive", "lowrank", "tucker") else {}
     return sums(create(ddcore.load("digits", "cpu"), kind, 2, seed=0, init=init, **settings).images())
 
 

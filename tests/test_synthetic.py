@@ -1,6 +1,7 @@
 import json
 import math
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ def test_images_per_class_is_the_most_that_the_budget_holds(ipc, rank, height, w
     assert found * rank * (height + width) <= ipc * height * width < (found + 1) * rank * (height + width)
 
 
+@pytest.mark.filterwarnings("ignore:LowRank. an image of rank")
 @given(st.tuples(st.sampled_from([1, 3]), st.integers(1, 12), st.integers(1, 12)), st.integers(1, 12), st.integers(1, 6), st.integers(1, 4))
 def test_stored_numbers_keep_to_the_budget(shape, rank, ipc, classes):
     data = data_of(shape, classes)
@@ -192,6 +194,7 @@ def test_images_do_not_see_the_gauge(given_case):
     torch.testing.assert_close(low.images(), turned.images(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:LowRank. an image of rank 8")
 def test_full_rank_with_identity_is_pixels(digits):
     low = ddcore.LowRank(digits, 2, rank=8)
     pixels = ddcore.Pixels(digits, low.per_class)
@@ -339,10 +342,18 @@ def test_bad_settings_are_refused(call, words, digits, refuses):
 
 
 def test_create_makes_what_the_class_makes(digits):
-    assert set(KINDS) == {"pixels", "lowrank", "tucker"}
+    assert set(KINDS) == {"adaptive", "lowrank", "pixels", "tucker"}
     assert torch.equal(create(digits, "pixels", 2, seed=3).images(), ddcore.Pixels(digits, 2, seed=3).images())
     made = create(digits, "lowrank", 2, seed=3, rank=2, init="svd")
     assert torch.equal(made.images(), ddcore.LowRank(digits, 2, rank=2, init="svd", seed=3).images())
+
+
+def test_a_rank_above_break_even_warns_of_what_it_costs(digits):
+    with pytest.warns(UserWarning, match="rank 5 takes 80 numbers a channel, its pixels 64: 1 images a class in place of 2; .* at most 4"):
+        ddcore.LowRank(digits, 2, rank=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ddcore.LowRank(digits, 2, rank=4)
 
 
 # for others to read

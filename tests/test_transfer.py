@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+import ddcore
+from ddcore.errors import BadInput
+from ddcore.experiments import Experiment, Runner
+from ddcore.transfer import Transfer
+
+EVALUATE = {"network": "convnet", "width": 8, "epochs": 8, "networks": 2, "strategy": "none"}
+DM = {"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},
+      "distill": {"steps": 3}}
+
+
+@pytest.fixture(scope="module")
+def made():
+    runner = Runner("smoke", None, device="cpu")
+    record = runner.run(Experiment("digits", 1, evaluate=EVALUATE, seed=2, **DM))
+    return runner, record, runner.synthetic(record)
+
+
+def test_the_same_network_finds_the_same_scores(made):
+    runner, record, synthetic = made
+    again = runner.run(Transfer(record, synthetic))
+    assert again.result["scores"] == record.result["scores"]
+    assert again.hash != record.hash
+
+
+def test_another_network_is_that_network_on_that_set(made):
+    runner, record, synthetic = made
+    through = runner.run(Transfer(record, synthetic, {"network": "mlp", "width": 16}))
+    direct = ddcore.evaluate(synthetic, runner.data("digits"), seeds=[2000, 2001], **{k: v for k, v in EVALUATE.items() if k != "networks"}
+                             | {"network": "mlp", "width": 16})
+    assert through.result["scores"] == list(direct.scores)
+    assert through.experiment["evaluate"]["network"] == "mlp"
+    assert through.experiment["method"] == record.experiment["method"]
+
+
+def test_fewer_bits_are_the_rounded_factors_and_the_set_stays_as_it_was(made):
+    runner, record, synthetic = made
+    before = {name: tensor.detach().clone() for name, tensor in synthetic.tensors.items()}
+    half, whole = (runner.run(Transfer(record, synthetic, stored=stored)) for stored in ("bfloat16", "float32"))
+    assert half.result["stored_bits"] * 2 == whole.result["stored_bits"] == 32 * synthetic.stored_numbers
+    assert all(torch.equal(before[name], tensor) for name, tensor in synthetic.tensors.items())
+    for name, tensor in before.items():
+        synthetic.tensors[name] = tensor.bfloat16().float()
+    assert half.result["scores"] == runner.run(Transfer(record, synthetic, {"epochs": 8})).result["scores"]
+
+
+def test_bad_settings_are_refused(made):
+    _, record, synthetic = made
+    with pytest.raises(BadInput, match="stored"):
+        Transfer(record, synthetic, stored="int3")
+    with pytest.raises(BadInput, match="network"):
+        Transfer(record, synthetic, {"nets": 3})
