@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import matplotlib
@@ -67,12 +67,18 @@ def entry(key: str, folder: Path = FOLDER) -> Entry:
     return entries[key]
 
 
-def draw(key: str, frame: pd.DataFrame) -> Figure:
-    """The figure `key` of `frame` (the columns of its CSV), by the function of that name in `ddcore.plots` or `ddcore.theory.plots`."""
+def drawings() -> dict[str, Callable[[pd.DataFrame], Figure]]:
+    """The function that draws each figure, by its id."""
+    import ddcore.host_plots
     import ddcore.theory.plots
 
+    return ddcore.plots.PLOTS
+
+
+def draw(key: str, frame: pd.DataFrame) -> Figure:
+    """The figure `key` of `frame` (the columns of its CSV)."""
     with matplotlib.rc_context(STYLE):
-        return ddcore.plots.PLOTS[key](frame)
+        return drawings()[key](frame)
 
 
 def to_png(figure: Figure, dpi: int = 130) -> bytes:

@@ -206,14 +206,15 @@ class LowRank(Synthetic):
     """LoDC's factors, as its published code has them: floor(budget_ipc * HW / (r (H + W))) images a class.
 
     init 'noise' draws both factors from N(0, 1) (published); 'svd' factors real images by truncated SVD, U = A sqrt(S),
-    V = sqrt(S) B^T, the best approximation of that rank (Eckart-Young). Raises BadInput for a rank that yields no image, and
+    V = sqrt(S) B^T, the best approximation of that rank (Eckart-Young). `balance`: after each update the two factors of an image's
+    channel are scaled to equal norms, their product left as it is. Raises BadInput for a rank that yields no image, and
     warns of one above break-even, HW / (H + W), whose images cost more than pixels and hold nothing more.
     """
 
     kind, version, inits = "lowrank", 1, ("noise", "svd")
 
     def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", soft: float | None = None,
-                 step: float | None = None, step_rate: float | None = None, seed: int = 0):
+                 step: float | None = None, step_rate: float | None = None, balance: bool | None = None, seed: int = 0):
         positive("LowRank", budget_ipc=budget_ipc, rank=rank)
         one_of("LowRank", self.inits, init=init)
         channels, height, width = data.shape
@@ -225,7 +226,8 @@ class LowRank(Synthetic):
             warnings.warn(f"LowRank: an image of rank {rank} takes {rank * (height + width)} numbers a channel, its pixels "
                           f"{height * width}: {per_class} images a class in place of {budget_ipc}; a rank of at most "
                           f"{height * width // (height + width)} costs no more than pixels", stacklevel=2)
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, seed=seed, **_steps(step, step_rate))
+        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, balance=balance or None, seed=seed,
+                                    **_steps(step, step_rate))
         if init == "svd":
             data.need(per_class, f"LowRank with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
             real = data.x_train[data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device))]
@@ -239,6 +241,14 @@ class LowRank(Synthetic):
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         return self.tensors["u"][index] @ self.tensors["v"][index]
+
+    @torch.no_grad()
+    def project(self) -> None:
+        if self.settings.get("balance"):
+            u, v = self.tensors["u"], self.tensors["v"]
+            scale = (v.norm(dim=(-2, -1), keepdim=True) / u.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)).sqrt().clamp(1e-3, 1e3)
+            u.mul_(scale)
+            v.div_(scale)
 
 
 def _steps(step: float | None, step_rate: float | None) -> dict:

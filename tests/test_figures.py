@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddcore import batch, figures, plots, records
+from ddcore import batch, figures, records
 from ddcore.records import Record, canonical, digest
 from ddcore.theory.plots import ARMS
 
@@ -74,6 +74,23 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "compare-relabel":
         return pd.DataFrame([cell | {"ipc": 1, "images": images, "labels": labels, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for images in ("recovered", "random real") for labels in ("hard", "soft") for seed in seeds])
+    if key == "lodc-hosts":
+        return pd.DataFrame([cell | {"ipc": 1, "method": method, "host": host, "kind": kind, "seed": seed, "accuracy": 50.0 + seed / 3}
+                             for method, host, kind in (("random", "none", "pixels"), ("DC", "DC", "pixels"), ("LoDC", "DC", "lowrank"))
+                             for seed in seeds])
+    if key == "lodc-cross-architecture":
+        return pd.DataFrame([{"method": method, "network": network, "seed": seed, "accuracy": 50.0 + seed / 3}
+                             for method in ("random", "DM") for network in ("convnet3", "mlp") for seed in seeds])
+    if key == "lodc-cost":
+        return pd.DataFrame([cell | {"ipc": 1, "method": method, "kind": kind, "images_per_class": 1, "round": turn,
+                                     "seconds": 0.5 + turn / 8, "peak_bytes": 1 << 28}
+                             for method in ("DC", "DM") for kind in ("pixels", "lowrank") for turn in range(3)])
+    if key == "lodc-variants":
+        return pd.DataFrame([{"variant": name, "seed": seed, "accuracy": 50.0 + seed / 3, "images_per_class": 7}
+                             for name in ("DM", "LoDM", "adaptive") for seed in seeds])
+    if key == "lodc-bits":
+        return pd.DataFrame([{"variant": "DM", "stored": stored, "stored_bits": bits, "seed": seed, "accuracy": 50.0 + seed / 3}
+                             for stored, bits in (("float16", 1000), ("float16", 2000), ("float32", 2000)) for seed in seeds])
     if key.startswith("continual"):
         return pd.DataFrame([cell | {"method": method, "tasks": 5, "classes": classes, "seed": seed, "accuracy": 50.0 + seed / 3,
                                      "stored_numbers": 64 * classes}
@@ -122,7 +139,7 @@ def folder(saved, tmp_path):
 
 
 def test_every_entry_has_a_drawing_and_every_drawing_an_entry():
-    assert set(plots.PLOTS) == set(KEYS)
+    assert set(figures.drawings()) == set(KEYS)
 
 
 @pytest.mark.parametrize("key", KEYS)

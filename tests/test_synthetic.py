@@ -207,6 +207,20 @@ def test_full_rank_with_identity_is_pixels(digits):
                        torch.autograd.grad(pixels.images().square().sum(), pixels.tensors["pixels"])[0])
 
 
+def test_balanced_factors_have_equal_norms_and_the_same_product(digits):
+    low, free = (ddcore.LowRank(digits, 2, rank=2, seed=4, balance=balance) for balance in (True, None))
+    for one in (low, free):
+        with torch.no_grad():
+            one.tensors["u"].mul_(torch.linspace(0.1, 5, len(one.labels)).view(-1, 1, 1, 1))
+    before = low.images().detach()
+    low.project()
+    free.project()
+    torch.testing.assert_close(low.images().detach(), before, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(low.tensors["u"].norm(dim=(-2, -1)), low.tensors["v"].norm(dim=(-2, -1)))
+    assert (free.tensors["u"].norm(dim=(-2, -1)) - free.tensors["v"].norm(dim=(-2, -1))).abs().max() > 1
+    assert "balance" not in free.settings
+
+
 def test_svd_images_are_real_images_cut_to_the_rank(digits):
     low = ddcore.LowRank(digits, 2, rank=3, init="svd", seed=5)
     assert (torch.linalg.matrix_rank(low.images().detach(), rtol=1e-4) <= 3).all()

@@ -1,0 +1,117 @@
+"""Drawings of notebooks 13 and 14: a plugin beside its hosts. Registered like those of `ddcore.plots`."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from ddcore.figures import COLUMN, PAGE
+from ddcore.plots import COLORS, MARKERS, NAMES, _figure, _places, _points, plot
+
+
+@plot("lodc-hosts")
+def hosts(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, method, host (none for a control), kind ('pixels' or 'lowrank'), seed, accuracy."""
+    frame, places = frame.fillna({"host": ""}), _places(frame)
+    figure, axes = _figure(PAGE, 2.5, len(places))
+    for axis, (dataset, ipc) in zip(axes, places, strict=True):
+        here, x, ticks = frame[(frame.dataset == dataset) & (frame.ipc == ipc)], 0.0, []
+        for host in sorted(here.host.unique(), key=lambda host: host != ""):
+            pair = {name: found.set_index("seed").accuracy for name, found in here[here.host == host].groupby("method", sort=False)}
+            for place, (name, accuracy) in enumerate(pair.items()):
+                _points(axis, x + place, accuracy.to_numpy(), 0.3, COLORS[place] if host else "0.45", MARKERS[place if host else 2 + place])
+                ticks.append((x + place, name))
+            if host and len(pair) == 2:
+                pixels, factors = pair.values()
+                axis.annotate(f"{(factors - pixels).mean():+.1f}", (x + 0.5, max(pixels.max(), factors.max())), (0, 6), fontsize=6.5,
+                              textcoords="offset points", ha="center")
+            x += len(pair) + 0.6
+        axis.set_xticks(*zip(*ticks, strict=True), rotation=55, ha="right", rotation_mode="anchor")
+        axis.set_title(f"{NAMES.get(dataset, dataset)}, memory of {ipc} image{'s' * int(ipc > 1)} a class", fontsize=8)
+        axis.margins(y=0.12)
+    axes[0].set_ylabel("test accuracy (%)")
+    return figure
+
+
+@plot("lodc-cross-architecture")
+def cross_architecture(frame: pd.DataFrame) -> Figure:
+    """Columns: method, network, seed, accuracy; the first network is the one that the sets were distilled with."""
+    networks, methods = list(dict.fromkeys(frame.network)), list(dict.fromkeys(frame.method))
+    figure, axes = _figure(PAGE, 2.3)
+    step = 0.8 / len(methods)
+    for column, method in enumerate(methods):
+        for place, network in enumerate(networks):
+            found = frame[(frame.method == method) & (frame.network == network)]
+            color = "0.45" if method in ("random", "SVD") else COLORS[column]
+            _points(axes[0], place - 0.4 + step * (column + 0.5), found.accuracy.to_numpy(), 0.38 * step, color, MARKERS[column],
+                    method if place == 0 else None)
+    axes[0].set_xticks(range(len(networks)), [f"{networks[0]}\n(distilled with)", *networks[1:]])
+    axes[0].set_ylabel("test accuracy (%)")
+    for edge in np.arange(len(networks) - 1) + 0.5:
+        axes[0].axvline(edge, color="0.9", lw=0.6)
+    figure.legend(loc="outside upper center", ncols=len(methods), handletextpad=0.1)
+    return figure
+
+
+@plot("lodc-cost")
+def cost(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, method, kind, images_per_class, round, seconds, peak_bytes."""
+    cells = list(dict.fromkeys(zip(frame.dataset, frame.ipc, frame.method, strict=True)))
+    figure, axes = _figure(PAGE, 0.9 + 0.24 * len(cells), 2, sharey=True)
+    for row, (dataset, ipc, method) in enumerate(cells):
+        here = frame[(frame.dataset == dataset) & (frame.ipc == ipc) & (frame.method == method)]
+        for index, (kind, found) in enumerate(here.groupby("kind", sort=False)):
+            style = {"color": COLORS[index], "marker": MARKERS[index], "mfc": "white", "ls": "none"}
+            low, middle, high = found.seconds.quantile([0.2, 0.5, 0.8])
+            label = {"pixels": "pixels", "lowrank": "low-rank factors"}.get(kind, kind) if row == 0 else None
+            axes[0].errorbar(middle, row, xerr=[[middle - low], [high - middle]], capsize=1.5, lw=0.8, label=label, **style)
+            if found.peak_bytes.notna().all():
+                axes[1].plot(found.peak_bytes.median() / 2**20, row, **style)
+            axes[0].annotate(f"{found.images_per_class.iloc[0]}", (middle, row), (0, 4), fontsize=6, color=COLORS[index],
+                             textcoords="offset points", ha="center")
+    axes[0].set_yticks(range(len(cells)), [f"{method}, {NAMES.get(at, at)}, {ipc}" for at, ipc, method in cells])
+    axes[0].set_ylim(len(cells) - 0.5, -0.5)
+    for axis, label in zip(axes, ("seconds of an update (log scale)", "peak memory of an update, MiB (log scale)"), strict=True):
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
+        axis.set_xlabel(label)
+    figure.legend(loc="outside upper center", ncols=2, handletextpad=0.2)
+    return figure
+
+
+@plot("lodc-variants")
+def variants(frame: pd.DataFrame) -> Figure:
+    """Columns: variant, seed, accuracy, images_per_class."""
+    figure, axes = _figure(COLUMN, 2.5)
+    names = list(dict.fromkeys(frame.variant))
+    for x, name in enumerate(names):
+        found = frame[frame.variant == name]
+        _points(axes[0], x, found.accuracy.to_numpy(), 0.3, "0.45" if name == "DM" else COLORS[x - 1], MARKERS[x])
+        axes[0].annotate(f"{found.images_per_class.iloc[0]}", (x, found.accuracy.min()), (0, -5), textcoords="offset points", ha="center",
+                         va="top", fontsize=6)
+    axes[0].set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes[0].set_ylabel("test accuracy (%)")
+    axes[0].margins(y=0.15)
+    return figure
+
+
+@plot("lodc-bits")
+def bits(frame: pd.DataFrame) -> Figure:
+    """Columns: variant, stored ('float32' or 'float16'), stored_bits, seed, accuracy."""
+    figure, axes = _figure(COLUMN, 2.1)
+    for index, (variant, of) in enumerate(frame.groupby("variant", sort=False)):
+        for stored, found in of.groupby("stored", sort=False):
+            means = found.groupby("stored_bits").accuracy.agg(["mean", "std"])
+            axes[0].errorbar(means.index / 1000, means["mean"], means["std"].fillna(0), color=COLORS[index], capsize=2, elinewidth=0.8,
+                             marker=MARKERS[index], mfc="white" if stored == "float16" else COLORS[index],
+                             ls="--" if stored == "float16" else "-", label=f"{variant}, {stored}")
+    ticks = sorted(frame.stored_bits.unique() / 1000)
+    axes[0].set_xscale("log")
+    axes[0].set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    axes[0].minorticks_off()
+    axes[0].set_xlabel("thousand bits stored (log scale)")
+    axes[0].set_ylabel("test accuracy (%)")
+    axes[0].legend(loc="best")
+    return figure
