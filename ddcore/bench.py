@@ -1,17 +1,17 @@
 """Benchmarks: each step against the published structure, in one run, with its distance from the machine's ceiling.
 
-The baseline of a row is `ddcore.published`. `ratio` is baseline seconds over this provider's, `memory_ratio` the same of the
-most bytes held beyond the inputs; `operations` counts the operations dispatched that are no views, where nothing is compiled
-(a count does not depend on the machine); `fraction_of_ceiling` is the useful floating-point operations a second over those of
-the faster of a large matrix product and a wide convolution of the same precision, for kernels the bytes that must be moved over
-the bandwidth of a copy, all measured in the same run; `max_rel_error` the largest error against the float64 baseline over its
-largest entry.
-Times are medians.
+The baseline of a row is `ddcore.published`. The providers of one step take turns, round after round: `ratio` is the median over
+rounds of baseline seconds over this provider's in the same round, `ratio_p20` and `ratio_p80` its percentiles, so that what
+slows the machine for a while slows both sides. `seconds` are medians over the `n` rounds. `memory_ratio` is the baseline's most
+bytes held beyond the inputs over this provider's; `operations` counts the operations dispatched that are no views, where nothing
+is compiled (a count does not depend on the machine); `fraction_of_ceiling` is the useful floating-point operations a second over
+those of the faster of a large matrix product and a wide convolution of the same precision, for kernels the bytes that must be
+moved over the bandwidth of a copy, all measured in the same run; `max_rel_error` the largest error against the float64 baseline
+over its largest entry.
 """
 
 import dataclasses
 import functools
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,10 +32,12 @@ from ddcore.measurements import measurement
 from ddcore.methods.statistics import SRe2L
 from ddcore.methods.trajectory import GRADIENTS
 from ddcore.random import stream
+from ddcore.settings import positive
 from ddcore.squeeze import cosine
 from ddcore.trajectories import unflatten
 
-ROW = ("name", "provider", "ratio", "memory_ratio", "operations", "fraction_of_ceiling", "max_rel_error", "seconds", "n")
+ROW = ("name", "provider", "ratio", "ratio_p20", "ratio_p80", "memory_ratio", "operations", "fraction_of_ceiling", "max_rel_error",
+       "seconds", "n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +49,28 @@ class Provider:
     eager: bool = True
 
 
+def in_turns(functions: Sequence[Callable[[], object]], at: torch.device, rounds: int) -> Tensor:
+    """(rounds, functions) wall seconds: each function once a round, there and back by turns, so that none always follows another."""
+    spent = torch.zeros(rounds, len(functions), dtype=torch.float64)
+    for index in range(rounds):
+        for place in range(len(functions))[:: -1 if index % 2 else 1]:
+            _wait(at)
+            began = time.perf_counter()
+            functions[place]()
+            _wait(at)
+            spent[index, place] = time.perf_counter() - began
+    return spent
+
+
+def _wait(at: torch.device) -> None:
+    if at.type == "cuda":
+        torch.cuda.synchronize(at)
+
+
 def seconds(function: Callable[[], object], at: torch.device, repeats: int) -> float:
     """Median wall seconds of `repeats` calls, after one that is not timed."""
-    found = []
-    for index in range(repeats + 1):
-        began = time.perf_counter()
-        function()
-        if at.type == "cuda":
-            torch.cuda.synchronize()
-        found += [time.perf_counter() - began] if index else []
-    return statistics.median(found)
+    function()
+    return float(in_turns([function], at, repeats).quantile(0.5))
 
 
 def ceiling(at: torch.device, dtype: torch.dtype, side: int = 3072) -> float:
@@ -119,23 +133,24 @@ def _kilobytes(status: Path, name: str) -> int:
     return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name)))
 
 
-def compare(name: str, providers: dict[str, Provider], truth: Tensor, at: torch.device, repeats: int, *, flops: int | None = None,
+def compare(name: str, providers: dict[str, Provider], truth: Tensor, at: torch.device, rounds: int, *, flops: int | None = None,
             moved: int | None = None) -> list[dict]:
     """One row a provider, the first being the baseline; `flops` or `moved` (bytes) is the work that has to be done."""
     compute.keep_memory()
-    limits = {"float32": _ceiling(at, torch.float32), "bfloat16": _ceiling(at, torch.bfloat16)} if flops else {}
-    rows, first = [], None
-    for provider, one in providers.items():
-        took, peak = seconds(one.run, at, repeats), peak_bytes(one.run, at)
-        first = first or (took, peak)
-        error = float((one.run().double() - truth).abs().max() / truth.abs().max())
-        limit = limits.get(one.precision) if flops else _bandwidth(at)
-        work = flops or moved
-        rows.append({"name": name, "provider": provider, "ratio": round(first[0] / took, 3),
-                     "memory_ratio": round(first[1] / peak, 3) if peak else None,
+    # The call that is compared with the truth also warms up.
+    errors = [float((one.run().double() - truth).abs().max() / truth.abs().max()) for one in providers.values()]
+    spent = in_turns([one.run for one in providers.values()], at, rounds)
+    medians = spent.quantile(0.5, dim=0).tolist()
+    ratios = (spent[:, :1] / spent).quantile(torch.tensor([0.2, 0.5, 0.8], dtype=spent.dtype), dim=0).T.tolist()
+    peaks = [peak_bytes(one.run, at) for one in providers.values()]
+    rows, work = [], flops or moved
+    for (provider, one), error, took, (low, ratio, high), peak in zip(providers.items(), errors, medians, ratios, peaks, strict=True):
+        limit = _ceiling(at, getattr(torch, one.precision)) if flops else _bandwidth(at)
+        rows.append({"name": name, "provider": provider, "ratio": round(ratio, 3), "ratio_p20": round(low, 3), "ratio_p80": round(high, 3),
+                     "memory_ratio": round(peaks[0] / peak, 3) if peak else None,
                      "operations": operations(one.run) if one.eager else None,
                      "fraction_of_ceiling": round(work / took / limit, 3) if work else None, "max_rel_error": float(f"{error:.2e}"),
-                     "seconds": float(f"{took:.4g}"), "n": repeats})
+                     "seconds": float(f"{took:.4g}"), "n": rounds})
     return rows
 
 
@@ -216,15 +231,15 @@ def dm_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
             "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
 
 
-def _rows(name: str, case: Case, providers: dict[str, Provider], loss: Callable, repeats: int) -> list[dict]:
+def _rows(name: str, case: Case, providers: dict[str, Provider], loss: Callable, rounds: int) -> list[dict]:
     with FlopCounterMode(display=False) as counter:
         providers["together"].run()
-    return compare(f"{name} step, ipc {case.ipc}", providers, case.truth(loss), case.data.device, repeats, flops=counter.get_total_flops())
+    return compare(f"{name} step, ipc {case.ipc}", providers, case.truth(loss), case.data.device, rounds, flops=counter.get_total_flops())
 
 
-def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, compiled: bool = True) -> list[dict]:
+def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, rounds: int, compiled: bool = True) -> list[dict]:
     case = Case(data, ipc, batch_real, width)
-    return _rows("dm", case, dm_steps(case, compiled), published.dm_per_class, repeats)
+    return _rows("dm", case, dm_steps(case, compiled), published.dm_per_class, rounds)
 
 
 def dc_together(function: Callable, plan: tuple, numbers: list[Tensor], backend, low: torch.dtype | None, drawn: augment.Draw, real: Tensor,
@@ -255,13 +270,13 @@ def dc_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
             "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
 
 
-def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, compiled: bool = True,
+def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, rounds: int, compiled: bool = True,
             strategy: str = "none") -> list[dict]:
     case = Case(data, ipc, batch_real, width, strategy)
-    return _rows("dc" if strategy == "none" else "dsa", case, dc_steps(case, compiled), published.dc_per_class, repeats)
+    return _rows("dc" if strategy == "none" else "dsa", case, dc_steps(case, compiled), published.dc_per_class, rounds)
 
 
-def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, repeats: int, compiled: bool = True) -> list[dict]:
+def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, rounds: int, compiled: bool = True) -> list[dict]:
     """Networks trained one after another against all at once (twenty epochs); compared are their classifiers' weights."""
     index = data.sample(ipc, stream(0, "bench", "fake", device=data.device))
     images, labels, seeds = data.x_train[index], data.y_train[index], tuple(range(networks_))
@@ -275,10 +290,10 @@ def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, repeat
     if compiled:
         providers["one after another, compiled, bfloat16"] = Provider(trained(False, precision="bfloat16", compiled=True), eager=False)
     return compare(f"evaluate {networks_} networks, ipc {ipc}", providers, providers["one after another (published)"].run().double(),
-                   data.device, repeats)
+                   data.device, rounds)
 
 
-def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int) -> list[dict]:
+def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, rounds: int) -> list[dict]:
     """Each kernel, value and gradient, against its form in the published code, on numbers of the shapes of a ConvNet's step."""
     at, classes = data.device, data.classes
     generator = stream(0, "bench", "kernels", device=at)
@@ -299,7 +314,7 @@ def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats
     rows = compare("row cosine", {
         "per class (published)": Provider(lambda: cosine(published.row_cosine_per_class, joined, real)),
         "all layers at once": Provider(lambda: cosine(row_cosine_distance, joined, real))},
-        cosine(published.row_cosine_per_class, joined.detach().double().requires_grad_(), [one.double() for one in real]), at, repeats,
+        cosine(published.row_cosine_per_class, joined.detach().double().requires_grad_(), [one.double() for one in real]), at, rounds,
         moved=4 * 5 * joined.numel())
     features = case.net.classifier.in_features
     of_real, of_fake = normal(classes * batch_real, features), normal(classes * ipc, features).requires_grad_()
@@ -311,11 +326,11 @@ def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats
     return rows + compare("class means", {
         "per class (published)": Provider(lambda: means(published.mean_distance_per_class, of_fake, of_real)),
         "all classes at once": Provider(lambda: means(class_mean_distance, of_fake, of_real))},
-        means(published.mean_distance_per_class, of_fake.detach().double().requires_grad_(), of_real.double()), at, repeats,
+        means(published.mean_distance_per_class, of_fake.detach().double().requires_grad_(), of_real.double()), at, rounds,
         moved=4 * (of_real.numel() + 2 * of_fake.numel()))
 
 
-def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int, compiled: bool = True) -> list[dict]:
+def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: bool = True) -> list[dict]:
     """Two steps of SRe2L's recover, optimiser and clipping included, through a ConvNet with batch norm; compared are the images."""
     at, shape, classes = data.device, data.shape, data.classes
     noise = torch.randn(classes * ipc, *shape, generator=stream(0, "bench", "noise", device=at), device=at)
@@ -351,7 +366,7 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int, compiled:
         teacher.requires_grad_(False)
     providers = {"batch after batch (published)": Provider(lambda: serial(teachers[0], noise)),
                  "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
-    return compare(f"recover, 2 steps, ipc {ipc}", providers, truth, at, repeats)
+    return compare(f"recover, 2 steps, ipc {ipc}", providers, truth, at, rounds)
 
 
 class _Tape:
@@ -419,12 +434,13 @@ def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int
     return rows
 
 
-@measurement(version=2)
-def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, repeats: int, compiled: bool = True) -> list[dict]:
+@measurement(version=3)
+def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, rounds: int, compiled: bool = True) -> list[dict]:
     """Every step and kernel against the published structure, on this machine: the rows of `ddcore bench`."""
+    positive("bench", rounds=rounds)
     data.need(max(batch_real, ipc), "bench")
-    size = {"ipc": ipc, "width": width, "repeats": repeats}
+    size = {"ipc": ipc, "width": width, "rounds": rounds}
     step = size | {"batch_real": batch_real, "compiled": compiled}
     rows = [*dm_rows(data, **step), *dc_rows(data, **step), *dc_rows(data, strategy=augment.DSA, **step)]
     rows += [*recover_rows(data, compiled=compiled, **size), *kernel_rows(data, batch_real=batch_real, **size)]
-    return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, repeats=min(repeats, 3), compiled=compiled)
+    return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, rounds=rounds, compiled=compiled)

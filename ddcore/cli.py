@@ -220,7 +220,7 @@ def bench(
     width: int = 128,
     batch_real: int = 64,
     ipc: int = 10,
-    repeats: int = 5,
+    rounds: int = 5,
     compiled: Annotated[bool, typer.Option("--compiled/--eager", help="with or without what torch.compile makes of the steps")] = True,
     device: Device = "auto",
     as_json: Json = False,
@@ -229,13 +229,12 @@ def bench(
     from ddcore import bench as benchmarks
     from ddcore.data import load
 
-    rows = benchmarks.speed(load(dataset, device), seed=0, width=width, batch_real=batch_real, ipc=ipc, repeats=repeats,
-                            compiled=compiled)
+    rows = benchmarks.speed(load(dataset, device), seed=0, width=width, batch_real=batch_real, ipc=ipc, rounds=rounds, compiled=compiled)
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    heads = {"name": "step", "provider": "provider", "ratio": "ratio", "memory_ratio": "memory", "operations": "ops",
-             "fraction_of_ceiling": "ceiling", "max_rel_error": "error", "seconds": "s"}
+    heads = {"name": "step", "provider": "provider", "ratio": "ratio", "ratio_p20": "p20", "ratio_p80": "p80", "memory_ratio": "memory",
+             "operations": "ops", "fraction_of_ceiling": "ceiling", "max_rel_error": "error", "seconds": "s"}
     table = _table(*heads.values())
     for row in rows:
         table.add_row(*("-" if row[name] is None else str(row[name]) for name in heads))

@@ -249,7 +249,7 @@ def compare_relabel(frame: pd.DataFrame) -> Figure:
 
 @plot("kernels-speed")
 def kernels_speed(frame: pd.DataFrame) -> Figure:
-    """Columns: name, provider, rank (0: the published structure, whose ratios are 1), ratio, memory_ratio."""
+    """Columns: name, provider, rank (0: the published structure, whose ratios are 1), ratio, ratio_p20, ratio_p80, memory_ratio."""
     names, others = list(dict.fromkeys(frame["name"])), list(dict.fromkeys(frame[frame["rank"] > 0].provider))
     figure, axes = _figure(PAGE, 0.6 + 0.16 * len(frame), 2, sharey=True)
     colours = {provider: COLORS[index] for index, provider in enumerate(others)}
@@ -258,11 +258,15 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
         found = frame[(frame["name"] == name) & (frame["rank"] > 0)]
         ticks.append((place + (len(found) - 1) / 2, name))
         for row in found.itertuples():
-            for axis, value in zip(axes, (row.ratio, row.memory_ratio), strict=True):
+            spread = (row.ratio_p20, row.ratio_p80) if "ratio_p20" in frame else ()
+            for axis, value, ends in zip(axes, (row.ratio, row.memory_ratio), (spread, ()), strict=True):
                 if np.isfinite(value):
                     axis.barh(place, value - 1, left=1, height=0.8, color=colours[row.provider])
-                    axis.annotate(f"{value:.2g}", (value, place), (3 if value > 1 else -3, 0), textcoords="offset points", va="center",
+                    far = max((value, *ends)) if value > 1 else min((value, *ends))
+                    axis.annotate(f"{value:.2g}", (far, place), (3 if value > 1 else -3, 0), textcoords="offset points", va="center",
                                   ha="left" if value > 1 else "right", fontsize=6)
+                if ends:
+                    axis.hlines(place, *ends, color="black", lw=0.8)
             place += 1
         place += 0.7
     for axis, label in zip(axes, ("published seconds / ours", "published peak memory / ours"), strict=True):
