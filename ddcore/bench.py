@@ -12,7 +12,6 @@ over its largest entry.
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from ddcore.methods.trajectory import GRADIENTS
 from ddcore.random import stream
 from ddcore.settings import positive
 from ddcore.squeeze import cosine
+from ddcore.timing import in_turns, seconds
 from ddcore.trajectories import unflatten
 
 ROW = ("name", "provider", "ratio", "ratio_p20", "ratio_p80", "memory_ratio", "operations", "fraction_of_ceiling", "max_rel_error",
@@ -47,30 +47,6 @@ class Provider:
     run: Callable[[], Tensor]
     precision: str = "float32"
     eager: bool = True
-
-
-def in_turns(functions: Sequence[Callable[[], object]], at: torch.device, rounds: int) -> Tensor:
-    """(rounds, functions) wall seconds: each function once a round, there and back by turns, so that none always follows another."""
-    spent = torch.zeros(rounds, len(functions), dtype=torch.float64)
-    for index in range(rounds):
-        for place in range(len(functions))[:: -1 if index % 2 else 1]:
-            _wait(at)
-            began = time.perf_counter()
-            functions[place]()
-            _wait(at)
-            spent[index, place] = time.perf_counter() - began
-    return spent
-
-
-def _wait(at: torch.device) -> None:
-    if at.type == "cuda":
-        torch.cuda.synchronize(at)
-
-
-def seconds(function: Callable[[], object], at: torch.device, repeats: int) -> float:
-    """Median wall seconds of `repeats` calls, after one that is not timed."""
-    function()
-    return float(in_turns([function], at, repeats).quantile(0.5))
 
 
 def ceiling(at: torch.device, dtype: torch.dtype, side: int = 3072) -> float:

@@ -5,9 +5,10 @@ import os
 import torch
 
 from ddcore import augment, compute
-from ddcore.bench import Case, Provider, dc_steps, dm_steps, seconds
+from ddcore.bench import Case, Provider, dc_steps, dm_steps
 from ddcore.data import Dataset
 from ddcore.measurements import measurement
+from ddcore.timing import seconds
 
 # kind: parts of the names of its operations; the first kind that fits counts. What the compiler has fused can't be told apart.
 KINDS = {"convolution": ("conv",), "fused": ("CompiledFxGraph", "triton_"), "norm": ("group_norm", "batch_norm", "var_mean"),

@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from ddcore import augment, bench, compute, doctor, published
+from ddcore import augment, bench, compute, doctor, published, timing
 from ddcore.random import stream
 
 CPU = torch.device("cpu")
@@ -90,13 +90,13 @@ def test_rows_of_the_evaluation(digits, quick):
 
 def test_seconds_is_the_median_without_the_first_call():
     naps = iter([0.3, 0.01, 0.05, 0.01])
-    assert 0.01 <= bench.seconds(lambda: time.sleep(next(naps)), CPU, 3) < 0.05
+    assert 0.01 <= timing.seconds(lambda: time.sleep(next(naps)), CPU, 3) < 0.05
 
 
 def test_what_slows_the_machine_changes_no_ratio(monkeypatch, digits):
     """A clock of our own: each call takes its time, times what all of its round is slowed by."""
     now, calls, slowed = [0.0], [], [9.0, 1.0, 2.0, 4.0, 100.0, 16.0, *[1.0] * 9]
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(bench, "_bandwidth", lambda at: 1.0)
 
     def taking(own):
