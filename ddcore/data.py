@@ -108,34 +108,23 @@ class Dataset:
             members = (self.y_train == label).nonzero().flatten()
             order = torch.randperm(len(members), generator=generator, device=self.device)
             held[members[order[: sizes[label]]]] = True
-        tag = f"holdout {fraction} {seed}"
-        return dataclasses.replace(
-            self,
-            name=f"{self.name} ({tag})",
-            x_train=self.x_train[~held],
-            y_train=self.y_train[~held],
-            x_test=self.x_train[held],
-            y_test=self.y_train[held],
-            sha256=hashlib.sha256(f"{self.sha256} {tag}".encode()).hexdigest(),
-        )
+        return self._part(f"holdout {fraction} {seed}", x_train=self.x_train[~held], y_train=self.y_train[~held],
+                          x_test=self.x_train[held], y_test=self.y_train[held])
 
     def only(self, classes: Sequence[int]) -> "Dataset":
         """The images of some classes, renumbered from 0 in the order given."""
         if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(self.classes)):
             raise BadInput(f"{self.name}: classes={list(classes)} must be at least one of 0 to {self.classes - 1}, each named once")
         train, test = ([(y == label).nonzero().flatten() for label in classes] for y in (self.y_train, self.y_test))
-        labels = torch.arange(len(classes), device=self.device)
-        tag = f"classes {','.join(map(str, classes))}"
-        return dataclasses.replace(
-            self,
-            name=f"{self.name} ({tag})",
-            x_train=self.x_train[torch.cat(train)],
-            y_train=labels.repeat_interleave(torch.tensor([len(rows) for rows in train], device=self.device)),
-            x_test=self.x_test[torch.cat(test)],
-            y_test=labels.repeat_interleave(torch.tensor([len(rows) for rows in test], device=self.device)),
-            sha256=hashlib.sha256(f"{self.sha256} {tag}".encode()).hexdigest(),
-            class_names=tuple(self.class_names[label] for label in classes),
-        )
+        y_train, y_test = (torch.cat([torch.full_like(rows, label) for label, rows in enumerate(split)]) for split in (train, test))
+        return self._part(f"classes {','.join(map(str, classes))}", x_train=self.x_train[torch.cat(train)], y_train=y_train,
+                          x_test=self.x_test[torch.cat(test)], y_test=y_test,
+                          class_names=tuple(self.class_names[label] for label in classes))
+
+    def _part(self, tag: str, **changed) -> "Dataset":
+        """A dataset of its own, by name and sha256."""
+        sha256 = hashlib.sha256(f"{self.sha256} {tag}".encode()).hexdigest()
+        return dataclasses.replace(self, name=f"{self.name} ({tag})", sha256=sha256, **changed)
 
     def to_pixels(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images back to [0, 1], clipped: for pictures only."""
