@@ -10,6 +10,7 @@ moved over the bandwidth of a copy, all measured in the same run; `max_rel_error
 over its largest entry.
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -142,26 +143,18 @@ def _bandwidth(at: torch.device) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What the steps are timed on: a network, real images, a set, an augmentation; also in float64 for the truth."""
+    """What the steps are timed on: a network, real images, a set, an augmentation."""
 
     data: Dataset
     ipc: int
     batch_real: int
     width: int
-    strategy: str = augment.DSA
+    strategy: str
 
     @functools.cached_property
     def net(self) -> networks.Network:
-        net = networks.build("convnet", self.data.shape, self.data.classes, width=self.width, device=self.data.device,
-                             generator=stream(0, "bench", device=self.data.device))
-        return net
-
-    @functools.cached_property
-    def exact(self) -> networks.Network:
-        net = networks.build("convnet", self.data.shape, self.data.classes, width=self.width, device=self.data.device,
-                             dtype=torch.float64, generator=stream(0, "bench", device=self.data.device))
-        net.load_state_dict(self.net.state_dict())
-        return net
+        return networks.build("convnet", self.data.shape, self.data.classes, width=self.width, device=self.data.device,
+                              generator=stream(0, "bench", device=self.data.device))
 
     @functools.cached_property
     def arguments(self) -> tuple:
@@ -178,14 +171,19 @@ class Case:
         return lambda: torch.autograd.grad(loss(first, *self.arguments), self.arguments[3])[0]
 
     def truth(self, loss: Callable) -> Tensor:
+        """The same in float64."""
         drawn, real, real_labels, fake, labels, classes = self.arguments
-        double = fake.detach().double().requires_grad_()
-        return torch.autograd.grad(loss(self.exact, drawn, real.double(), real_labels, double, labels, classes), double)[0]
+        exact, double = copy.deepcopy(self.net).double(), fake.detach().double().requires_grad_()
+        return torch.autograd.grad(loss(exact, drawn, real.double(), real_labels, double, labels, classes), double)[0]
 
 
-def _compiled(together: Callable[[str, bool], Callable]) -> dict[str, Provider]:
-    return {"together, compiled": Provider(together("float32", True), eager=False),
-            "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
+def _providers(name: str, loop: Callable[[], Tensor], together: Callable[[str, bool], Callable], compiled: bool) -> dict[str, Provider]:
+    """The `loop` of the published code by its name, then what `together(precision, compiled)` gives."""
+    found = {f"{name} (published)": Provider(loop), "together": Provider(together("float32", False))}
+    if compiled:
+        found["together, compiled"] = Provider(together("float32", True), eager=False)
+        found["together, compiled, bfloat16"] = Provider(together("bfloat16", True), "bfloat16", eager=False)
+    return found
 
 
 def dm_together(features: Callable, drawn: augment.Draw, real: Tensor, real_labels: Tensor, fake: Tensor, labels: Tensor,
@@ -203,19 +201,7 @@ def dm_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
     def together(precision: str, compiled: bool) -> Callable:
         return case.step(dm_together, compute.accelerate(net.features, case.data.device, precision=precision, compiled=compiled))
 
-    return {"per class (published)": Provider(case.step(published.dm_per_class, net)),
-            "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
-
-
-def _rows(name: str, case: Case, providers: dict[str, Provider], loss: Callable, rounds: int) -> list[dict]:
-    with FlopCounterMode(display=False) as counter:
-        providers["together"].run()
-    return compare(f"{name} step, ipc {case.ipc}", providers, case.truth(loss), case.data.device, rounds, flops=counter.get_total_flops())
-
-
-def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, rounds: int, compiled: bool = True) -> list[dict]:
-    case = Case(data, ipc, batch_real, width)
-    return _rows("dm", case, dm_steps(case, compiled), published.dm_per_class, rounds)
+    return _providers("per class", case.step(published.dm_per_class, net), together, compiled)
 
 
 def dc_together(function: Callable, plan: tuple, numbers: list[Tensor], backend, low: torch.dtype | None, drawn: augment.Draw, real: Tensor,
@@ -242,14 +228,22 @@ def dc_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
         backend = class_gradients.choose(plan, numbers, shape, data.classes, low or torch.float32, at)
         return case.step(functools.partial(dc_together, function, plan, numbers, backend), low)
 
-    return {"per class (published)": Provider(case.step(published.dc_per_class, case.net)),
-            "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
+    return _providers("per class", case.step(published.dc_per_class, case.net), together, compiled)
 
 
-def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, rounds: int, compiled: bool = True,
-            strategy: str = "none") -> list[dict]:
+# name: (its providers for a case, the published loss, its augmentation)
+STEPS = {"dm": (dm_steps, published.dm_per_class, augment.DSA), "dc": (dc_steps, published.dc_per_class, "none"),
+         "dsa": (dc_steps, published.dc_per_class, augment.DSA)}  # fmt: skip
+
+
+def step_rows(name: str, data: Dataset, *, ipc: int, batch_real: int, width: int, rounds: int, compiled: bool = True) -> list[dict]:
+    """The step of `name` in STEPS, loss and image gradient."""
+    steps, loss, strategy = STEPS[name]
     case = Case(data, ipc, batch_real, width, strategy)
-    return _rows("dc" if strategy == "none" else "dsa", case, dc_steps(case, compiled), published.dc_per_class, rounds)
+    providers = steps(case, compiled)
+    with FlopCounterMode(display=False) as counter:
+        providers["together"].run()
+    return compare(f"{name} step, ipc {ipc}", providers, case.truth(loss), data.device, rounds, flops=counter.get_total_flops())
 
 
 def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, rounds: int, compiled: bool = True) -> list[dict]:
@@ -277,8 +271,8 @@ def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, rounds:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=at)
 
-    case = Case(data, ipc, batch_real, width)
-    shapes = [(classes, weight.shape[0], weight[0].numel()) for weight in class_gradients.weights(case.net).values()]
+    net = Case(data, ipc, batch_real, width, "none").net
+    shapes = [(classes, weight.shape[0], weight[0].numel()) for weight in class_gradients.weights(net).values()]
     real, fake = [[normal(*shape) for shape in shapes] for _ in range(2)]
     flat = [torch.cat([one.flatten() for one in side]) for side in (real, fake)]
     joined = flat[1].requires_grad_()
@@ -292,7 +286,7 @@ def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, rounds:
         "all layers at once": Provider(lambda: cosine(row_cosine_distance, joined, real))},
         cosine(published.row_cosine_per_class, joined.detach().double().requires_grad_(), [one.double() for one in real]), at, rounds,
         moved=4 * 5 * joined.numel())
-    features = case.net.classifier.in_features
+    features = net.classifier.in_features
     of_real, of_fake = normal(classes * batch_real, features), normal(classes * ipc, features).requires_grad_()
     labels = [torch.arange(classes, device=at).repeat_interleave(count) for count in (ipc, batch_real)]
 
@@ -311,9 +305,7 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
     at, shape, classes = data.device, data.shape, data.classes
     noise = torch.randn(classes * ipc, *shape, generator=stream(0, "bench", "noise", device=at), device=at)
     labels = torch.arange(classes, device=at).repeat_interleave(ipc)
-    teachers = [networks.build("convnet-bn", shape, classes, width=width, device=at, dtype=dtype,
-                               generator=stream(0, "bench", device=at)).eval() for dtype in (torch.float32, torch.float64)]
-    teachers[1].load_state_dict(teachers[0].state_dict())
+    net = networks.build("convnet-bn", shape, classes, width=width, device=at, generator=stream(0, "bench", device=at)).eval()
     low, high = (noise.new_tensor([(edge - mean) / std for mean, std in zip(data.mean, data.std, strict=True)]).view(-1, 1, 1)
                  for edge in (0, 1))
 
@@ -323,7 +315,7 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
 
     def together(precision: str, compiled: bool) -> Callable[[], Tensor]:
         method = SRe2L(roll=0)
-        loss = compute.accelerate(lambda images: method.objective(teachers[0], images, labels, ipc)[0], at, precision=precision,
+        loss = compute.accelerate(lambda images: method.objective(net, images, labels, ipc)[0], at, precision=precision,
                                   compiled=compiled)
 
         def run() -> Tensor:
@@ -337,27 +329,18 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
 
         return run
 
-    truth = serial(teachers[1], noise.double())
-    for teacher in teachers:
-        teacher.requires_grad_(False)
-    providers = {"batch after batch (published)": Provider(lambda: serial(teachers[0], noise)),
-                 "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
+    truth = serial(copy.deepcopy(net).double(), noise.double())
+    net.requires_grad_(False)
+    providers = _providers("batch after batch", lambda: serial(net, noise), together, compiled)
     return compare(f"recover, 2 steps, ipc {ipc}", providers, truth, at, rounds)
 
 
-class _Tape:
+class _Tape(torch.autograd.graph.saved_tensors_hooks):
     """The bytes that autograd keeps for a backward pass, at most at once; views count again."""
 
     def __init__(self):
+        super().__init__(lambda tensor: _Kept(self, tensor), lambda kept: kept.tensor)
         self.held = self.most = 0
-
-    def __enter__(self):
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Kept(self, tensor), lambda kept: kept.tensor)
-        self.hooks.__enter__()
-        return self
-
-    def __exit__(self, *error):
-        self.hooks.__exit__(*error)
 
 
 class _Kept:
@@ -400,7 +383,8 @@ def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int
         exact = gradient("unrolled", count, torch.float64)
         for name in ("unrolled", "adjoint", "tesla"):
             found = gradient(name, count, torch.float64)
-            with _Tape() as tape:
+            tape = _Tape()
+            with tape:
                 gradient(name, count, torch.float32)
             took = seconds(functools.partial(gradient, name, count, torch.float32), at, repeats)
             rows.append({"gradient": name, "steps": count, "saved_bytes": tape.most,
@@ -417,6 +401,6 @@ def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, ro
     data.need(max(batch_real, ipc), "bench")
     size = {"ipc": ipc, "width": width, "rounds": rounds}
     step = size | {"batch_real": batch_real, "compiled": compiled}
-    rows = [*dm_rows(data, **step), *dc_rows(data, **step), *dc_rows(data, strategy=augment.DSA, **step)]
+    rows = [row for name in STEPS for row in step_rows(name, data, **step)]
     rows += [*recover_rows(data, compiled=compiled, **size), *kernel_rows(data, batch_real=batch_real, **size)]
     return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, rounds=rounds, compiled=compiled)

@@ -34,7 +34,7 @@ def check_fields(rows):
 
 
 def test_rows_of_the_dm_step(digits, quick):
-    rows = bench.dm_rows(digits, ipc=1, batch_real=4, width=16, rounds=1)
+    rows = bench.step_rows("dm", digits, ipc=1, batch_real=4, width=16, rounds=1)
     check_fields(rows)
     assert len(rows) == 4
     for row in rows:
@@ -44,12 +44,12 @@ def test_rows_of_the_dm_step(digits, quick):
     assert rows[1]["operations"] < rows[0]["operations"] / 2, "one pass for ten classes"
 
 
-@pytest.mark.parametrize("strategy", ["none", augment.DSA])
-def test_rows_of_the_dc_step(digits, quick, strategy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["dc", "dsa"])
+def test_rows_of_the_dc_step(digits, quick, name, tmp_path, monkeypatch):
     monkeypatch.setenv("DDCORE_DATA", str(tmp_path))
-    rows = bench.dc_rows(digits, ipc=1, batch_real=4, width=16, rounds=1, strategy=strategy)
+    rows = bench.step_rows(name, digits, ipc=1, batch_real=4, width=16, rounds=1)
     check_fields(rows)
-    assert rows[0]["name"].startswith("dc " if strategy == "none" else "dsa ")
+    assert rows[0]["name"] == f"{name} step, ipc 1"
     assert max(row["max_rel_error"] for row in rows[:2]) < 1e-3
     assert rows[1]["operations"] < rows[0]["operations"] / 2, "one pass for ten classes"
 
