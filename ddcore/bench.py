@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddcore import augment, class_gradients, compute, networks, published, unrolling
 from ddcore.adam import Adam
 from ddcore.data import Dataset
-from ddcore.evaluate import Protocol, train
+from ddcore.evaluate import Protocol
 from ddcore.kernels.class_means import class_mean_distance
 from ddcore.kernels.row_cosine import row_cosine_distance
 from ddcore.measurements import measurement
@@ -254,7 +254,7 @@ def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, rounds
     def trained(together: bool, **settings) -> Callable[[], Tensor]:
         how = Protocol(width=width, epochs=20, **settings)
         groups = [seeds] if together else [(seed,) for seed in seeds]
-        return lambda: torch.stack([net.classifier.weight.detach() for group in groups for net in train(images, labels, data, group, how)])
+        return lambda: torch.stack([net.classifier.weight.detach() for group in groups for net in how.train(images, labels, data, group)])
 
     providers = {"one after another (published)": Provider(trained(False)), "all at once": Provider(trained(True))}
     if compiled:
