@@ -194,7 +194,7 @@ def dm_together(features: Callable, drawn: augment.Draw, real: Tensor, real_labe
     return class_mean_distance(features(augment.apply(drawn, fake, labels))[-1].flatten(1), labels, of_real, real_labels, classes)
 
 
-def dm_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
+def dm_steps(case: Case, compiled: bool) -> dict[str, Provider]:
     """DM's step, loss and image gradient: as published, then ours."""
     net = case.net.requires_grad_(False)
 
@@ -216,7 +216,7 @@ def dc_together(function: Callable, plan: tuple, numbers: list[Tensor], backend,
     return row_cosine_distance(*sides)
 
 
-def dc_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
+def dc_steps(case: Case, compiled: bool) -> dict[str, Provider]:
     """DC's step (DSA's with an augmentation), loss and image gradient: as published, then ours."""
     data, at = case.data, case.data.device
     plan, numbers = class_gradients.layers(case.net), [tensor.detach() for tensor in class_gradients.tensors(case.net)]
