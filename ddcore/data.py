@@ -80,10 +80,8 @@ class Dataset:
         counts = self.counts
         worst = int(counts.argmin())
         if counts[worst] < per_class:
-            raise BadInput(
-                f"{self.name}: class {self.class_names[worst]} has {int(counts[worst])} training images, "
-                f"but {why} asks for {per_class} a class"
-            )
+            raise BadInput(f"{self.name}: class {self.class_names[worst]} has {int(counts[worst])} training images, but {why} asks for "
+                           f"{per_class} a class")
 
     def sample(self, per_class: int, generator: torch.Generator) -> torch.Tensor:
         """(classes * per_class,) indices into the training set: each class without replacement, sorted by class."""
@@ -239,10 +237,9 @@ def _torchvision(name: str, root: Path, download: bool) -> dict[str, np.ndarray]
         try:
             found = kind(root / "torchvision", download=download, **which)
         except (RuntimeError, OSError) as error:
-            raise BadInput(
-                f"{name}: neither {root / f'{name}.npz'} nor a torchvision copy is there, and it could not be "
-                f"downloaded ({' '.join(str(error).split()) or type(error).__name__}); put the .npz there, or set DDCORE_DATA to its folder"
-            ) from error
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise BadInput(f"{name}: neither {root / f'{name}.npz'} nor a torchvision copy is there, and it could not be downloaded "
+                           f"({why}); put the .npz there, or set DDCORE_DATA to its folder") from error
         images, labels = np.asarray(found.data), np.asarray(getattr(found, "targets", getattr(found, "labels", None)))
         if name == "svhn":
             images = images.transpose(0, 2, 3, 1)
@@ -255,8 +252,7 @@ def _folder(folder: Path, size: int | None) -> tuple[dict[str, np.ndarray], tupl
     from PIL import Image
     from torchvision.transforms import functional
 
-    if size is not None:
-        positive("load", size=size)
+    positive("load", size=size)
     arrays, names, shape = {}, None, None
     for split in ("train", "test"):
         found = tuple(sorted(path.name for path in (folder / split).glob("*") if path.is_dir()))
@@ -281,9 +277,8 @@ def _folder(folder: Path, size: int | None) -> tuple[dict[str, np.ndarray], tupl
                 if shape is None:
                     shape = pixels.shape
                 elif pixels.shape[:2] != shape[:2]:
-                    raise BadInput(
-                        f"{path}: is {pixels.shape[:2]}, but the images before it are {shape[:2]}; give a size to bring all to one"
-                    )
+                    raise BadInput(f"{path}: is {pixels.shape[:2]}, but the images before it are {shape[:2]}; give a size to "
+                                   "bring all to one")
                 images.append(pixels)
                 labels.append(label)
             if label not in labels:

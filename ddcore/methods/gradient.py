@@ -62,8 +62,7 @@ class DC:
 
     def __post_init__(self):
         name = type(self).__name__
-        positive(name, batch_real=self.batch_real, lr_net=self.lr_net, batch_train=self.batch_train)
-        positive(name, **{key: value for key, value in (("outer", self.outer), ("inner", self.inner)) if value is not None})
+        positive(name, batch_real=self.batch_real, lr_net=self.lr_net, batch_train=self.batch_train, outer=self.outer, inner=self.inner)
         one_of(name, compute.PRECISIONS, precision=self.precision)
         one_of(name, ("auto", *BACKENDS), weight_gradients=self.weight_gradients)
         augment.families(self.strategy)
