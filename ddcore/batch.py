@@ -120,8 +120,7 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": path, "IPYTHONDIR": str(NOTEBOOKS / "ipython"), "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
-def reproduce(name: str = "smoke", *, only: str = "", jobs: int = 1, given: Mapping | None = None,
-              out: Path | None = None) -> Iterable[Outcome]:
+def reproduce(name: str = "smoke", *, only: str = "", jobs: int = 1, given: Mapping | None = None) -> Iterable[Outcome]:
     """Run the notebooks at preset `name` into `runs/<preset>/`; outcomes as they come. All parameters are checked first."""
     for fixed in ("preset", "out"):
         if fixed in (given or {}):
@@ -130,7 +129,7 @@ def reproduce(name: str = "smoke", *, only: str = "", jobs: int = 1, given: Mapp
     found = notebooks(only)
     for notebook in found:
         check(notebook, given)
-    out = (out or records.TOP / "runs" / name).absolute()
+    out = records.TOP / "runs" / name
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
         for future in concurrent.futures.as_completed([pool.submit(execute, notebook, out, given) for notebook in found]):

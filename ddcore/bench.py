@@ -1,18 +1,18 @@
 """Benchmarks: each step against the published structure, in one run, with its distance from the machine's ceiling.
 
-The baseline of a row is `ddcore.published`. `ratio` is baseline seconds over this provider's, `memory_ratio` the same of the
-most bytes held beyond the inputs; `operations` counts the operations dispatched that are no views, where nothing is compiled
-(a count does not depend on the machine); `fraction_of_ceiling` is the useful floating-point operations a second over those of
-the faster of a large matrix product and a wide convolution of the same precision, for kernels the bytes that must be moved over
-the bandwidth of a copy, all measured in the same run; `max_rel_error` the largest error against the float64 baseline over its
-largest entry.
-Times are medians.
+The baseline of a row is `ddcore.published`. The providers of one step take turns, round after round: `ratio` is the median over
+rounds of baseline seconds over this provider's in the same round, `ratio_p20` and `ratio_p80` its percentiles, so that what
+slows the machine for a while slows both sides. `seconds` are medians over the `n` rounds. `memory_ratio` is the baseline's most
+bytes held beyond the inputs over this provider's; `operations` counts the operations dispatched that are no views, where nothing
+is compiled (a count does not depend on the machine); `fraction_of_ceiling` is the useful floating-point operations a second over
+those of the faster of a large matrix product and a wide convolution of the same precision, for kernels the bytes that must be
+moved over the bandwidth of a copy, all measured in the same run; `max_rel_error` the largest error against the float64 baseline
+over its largest entry.
 """
 
+import copy
 import dataclasses
 import functools
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,17 +25,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddcore import augment, class_gradients, compute, networks, published, unrolling
 from ddcore.adam import Adam
 from ddcore.data import Dataset
-from ddcore.evaluate import Protocol, train
+from ddcore.evaluate import Protocol
 from ddcore.kernels.class_means import class_mean_distance
 from ddcore.kernels.row_cosine import row_cosine_distance
 from ddcore.measurements import measurement
 from ddcore.methods.statistics import SRe2L
 from ddcore.methods.trajectory import GRADIENTS
 from ddcore.random import stream
+from ddcore.settings import positive
 from ddcore.squeeze import cosine
+from ddcore.timing import in_turns, seconds
 from ddcore.trajectories import unflatten
 
-ROW = ("name", "provider", "ratio", "memory_ratio", "operations", "fraction_of_ceiling", "max_rel_error", "seconds", "n")
+ROW = ("name", "provider", "ratio", "ratio_p20", "ratio_p80", "memory_ratio", "operations", "fraction_of_ceiling", "max_rel_error",
+       "seconds", "n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,18 +48,6 @@ class Provider:
     run: Callable[[], Tensor]
     precision: str = "float32"
     eager: bool = True
-
-
-def seconds(function: Callable[[], object], at: torch.device, repeats: int) -> float:
-    """Median wall seconds of `repeats` calls, after one that is not timed."""
-    found = []
-    for index in range(repeats + 1):
-        began = time.perf_counter()
-        function()
-        if at.type == "cuda":
-            torch.cuda.synchronize()
-        found += [time.perf_counter() - began] if index else []
-    return statistics.median(found)
 
 
 def ceiling(at: torch.device, dtype: torch.dtype, side: int = 3072) -> float:
@@ -119,23 +110,24 @@ def _kilobytes(status: Path, name: str) -> int:
     return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name)))
 
 
-def compare(name: str, providers: dict[str, Provider], truth: Tensor, at: torch.device, repeats: int, *, flops: int | None = None,
+def compare(name: str, providers: dict[str, Provider], truth: Tensor, at: torch.device, rounds: int, *, flops: int | None = None,
             moved: int | None = None) -> list[dict]:
     """One row a provider, the first being the baseline; `flops` or `moved` (bytes) is the work that has to be done."""
     compute.keep_memory()
-    limits = {"float32": _ceiling(at, torch.float32), "bfloat16": _ceiling(at, torch.bfloat16)} if flops else {}
-    rows, first = [], None
-    for provider, one in providers.items():
-        took, peak = seconds(one.run, at, repeats), peak_bytes(one.run, at)
-        first = first or (took, peak)
-        error = float((one.run().double() - truth).abs().max() / truth.abs().max())
-        limit = limits.get(one.precision) if flops else _bandwidth(at)
-        work = flops or moved
-        rows.append({"name": name, "provider": provider, "ratio": round(first[0] / took, 3),
-                     "memory_ratio": round(first[1] / peak, 3) if peak else None,
+    # The call that is compared with the truth also warms up.
+    errors = [float((one.run().double() - truth).abs().max() / truth.abs().max()) for one in providers.values()]
+    spent = in_turns([one.run for one in providers.values()], at, rounds)
+    medians = spent.quantile(0.5, dim=0).tolist()
+    ratios = (spent[:, :1] / spent).quantile(torch.tensor([0.2, 0.5, 0.8], dtype=spent.dtype), dim=0).T.tolist()
+    peaks = [peak_bytes(one.run, at) for one in providers.values()]
+    rows, work = [], flops or moved
+    for (provider, one), error, took, (low, ratio, high), peak in zip(providers.items(), errors, medians, ratios, peaks, strict=True):
+        limit = _ceiling(at, getattr(torch, one.precision)) if flops else _bandwidth(at)
+        rows.append({"name": name, "provider": provider, "ratio": round(ratio, 3), "ratio_p20": round(low, 3), "ratio_p80": round(high, 3),
+                     "memory_ratio": round(peaks[0] / peak, 3) if peak else None,
                      "operations": operations(one.run) if one.eager else None,
                      "fraction_of_ceiling": round(work / took / limit, 3) if work else None, "max_rel_error": float(f"{error:.2e}"),
-                     "seconds": float(f"{took:.4g}"), "n": repeats})
+                     "seconds": float(f"{took:.4g}"), "n": rounds})
     return rows
 
 
@@ -151,26 +143,18 @@ def _bandwidth(at: torch.device) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What the steps are timed on: a network, real images, a set, an augmentation; also in float64 for the truth."""
+    """What the steps are timed on: a network, real images, a set, an augmentation."""
 
     data: Dataset
     ipc: int
     batch_real: int
     width: int
-    strategy: str = augment.DSA
+    strategy: str
 
     @functools.cached_property
     def net(self) -> networks.Network:
-        net = networks.build("convnet", self.data.shape, self.data.classes, width=self.width, device=self.data.device,
-                             generator=stream(0, "bench", device=self.data.device))
-        return net
-
-    @functools.cached_property
-    def exact(self) -> networks.Network:
-        net = networks.build("convnet", self.data.shape, self.data.classes, width=self.width, device=self.data.device,
-                             dtype=torch.float64, generator=stream(0, "bench", device=self.data.device))
-        net.load_state_dict(self.net.state_dict())
-        return net
+        return networks.build("convnet", self.data.shape, self.data.classes, width=self.width, device=self.data.device,
+                              generator=stream(0, "bench", device=self.data.device))
 
     @functools.cached_property
     def arguments(self) -> tuple:
@@ -187,14 +171,19 @@ class Case:
         return lambda: torch.autograd.grad(loss(first, *self.arguments), self.arguments[3])[0]
 
     def truth(self, loss: Callable) -> Tensor:
+        """The same in float64."""
         drawn, real, real_labels, fake, labels, classes = self.arguments
-        double = fake.detach().double().requires_grad_()
-        return torch.autograd.grad(loss(self.exact, drawn, real.double(), real_labels, double, labels, classes), double)[0]
+        exact, double = copy.deepcopy(self.net).double(), fake.detach().double().requires_grad_()
+        return torch.autograd.grad(loss(exact, drawn, real.double(), real_labels, double, labels, classes), double)[0]
 
 
-def _compiled(together: Callable[[str, bool], Callable]) -> dict[str, Provider]:
-    return {"together, compiled": Provider(together("float32", True), eager=False),
-            "together, compiled, bfloat16": Provider(together("bfloat16", True), "bfloat16", eager=False)}
+def _providers(name: str, loop: Callable[[], Tensor], together: Callable[[str, bool], Callable], compiled: bool) -> dict[str, Provider]:
+    """The `loop` of the published code by its name, then what `together(precision, compiled)` gives."""
+    found = {f"{name} (published)": Provider(loop), "together": Provider(together("float32", False))}
+    if compiled:
+        found["together, compiled"] = Provider(together("float32", True), eager=False)
+        found["together, compiled, bfloat16"] = Provider(together("bfloat16", True), "bfloat16", eager=False)
+    return found
 
 
 def dm_together(features: Callable, drawn: augment.Draw, real: Tensor, real_labels: Tensor, fake: Tensor, labels: Tensor,
@@ -205,26 +194,14 @@ def dm_together(features: Callable, drawn: augment.Draw, real: Tensor, real_labe
     return class_mean_distance(features(augment.apply(drawn, fake, labels))[-1].flatten(1), labels, of_real, real_labels, classes)
 
 
-def dm_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
+def dm_steps(case: Case, compiled: bool) -> dict[str, Provider]:
     """DM's step, loss and image gradient: as published, then ours."""
     net = case.net.requires_grad_(False)
 
     def together(precision: str, compiled: bool) -> Callable:
         return case.step(dm_together, compute.accelerate(net.features, case.data.device, precision=precision, compiled=compiled))
 
-    return {"per class (published)": Provider(case.step(published.dm_per_class, net)),
-            "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
-
-
-def _rows(name: str, case: Case, providers: dict[str, Provider], loss: Callable, repeats: int) -> list[dict]:
-    with FlopCounterMode(display=False) as counter:
-        providers["together"].run()
-    return compare(f"{name} step, ipc {case.ipc}", providers, case.truth(loss), case.data.device, repeats, flops=counter.get_total_flops())
-
-
-def dm_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, compiled: bool = True) -> list[dict]:
-    case = Case(data, ipc, batch_real, width)
-    return _rows("dm", case, dm_steps(case, compiled), published.dm_per_class, repeats)
+    return _providers("per class", case.step(published.dm_per_class, net), together, compiled)
 
 
 def dc_together(function: Callable, plan: tuple, numbers: list[Tensor], backend, low: torch.dtype | None, drawn: augment.Draw, real: Tensor,
@@ -239,7 +216,7 @@ def dc_together(function: Callable, plan: tuple, numbers: list[Tensor], backend,
     return row_cosine_distance(*sides)
 
 
-def dc_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
+def dc_steps(case: Case, compiled: bool) -> dict[str, Provider]:
     """DC's step (DSA's with an augmentation), loss and image gradient: as published, then ours."""
     data, at = case.data, case.data.device
     plan, numbers = class_gradients.layers(case.net), [tensor.detach() for tensor in class_gradients.tensors(case.net)]
@@ -251,17 +228,25 @@ def dc_steps(case: Case, compiled: bool = True) -> dict[str, Provider]:
         backend = class_gradients.choose(plan, numbers, shape, data.classes, low or torch.float32, at)
         return case.step(functools.partial(dc_together, function, plan, numbers, backend), low)
 
-    return {"per class (published)": Provider(case.step(published.dc_per_class, case.net)),
-            "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
+    return _providers("per class", case.step(published.dc_per_class, case.net), together, compiled)
 
 
-def dc_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int, compiled: bool = True,
-            strategy: str = "none") -> list[dict]:
+# name: (its providers for a case, the published loss, its augmentation)
+STEPS = {"dm": (dm_steps, published.dm_per_class, augment.DSA), "dc": (dc_steps, published.dc_per_class, "none"),
+         "dsa": (dc_steps, published.dc_per_class, augment.DSA)}  # fmt: skip
+
+
+def step_rows(name: str, data: Dataset, *, ipc: int, batch_real: int, width: int, rounds: int, compiled: bool = True) -> list[dict]:
+    """The step of `name` in STEPS, loss and image gradient."""
+    steps, loss, strategy = STEPS[name]
     case = Case(data, ipc, batch_real, width, strategy)
-    return _rows("dc" if strategy == "none" else "dsa", case, dc_steps(case, compiled), published.dc_per_class, repeats)
+    providers = steps(case, compiled)
+    with FlopCounterMode(display=False) as counter:
+        providers["together"].run()
+    return compare(f"{name} step, ipc {ipc}", providers, case.truth(loss), data.device, rounds, flops=counter.get_total_flops())
 
 
-def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, repeats: int, compiled: bool = True) -> list[dict]:
+def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, rounds: int, compiled: bool = True) -> list[dict]:
     """Networks trained one after another against all at once (twenty epochs); compared are their classifiers' weights."""
     index = data.sample(ipc, stream(0, "bench", "fake", device=data.device))
     images, labels, seeds = data.x_train[index], data.y_train[index], tuple(range(networks_))
@@ -269,16 +254,16 @@ def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, repeat
     def trained(together: bool, **settings) -> Callable[[], Tensor]:
         how = Protocol(width=width, epochs=20, **settings)
         groups = [seeds] if together else [(seed,) for seed in seeds]
-        return lambda: torch.stack([net.classifier.weight.detach() for group in groups for net in train(images, labels, data, group, how)])
+        return lambda: torch.stack([net.classifier.weight.detach() for group in groups for net in how.train(images, labels, data, group)])
 
     providers = {"one after another (published)": Provider(trained(False)), "all at once": Provider(trained(True))}
     if compiled:
         providers["one after another, compiled, bfloat16"] = Provider(trained(False, precision="bfloat16", compiled=True), eager=False)
     return compare(f"evaluate {networks_} networks, ipc {ipc}", providers, providers["one after another (published)"].run().double(),
-                   data.device, repeats)
+                   data.device, rounds)
 
 
-def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats: int) -> list[dict]:
+def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, rounds: int) -> list[dict]:
     """Each kernel, value and gradient, against its form in the published code, on numbers of the shapes of a ConvNet's step."""
     at, classes = data.device, data.classes
     generator = stream(0, "bench", "kernels", device=at)
@@ -286,8 +271,8 @@ def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=at)
 
-    case = Case(data, ipc, batch_real, width)
-    shapes = [(classes, weight.shape[0], weight[0].numel()) for weight in class_gradients.weights(case.net).values()]
+    net = Case(data, ipc, batch_real, width, "none").net
+    shapes = [(classes, weight.shape[0], weight[0].numel()) for weight in class_gradients.weights(net).values()]
     real, fake = [[normal(*shape) for shape in shapes] for _ in range(2)]
     flat = [torch.cat([one.flatten() for one in side]) for side in (real, fake)]
     joined = flat[1].requires_grad_()
@@ -299,9 +284,9 @@ def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats
     rows = compare("row cosine", {
         "per class (published)": Provider(lambda: cosine(published.row_cosine_per_class, joined, real)),
         "all layers at once": Provider(lambda: cosine(row_cosine_distance, joined, real))},
-        cosine(published.row_cosine_per_class, joined.detach().double().requires_grad_(), [one.double() for one in real]), at, repeats,
+        cosine(published.row_cosine_per_class, joined.detach().double().requires_grad_(), [one.double() for one in real]), at, rounds,
         moved=4 * 5 * joined.numel())
-    features = case.net.classifier.in_features
+    features = net.classifier.in_features
     of_real, of_fake = normal(classes * batch_real, features), normal(classes * ipc, features).requires_grad_()
     labels = [torch.arange(classes, device=at).repeat_interleave(count) for count in (ipc, batch_real)]
 
@@ -311,18 +296,16 @@ def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats
     return rows + compare("class means", {
         "per class (published)": Provider(lambda: means(published.mean_distance_per_class, of_fake, of_real)),
         "all classes at once": Provider(lambda: means(class_mean_distance, of_fake, of_real))},
-        means(published.mean_distance_per_class, of_fake.detach().double().requires_grad_(), of_real.double()), at, repeats,
+        means(published.mean_distance_per_class, of_fake.detach().double().requires_grad_(), of_real.double()), at, rounds,
         moved=4 * (of_real.numel() + 2 * of_fake.numel()))
 
 
-def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int, compiled: bool = True) -> list[dict]:
+def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: bool = True) -> list[dict]:
     """Two steps of SRe2L's recover, optimiser and clipping included, through a ConvNet with batch norm; compared are the images."""
     at, shape, classes = data.device, data.shape, data.classes
     noise = torch.randn(classes * ipc, *shape, generator=stream(0, "bench", "noise", device=at), device=at)
     labels = torch.arange(classes, device=at).repeat_interleave(ipc)
-    teachers = [networks.build("convnet-bn", shape, classes, width=width, device=at, dtype=dtype,
-                               generator=stream(0, "bench", device=at)).eval() for dtype in (torch.float32, torch.float64)]
-    teachers[1].load_state_dict(teachers[0].state_dict())
+    net = networks.build("convnet-bn", shape, classes, width=width, device=at, generator=stream(0, "bench", device=at)).eval()
     low, high = (noise.new_tensor([(edge - mean) / std for mean, std in zip(data.mean, data.std, strict=True)]).view(-1, 1, 1)
                  for edge in (0, 1))
 
@@ -332,7 +315,7 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int, compiled:
 
     def together(precision: str, compiled: bool) -> Callable[[], Tensor]:
         method = SRe2L(roll=0)
-        loss = compute.accelerate(lambda images: method.objective(teachers[0], images, labels, ipc)[0], at, precision=precision,
+        loss = compute.accelerate(lambda images: method.objective(net, images, labels, ipc)[0], at, precision=precision,
                                   compiled=compiled)
 
         def run() -> Tensor:
@@ -346,27 +329,18 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int, compiled:
 
         return run
 
-    truth = serial(teachers[1], noise.double())
-    for teacher in teachers:
-        teacher.requires_grad_(False)
-    providers = {"batch after batch (published)": Provider(lambda: serial(teachers[0], noise)),
-                 "together": Provider(together("float32", False))} | (_compiled(together) if compiled else {})
-    return compare(f"recover, 2 steps, ipc {ipc}", providers, truth, at, repeats)
+    truth = serial(copy.deepcopy(net).double(), noise.double())
+    net.requires_grad_(False)
+    providers = _providers("batch after batch", lambda: serial(net, noise), together, compiled)
+    return compare(f"recover, 2 steps, ipc {ipc}", providers, truth, at, rounds)
 
 
-class _Tape:
+class _Tape(torch.autograd.graph.saved_tensors_hooks):
     """The bytes that autograd keeps for a backward pass, at most at once; views count again."""
 
     def __init__(self):
+        super().__init__(lambda tensor: _Kept(self, tensor), lambda kept: kept.tensor)
         self.held = self.most = 0
-
-    def __enter__(self):
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Kept(self, tensor), lambda kept: kept.tensor)
-        self.hooks.__enter__()
-        return self
-
-    def __exit__(self, *error):
-        self.hooks.__exit__(*error)
 
 
 class _Kept:
@@ -409,7 +383,8 @@ def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int
         exact = gradient("unrolled", count, torch.float64)
         for name in ("unrolled", "adjoint", "tesla"):
             found = gradient(name, count, torch.float64)
-            with _Tape() as tape:
+            tape = _Tape()
+            with tape:
                 gradient(name, count, torch.float32)
             took = seconds(functools.partial(gradient, name, count, torch.float32), at, repeats)
             rows.append({"gradient": name, "steps": count, "saved_bytes": tape.most,
@@ -419,12 +394,13 @@ def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int
     return rows
 
 
-@measurement(version=2)
-def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, repeats: int, compiled: bool = True) -> list[dict]:
+@measurement(version=3)
+def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, rounds: int, compiled: bool = True) -> list[dict]:
     """Every step and kernel against the published structure, on this machine: the rows of `ddcore bench`."""
+    positive("bench", rounds=rounds)
     data.need(max(batch_real, ipc), "bench")
-    size = {"ipc": ipc, "width": width, "repeats": repeats}
+    size = {"ipc": ipc, "width": width, "rounds": rounds}
     step = size | {"batch_real": batch_real, "compiled": compiled}
-    rows = [*dm_rows(data, **step), *dc_rows(data, **step), *dc_rows(data, strategy=augment.DSA, **step)]
+    rows = [row for name in STEPS for row in step_rows(name, data, **step)]
     rows += [*recover_rows(data, compiled=compiled, **size), *kernel_rows(data, batch_real=batch_real, **size)]
-    return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, repeats=min(repeats, 3), compiled=compiled)
+    return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, rounds=rounds, compiled=compiled)

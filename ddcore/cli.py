@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -30,13 +31,20 @@ Strategy = Annotated[str | None, typer.Option(help="augmentation, e.g. color_cro
 Json = Annotated[bool, typer.Option("--json", help="print JSON on standard output")]
 
 
-def _table(first: str, *columns: str, **keywords) -> Table:
-    """A table that shortens nothing: names stay on one line, the rest is broken."""
+def _show(rows: Iterable[tuple], first: str, *columns: str, **keywords) -> None:
+    """Print a table that shortens nothing: names stay on one line, the rest is broken."""
     table = Table(**keywords)
     table.add_column(first, no_wrap=True, overflow="fold")
     for column in columns:
         table.add_column(column, overflow="fold")
-    return table
+    for row in rows:
+        table.add_row(*map(str, row))
+    console.print(table)
+
+
+def _given(**options) -> dict:
+    """Those that were given on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _strategy(given: str | None, dataset: str) -> str:
@@ -111,21 +119,17 @@ def distill(
     settings = {"batch_real": min(usual["batch_real"], int(data.counts.min()))}
     if usual.get("strategy", "none") != "none":
         settings["strategy"] = _strategy(None, data.name)
-    asked = {"network": network, "width": width, "precision": precision, "compiled": compiled or None, "strategy": strategy,
-             "batch_real": batch_real}
-    how = build(METHODS[method], settings | {name: value for name, value in asked.items() if value is not None} | _values(set_ or []),
-                f"method {method}")
-    asked = {"rank": rank, "init": init, "soft": soft, "step": step, "clip": clip or None}
-    given = {name: value for name, value in asked.items() if value is not None}
-    extra = ({"rank": 2} if synthetic == "lowrank" else {}) | given
-    made = create(data, synthetic, ipc, seed=seed, **extra)
+    settings |= _given(network=network, width=width, precision=precision, compiled=compiled or None, strategy=strategy,
+                       batch_real=batch_real)
+    how = build(METHODS[method], settings | _values(set_ or []), f"method {method}")
+    extra = {"rank": 2} if synthetic == "lowrank" else {}
+    made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
                TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task(f"{method} on {data.name}", total=steps, loss=float("nan"))
         trace = run(data, made, how, steps=steps, lr_img=lr_img, momentum=momentum, optimiser=optimiser, schedule=schedule, seed=seed,
-                    every_seconds=checkpoint_every,
-                    checkpoint=out.with_name(f".{out.name}.checkpoint"),
+                    every_seconds=checkpoint_every, checkpoint=out.with_name(f".{out.name}.checkpoint"),
                     progress=lambda step, loss: progress.update(task, completed=step, loss=loss))
     made.save(out)
     resumed = f" (went on from step {trace.resumed})" if trace.resumed else ""
@@ -173,10 +177,8 @@ def evaluate(
     if as_json:
         print(json.dumps(scores.to_dict()))
         return
-    table = _table("set", "test accuracy (%)", "images a class", "stored numbers")
-    for name, one in {synthetic.name: scores, **scores.controls}.items():
-        table.add_row(name, str(one), str(one.per_class), f"{one.stored_numbers:,}")
-    console.print(table)
+    _show(((name, one, one.per_class, f"{one.stored_numbers:,}") for name, one in {synthetic.name: scores, **scores.controls}.items()),
+          "set", "test accuracy (%)", "images a class", "stored numbers")
 
 
 @app.command()
@@ -189,14 +191,13 @@ def reproduce(
     """Run the notebooks through papermill into runs/<preset>/ and say what came of each."""
     from ddcore import batch
 
-    table = _table("notebook", "status", "seconds", "figures", title=f"preset {preset}")
-    failed = []
+    outcomes = []
     for outcome in batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or [])):
         errors.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s")
-        table.add_row(outcome.notebook, outcome.status, f"{outcome.seconds:.0f}", ", ".join(outcome.figures) or "-")
-        if outcome.status == "failed":
-            failed.append(outcome)
-    console.print(table)
+        outcomes.append(outcome)
+    _show(((one.notebook, one.status, f"{one.seconds:.0f}", ", ".join(one.figures) or "-") for one in outcomes),
+          "notebook", "status", "seconds", "figures", title=f"preset {preset}")
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         errors.print(f"{outcome.notebook} failed: {outcome.error}; what it had computed is in {outcome.output}", soft_wrap=True)
     raise typer.Exit(1 if failed else 0)
@@ -220,7 +221,7 @@ def bench(
     width: int = 128,
     batch_real: int = 64,
     ipc: int = 10,
-    repeats: int = 5,
+    rounds: int = 5,
     compiled: Annotated[bool, typer.Option("--compiled/--eager", help="with or without what torch.compile makes of the steps")] = True,
     device: Device = "auto",
     as_json: Json = False,
@@ -229,17 +230,13 @@ def bench(
     from ddcore import bench as benchmarks
     from ddcore.data import load
 
-    rows = benchmarks.speed(load(dataset, device), seed=0, width=width, batch_real=batch_real, ipc=ipc, repeats=repeats,
-                            compiled=compiled)
+    rows = benchmarks.speed(load(dataset, device), seed=0, width=width, batch_real=batch_real, ipc=ipc, rounds=rounds, compiled=compiled)
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    heads = {"name": "step", "provider": "provider", "ratio": "ratio", "memory_ratio": "memory", "operations": "ops",
-             "fraction_of_ceiling": "ceiling", "max_rel_error": "error", "seconds": "s"}
-    table = _table(*heads.values())
-    for row in rows:
-        table.add_row(*("-" if row[name] is None else str(row[name]) for name in heads))
-    console.print(table)
+    heads = {"name": "step", "provider": "provider", "ratio": "ratio", "ratio_p20": "p20", "ratio_p80": "p80", "memory_ratio": "memory",
+             "operations": "ops", "fraction_of_ceiling": "ceiling", "max_rel_error": "error", "seconds": "s"}
+    _show((["-" if row[name] is None else row[name] for name in heads] for row in rows), *heads.values())
 
 
 @app.command()
@@ -251,10 +248,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    table = _table("what", "found", show_header=False)
-    for name, value in found.items():
-        table.add_row(name, str(value))
-    console.print(table)
+    _show(found.items(), "what", "found", show_header=False)
 
 
 @figures_app.command("list")
@@ -262,11 +256,11 @@ def list_figures() -> None:
     """Every figure of the registry, and whether it is recorded."""
     from ddcore import figures
 
-    table = _table("id", "recorded", "notebook", "title")
+    rows = []
     for key, one in figures.registry().items():
         sidecar = figures.load(key)
-        table.add_row(key, " + ".join(sidecar["preset"]) if sidecar else "-", one.notebook, one.title)
-    console.print(table)
+        rows.append((key, " + ".join(sidecar["preset"]) if sidecar else "-", one.notebook, one.title))
+    _show(rows, "id", "recorded", "notebook", "title")
 
 
 @figures_app.command("index")
@@ -317,10 +311,7 @@ def list_data() -> None:
     from ddcore.data import TORCHVISION
     from ddcore.doctor import present
 
-    table = _table("dataset", "where")
-    for name in ("digits", *TORCHVISION):
-        table.add_row(name, present(name))
-    console.print(table)
+    _show(((name, present(name)) for name in ("digits", *TORCHVISION)), "dataset", "where")
 
 
 @data_app.command("fetch")

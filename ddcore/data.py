@@ -80,10 +80,8 @@ class Dataset:
         counts = self.counts
         worst = int(counts.argmin())
         if counts[worst] < per_class:
-            raise BadInput(
-                f"{self.name}: class {self.class_names[worst]} has {int(counts[worst])} training images, "
-                f"but {why} asks for {per_class} a class"
-            )
+            raise BadInput(f"{self.name}: class {self.class_names[worst]} has {int(counts[worst])} training images, but {why} asks for "
+                           f"{per_class} a class")
 
     def sample(self, per_class: int, generator: torch.Generator) -> torch.Tensor:
         """(classes * per_class,) indices into the training set: each class without replacement, sorted by class."""
@@ -108,34 +106,23 @@ class Dataset:
             members = (self.y_train == label).nonzero().flatten()
             order = torch.randperm(len(members), generator=generator, device=self.device)
             held[members[order[: sizes[label]]]] = True
-        tag = f"holdout {fraction} {seed}"
-        return dataclasses.replace(
-            self,
-            name=f"{self.name} ({tag})",
-            x_train=self.x_train[~held],
-            y_train=self.y_train[~held],
-            x_test=self.x_train[held],
-            y_test=self.y_train[held],
-            sha256=hashlib.sha256(f"{self.sha256} {tag}".encode()).hexdigest(),
-        )
+        return self._part(f"holdout {fraction} {seed}", x_train=self.x_train[~held], y_train=self.y_train[~held],
+                          x_test=self.x_train[held], y_test=self.y_train[held])
 
     def only(self, classes: Sequence[int]) -> "Dataset":
         """The images of some classes, renumbered from 0 in the order given."""
         if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(self.classes)):
             raise BadInput(f"{self.name}: classes={list(classes)} must be at least one of 0 to {self.classes - 1}, each named once")
         train, test = ([(y == label).nonzero().flatten() for label in classes] for y in (self.y_train, self.y_test))
-        labels = torch.arange(len(classes), device=self.device)
-        tag = f"classes {','.join(map(str, classes))}"
-        return dataclasses.replace(
-            self,
-            name=f"{self.name} ({tag})",
-            x_train=self.x_train[torch.cat(train)],
-            y_train=labels.repeat_interleave(torch.tensor([len(rows) for rows in train], device=self.device)),
-            x_test=self.x_test[torch.cat(test)],
-            y_test=labels.repeat_interleave(torch.tensor([len(rows) for rows in test], device=self.device)),
-            sha256=hashlib.sha256(f"{self.sha256} {tag}".encode()).hexdigest(),
-            class_names=tuple(self.class_names[label] for label in classes),
-        )
+        y_train, y_test = (torch.cat([torch.full_like(rows, label) for label, rows in enumerate(split)]) for split in (train, test))
+        return self._part(f"classes {','.join(map(str, classes))}", x_train=self.x_train[torch.cat(train)], y_train=y_train,
+                          x_test=self.x_test[torch.cat(test)], y_test=y_test,
+                          class_names=tuple(self.class_names[label] for label in classes))
+
+    def _part(self, tag: str, **changed) -> "Dataset":
+        """A dataset of its own, by name and sha256."""
+        sha256 = hashlib.sha256(f"{self.sha256} {tag}".encode()).hexdigest()
+        return dataclasses.replace(self, name=f"{self.name} ({tag})", sha256=sha256, **changed)
 
     def to_pixels(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images back to [0, 1], clipped: for pictures only."""
@@ -250,10 +237,9 @@ def _torchvision(name: str, root: Path, download: bool) -> dict[str, np.ndarray]
         try:
             found = kind(root / "torchvision", download=download, **which)
         except (RuntimeError, OSError) as error:
-            raise BadInput(
-                f"{name}: neither {root / f'{name}.npz'} nor a torchvision copy is there, and it could not be "
-                f"downloaded ({' '.join(str(error).split()) or type(error).__name__}); put the .npz there, or set DDCORE_DATA to its folder"
-            ) from error
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise BadInput(f"{name}: neither {root / f'{name}.npz'} nor a torchvision copy is there, and it could not be downloaded "
+                           f"({why}); put the .npz there, or set DDCORE_DATA to its folder") from error
         images, labels = np.asarray(found.data), np.asarray(getattr(found, "targets", getattr(found, "labels", None)))
         if name == "svhn":
             images = images.transpose(0, 2, 3, 1)
@@ -266,8 +252,7 @@ def _folder(folder: Path, size: int | None) -> tuple[dict[str, np.ndarray], tupl
     from PIL import Image
     from torchvision.transforms import functional
 
-    if size is not None:
-        positive("load", size=size)
+    positive("load", size=size)
     arrays, names, shape = {}, None, None
     for split in ("train", "test"):
         found = tuple(sorted(path.name for path in (folder / split).glob("*") if path.is_dir()))
@@ -292,9 +277,8 @@ def _folder(folder: Path, size: int | None) -> tuple[dict[str, np.ndarray], tupl
                 if shape is None:
                     shape = pixels.shape
                 elif pixels.shape[:2] != shape[:2]:
-                    raise BadInput(
-                        f"{path}: is {pixels.shape[:2]}, but the images before it are {shape[:2]}; give a size to bring all to one"
-                    )
+                    raise BadInput(f"{path}: is {pixels.shape[:2]}, but the images before it are {shape[:2]}; give a size to "
+                                   "bring all to one")
                 images.append(pixels)
                 labels.append(label)
             if label not in labels:

@@ -54,8 +54,43 @@ class Protocol:
         augment.families(self.strategy)
 
     def train(self, images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...]) -> list[Network]:
-        """One network a seed, in training mode's end state: `train`."""
-        return train(images, labels, data, seeds, self)
+        """One network a seed, trained all at once, each with its own initialisation, order and augmentation.
+
+        `labels`: (n,) classes or (n, classes) probabilities.
+        """
+        device, many = images.device, len(seeds)
+        kind = (self.network, data.shape, data.classes, self.width, device, images.dtype)
+        drawn_from = [stream(seed, "evaluate", "network", device=device) for seed in seeds]
+        if many == 1:
+            net, forward = (_kept if self.compiled else _forward)(kind, self.precision, self.compiled)
+            nets, parameters = [networks.initialise(net.train(), drawn_from[0])], list(net.parameters())
+        else:
+            nets = [_network(kind, generator) for generator in drawn_from]
+            stacked, buffers = stack_module_state(nets)
+            parameters = list(stacked.values())
+            one = vmap(lambda parameters, buffers, x: functional_call(nets[0], (parameters, buffers), (x,)))
+            together = compute.accelerate(one, device, precision=self.precision, compiled=self.compiled)
+
+            def forward(x):
+                return together(stacked, buffers, x.unflatten(0, (many, -1))).flatten(0, 1)
+
+        generators = [stream(seed, "evaluate", "train", device=device) for seed in seeds]
+        for epoch in range(self.epochs + 1):
+            if epoch in (0, self.epochs // 2 + 2):
+                lr = self.lr if epoch == 0 else self.lr * 0.1
+                optimiser = SGD(parameters, lr=lr, momentum=self.momentum, weight_decay=self.weight_decay)
+            orders = [torch.randperm(len(images), generator=generator, device=device).split(self.batch) for generator in generators]
+            for rows in zip(*orders, strict=True):
+                size = len(rows[0])
+                drawn = augment.join([augment.draw(self.strategy, 1, generator, each=size) for generator in generators])
+                chosen = torch.cat(rows)
+                x = augment.apply(drawn, images[chosen], torch.arange(many * size, device=device))
+                loss = F.cross_entropy(forward(x), labels[chosen]) * many
+                optimiser.step(torch.autograd.grad(loss, parameters))
+        if many > 1:
+            for index, net in enumerate(nets):
+                net.load_state_dict({name: tensor[index] for name, tensor in {**stacked, **buffers}.items()})
+        return copy.deepcopy(nets) if many == 1 and self.compiled else nets
 
 
 PROTOCOLS = {"synset": Protocol, "relabel": Relabel}
@@ -125,46 +160,6 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
 
 def _groups(seeds: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
-
-
-def train(images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...], how: Protocol) -> list[Network]:
-    """One network a seed, trained all at once, each with its own initialisation, order and augmentation.
-
-    `labels`: (n,) classes or (n, classes) probabilities.
-    """
-    device, many = images.device, len(seeds)
-    kind = (how.network, data.shape, data.classes, how.width, device, images.dtype)
-    drawn_from = [stream(seed, "evaluate", "network", device=device) for seed in seeds]
-    if many == 1:
-        net, forward = (_kept if how.compiled else _forward)(kind, how.precision, how.compiled)
-        nets, parameters = [networks.initialise(net.train(), drawn_from[0])], list(net.parameters())
-    else:
-        nets = [_network(kind, generator) for generator in drawn_from]
-        stacked, buffers = stack_module_state(nets)
-        parameters = list(stacked.values())
-        one = vmap(lambda parameters, buffers, x: functional_call(nets[0], (parameters, buffers), (x,)))
-        together = compute.accelerate(one, device, precision=how.precision, compiled=how.compiled)
-
-        def forward(x):
-            return together(stacked, buffers, x.unflatten(0, (many, -1))).flatten(0, 1)
-
-    generators = [stream(seed, "evaluate", "train", device=device) for seed in seeds]
-    for epoch in range(how.epochs + 1):
-        if epoch in (0, how.epochs // 2 + 2):
-            lr = how.lr if epoch == 0 else how.lr * 0.1
-            optimiser = SGD(parameters, lr=lr, momentum=how.momentum, weight_decay=how.weight_decay)
-        orders = [torch.randperm(len(images), generator=generator, device=device).split(how.batch) for generator in generators]
-        for rows in zip(*orders, strict=True):
-            size = len(rows[0])
-            drawn = augment.join([augment.draw(how.strategy, 1, generator, each=size) for generator in generators])
-            chosen = torch.cat(rows)
-            x = augment.apply(drawn, images[chosen], torch.arange(many * size, device=device))
-            loss = F.cross_entropy(forward(x), labels[chosen]) * many
-            optimiser.step(torch.autograd.grad(loss, parameters))
-    if many > 1:
-        for index, net in enumerate(nets):
-            net.load_state_dict({name: tensor[index] for name, tensor in {**stacked, **buffers}.items()})
-    return copy.deepcopy(nets) if many == 1 and how.compiled else nets
 
 
 def _network(kind: tuple, generator: torch.Generator) -> Network:

@@ -59,9 +59,9 @@ def registry(folder: Path = FOLDER) -> dict[str, Entry]:
             for key, value in yaml.safe_load((folder / "registry.yaml").read_text()).items()}
 
 
-def entry(key: str, folder: Path = FOLDER) -> Entry:
+def entry(key: str) -> Entry:
     """The entry of one id. Raises BadInput for an unknown one."""
-    entries = registry(folder)
+    entries = registry()
     if key not in entries:
         raise unknown("figure", key, entries)
     return entries[key]
@@ -81,11 +81,11 @@ def draw(key: str, frame: pd.DataFrame) -> Figure:
         return drawings()[key](frame)
 
 
-def to_png(figure: Figure, dpi: int = 130) -> bytes:
+def to_png(figure: Figure) -> bytes:
     """The drawing as PNG, for a screen."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=dpi)
+        figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
 

@@ -43,7 +43,7 @@ def spectra(data: Dataset, *, seed: int, ranks: Sequence[int], images: int) -> l
     energy_pixels (mean over images of the kept share of the squared norm, of normalised images and of pixels in [0, 1]),
     psnr (dB, of the mean squared error of the pixels; None where nothing is lost).
     """
-    positive("spectra", images=images, **{f"ranks[{place}]": rank for place, rank in enumerate(ranks)})
+    positive("spectra", images=images, ranks=ranks)
     per_class = max(1, images // data.classes)
     data.need(per_class, f"spectra with images={images}")
     chosen = data.sample(per_class, stream(seed, "spectra", device=data.device)).unflatten(0, (data.classes, per_class))
@@ -79,7 +79,7 @@ def gradient_geometry(data: Dataset, *, seed: int, ranks: Sequence[int], draws: 
     position, then thinned to at most 200 positions, denser at the top. Columns: rank, position (of HW directions, in (0, 1)),
     gain, mean_gain (over all directions).
     """
-    positive("gradient_geometry", draws=draws, **{f"ranks[{place}]": rank for place, rank in enumerate(ranks)})
+    positive("gradient_geometry", draws=draws, ranks=ranks)
     _, height, width = data.shape
     directions = height * width
     even = torch.linspace(0, directions - 1, 120)

@@ -36,8 +36,7 @@ class Probe:
     draws: int = 3
 
     def __post_init__(self):
-        positive("probe", **{name: value for name, value in vars(self).items() if isinstance(value, int)})
-        positive("probe", **{f"directions[{place}]": count for place, count in enumerate(self.directions)})
+        positive("probe", **{name: value for name, value in vars(self).items() if name != "network"})
 
 
 @dataclasses.dataclass(frozen=True)

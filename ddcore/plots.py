@@ -11,6 +11,7 @@ from ddcore.figures import COLUMN, PAGE
 PLOTS: dict = {}
 COLORS = sns.color_palette("colorblind")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+NAMES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "digits"}
 FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 
 
@@ -38,6 +39,10 @@ def _points(axis, x: float, values: np.ndarray, half: float, color, marker: str,
         axis.errorbar(x, values.mean(), values.std(ddof=1), color=color, lw=0.8, capsize=2)
 
 
+def _per_class(ipc: int) -> str:
+    return f"{ipc} image{'s' * int(ipc > 1)} a class"
+
+
 @plot("lodc-same-memory")
 def same_memory(frame: pd.DataFrame) -> Figure:
     """Columns: ipc, method, seed, accuracy, images_per_class."""
@@ -52,7 +57,7 @@ def same_memory(frame: pd.DataFrame) -> Figure:
                 _points(axis, x, found.accuracy.to_numpy(), 0.42 * step, COLORS[column], MARKERS[column], method if place == 0 else None)
                 axis.annotate(f"{found.images_per_class.iloc[0]}", (x, found.accuracy.min()), (0, -5), textcoords="offset points",
                               ha="center", va="top", fontsize=6, color=COLORS[column])
-    axis.set_xticks(range(len(budgets)), [f"{ipc} image{'s' * int(ipc > 1)} a class" for ipc in budgets])
+    axis.set_xticks(range(len(budgets)), [_per_class(ipc) for ipc in budgets])
     axis.set_xlabel("memory (small numbers: images a class it holds)")
     axis.set_ylabel("test accuracy (%)")
     axis.margins(y=0.12)
@@ -62,19 +67,28 @@ def same_memory(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def _mean_line(axis, found: pd.DataFrame, x: str, index: int, label: str | None, shift: float = 0.0, **style) -> None:
+    """Mean and standard deviation of the accuracy over seeds by `x`."""
+    means = found.groupby(x).accuracy.agg(["mean", "std"])
+    axis.errorbar(means.index + shift, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white",
+                  capsize=2, label=label, **style)
+
+
+def _log_ticks(axis, ticks, label: str, **scale) -> None:
+    """A logarithmic x axis with these ticks alone."""
+    axis.set_xscale("log", **scale)
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel(label)
+
+
 def _means(frame: pd.DataFrame, x: str, groups: dict[str, pd.DataFrame], label: str):
-    """Mean and standard deviation of the accuracy over seeds by `x`, on a logarithmic axis: one line a group."""
+    """The accuracy by `x`, on a logarithmic axis: one line a group."""
     figure, axes = _figure(COLUMN, 2.1)
     for index, (name, found) in enumerate(groups.items()):
-        means = found.groupby(x).accuracy.agg(["mean", "std"])
-        axes[0].errorbar(means.index, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white",
-                         capsize=2, label=name)
-    ticks = sorted(frame[x].unique())
-    axes[0].set_xscale("log")
-    axes[0].set_xticks(ticks, [str(tick) for tick in ticks])
-    axes[0].minorticks_off()
+        _mean_line(axes[0], found, x, index, name)
+    _log_ticks(axes[0], sorted(frame[x].unique()), label)
     axes[0].margins(x=0.1)
-    axes[0].set_xlabel(label)
     axes[0].set_ylabel("test accuracy (%)")
     axes[0].legend(loc="best")
     return figure, axes[0]
@@ -90,7 +104,7 @@ def same_count(frame: pd.DataFrame) -> Figure:
 @plot("lodc-rank")
 def rank_sweep(frame: pd.DataFrame) -> Figure:
     """Columns: ipc, rank, seed, accuracy, images_per_class."""
-    groups = {f"memory of {ipc} image{'s' * int(ipc > 1)} a class": found for ipc, found in frame.groupby("ipc")}
+    groups = {f"memory of {_per_class(ipc)}": found for ipc, found in frame.groupby("ipc")}
     figure, axis = _means(frame, "rank", groups, "rank r (small numbers: images a class)")
     for index, found in enumerate(groups.values()):
         for rank, part in found.groupby("rank"):
@@ -107,9 +121,8 @@ def continual(frame: pd.DataFrame) -> Figure:
     figure, axes = _figure(COLUMN, 2.3)
     methods = list(dict.fromkeys(frame.method))
     for index, method in enumerate(methods):
-        means = frame[frame.method == method].groupby("classes").accuracy.agg(["mean", "std"])
-        axes[0].errorbar(means.index + 0.06 * (index - (len(methods) - 1) / 2), means["mean"], means["std"].fillna(0), color=COLORS[index],
-                         marker=MARKERS[index], mfc="white", capsize=2, elinewidth=0.8, label=method)
+        shift = 0.06 * (index - (len(methods) - 1) / 2)
+        _mean_line(axes[0], frame[frame.method == method], "classes", index, method, shift, elinewidth=0.8)
     axes[0].set_xticks(sorted(frame.classes.unique()))
     axes[0].set_xlabel("classes seen")
     axes[0].set_ylabel("accuracy on classes seen (%)")
@@ -140,13 +153,6 @@ def images(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _rank_axis(axis, ranks) -> None:
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(ranks, [str(rank) for rank in ranks])
-    axis.minorticks_off()
-    axis.set_xlabel("rank r (log scale)")
-
-
 @plot("lodc-spectra")
 def spectra(frame: pd.DataFrame) -> Figure:
     """Columns: class, rank, energy (of normalised images), energy_pixels, psnr, dataset, seed. The class 'all' is the mean of all."""
@@ -165,7 +171,7 @@ def spectra(frame: pd.DataFrame) -> Figure:
     axis.plot(whole, color="black", marker=MARKERS[0], label=f"all classes ({whole[at]:.0f} % at r = {at})")
     axis.plot(pixels, color=COLORS[0], marker=MARKERS[3], mfc="white", ls="--", lw=1, label="all classes, pixels in [0, 1]")
     ticks = [rank for rank in curves.columns if rank in (1, 2, 3, 4, 6, 8, 10, 14, 20, 28, 32, 64)]
-    _rank_axis(axis, ticks)
+    _log_ticks(axis, ticks, "rank r (log scale)", base=2)
     axis.set_ylabel("energy kept (%)")
     axis.legend(loc="lower right", handlelength=2.6)
     return figure
@@ -197,29 +203,29 @@ def gradient_geometry(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _places(frame: pd.DataFrame) -> list[tuple]:
-    return list(dict.fromkeys(zip(frame.dataset, frame.ipc, strict=True)))
-
-
-NAMES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "digits"}
+def _cells(frame: pd.DataFrame, height: float):
+    """A panel for each dataset and number of images, named by them: the figure, and (axis, its part of the frame) each."""
+    names, parts = zip(*frame.groupby(["dataset", "ipc"], sort=False), strict=True)
+    figure, axes = _figure(PAGE, height, len(names))
+    axes[0].set_ylabel("test accuracy (%)")
+    for axis, (dataset, ipc) in zip(axes, names, strict=True):
+        axis.set_title(f"{NAMES.get(dataset, dataset)}, {_per_class(ipc)}", fontsize=8)
+    return figure, list(zip(axes, parts, strict=True))
 
 
 @plot("compare-methods")
 def compare_methods(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, seed, accuracy, images_per_class, published (the paper's mean, or nothing)."""
-    places, methods = _places(frame), list(dict.fromkeys(frame.method))
-    figure, axes = _figure(PAGE, 2.5, len(places))
-    for axis, (dataset, ipc) in zip(axes, places, strict=True):
-        here = frame[(frame.dataset == dataset) & (frame.ipc == ipc)]
+    methods = list(dict.fromkeys(frame.method))
+    figure, cells = _cells(frame, 2.5)
+    for axis, here in cells:
         shown = [method for method in methods if method in set(here.method)]
         for x, method in enumerate(shown):
             found, place = here[here.method == method], methods.index(method)
             _points(axis, x, found.accuracy.to_numpy(), 0.34, "0.45" if place < 2 else COLORS[place - 2], MARKERS[place])
             axis.hlines(found.published.iloc[0], x - 0.42, x + 0.42, color="0.1", lw=0.9, ls=(0, (2, 1.5)))
         axis.set_xticks(range(len(shown)), shown, rotation=55, ha="right", rotation_mode="anchor")
-        axis.set_title(f"{NAMES.get(dataset, dataset)}, {ipc} image{'s' * int(ipc > 1)} a class", fontsize=8)
         axis.margins(y=0.08)
-    axes[0].set_ylabel("test accuracy (%)")
     figure.legend(handles=[Line2D([], [], color="0.1", lw=0.9, ls=(0, (2, 1.5)), label="published mean, larger setting")],
                   loc="outside lower center")
     return figure
@@ -228,28 +234,26 @@ def compare_methods(frame: pd.DataFrame) -> Figure:
 @plot("compare-relabel")
 def compare_relabel(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, images, labels, seed, accuracy."""
-    places, arms = _places(frame), list(dict.fromkeys(zip(frame.labels, frame.images, strict=True)))
-    figure, axes = _figure(PAGE, 2.3, len(places))
+    arms = list(dict.fromkeys(zip(frame.labels, frame.images, strict=True)))
+    figure, cells = _cells(frame, 2.3)
     colours = {name: COLORS[index] for index, name in enumerate(dict.fromkeys(frame.images))}
-    for axis, (dataset, ipc) in zip(axes, places, strict=True):
+    for axis, here in cells:
         for x, (labels, images) in enumerate(arms):
-            found = frame[(frame.dataset == dataset) & (frame.ipc == ipc) & (frame.labels == labels) & (frame.images == images)]
-            label = images if axis is axes[0] and labels == arms[0][0] else None
+            found = here[(here.labels == labels) & (here.images == images)]
+            label = images if axis is cells[0][0] and labels == arms[0][0] else None
             _points(axis, x + 0.5 * (x // len(colours)), found.accuracy.to_numpy(), 0.34, colours[images],
                     MARKERS[list(colours).index(images)], label)
         groups = list(dict.fromkeys(labels for labels, _ in arms))
         axis.set_xticks([(len(colours) + 0.5) * index + (len(colours) - 1) / 2 for index in range(len(groups))],
                         [f"{name}\nlabels" for name in groups])
-        axis.set_title(f"{NAMES.get(dataset, dataset)}, {ipc} image{'s' * int(ipc > 1)} a class", fontsize=8)
         axis.margins(x=0.15, y=0.1)
-    axes[0].set_ylabel("test accuracy (%)")
     figure.legend(loc="outside upper center", ncols=len(colours), handletextpad=0.1)
     return figure
 
 
 @plot("kernels-speed")
 def kernels_speed(frame: pd.DataFrame) -> Figure:
-    """Columns: name, provider, rank (0: the published structure, whose ratios are 1), ratio, memory_ratio."""
+    """Columns: name, provider, rank (0: the published structure, whose ratios are 1), ratio, ratio_p20, ratio_p80, memory_ratio."""
     names, others = list(dict.fromkeys(frame["name"])), list(dict.fromkeys(frame[frame["rank"] > 0].provider))
     figure, axes = _figure(PAGE, 0.6 + 0.16 * len(frame), 2, sharey=True)
     colours = {provider: COLORS[index] for index, provider in enumerate(others)}
@@ -258,11 +262,15 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
         found = frame[(frame["name"] == name) & (frame["rank"] > 0)]
         ticks.append((place + (len(found) - 1) / 2, name))
         for row in found.itertuples():
-            for axis, value in zip(axes, (row.ratio, row.memory_ratio), strict=True):
+            spread = (row.ratio_p20, row.ratio_p80) if "ratio_p20" in frame else ()
+            for axis, value, ends in zip(axes, (row.ratio, row.memory_ratio), (spread, ()), strict=True):
                 if np.isfinite(value):
                     axis.barh(place, value - 1, left=1, height=0.8, color=colours[row.provider])
-                    axis.annotate(f"{value:.2g}", (value, place), (3 if value > 1 else -3, 0), textcoords="offset points", va="center",
+                    far = max((value, *ends)) if value > 1 else min((value, *ends))
+                    axis.annotate(f"{value:.2g}", (far, place), (3 if value > 1 else -3, 0), textcoords="offset points", va="center",
                                   ha="left" if value > 1 else "right", fontsize=6)
+                if ends:
+                    axis.hlines(place, *ends, color="black", lw=0.8)
             place += 1
         place += 0.7
     for axis, label in zip(axes, ("published seconds / ours", "published peak memory / ours"), strict=True):
@@ -307,12 +315,8 @@ def kernels_adjoint(frame: pd.DataFrame) -> Figure:
         if name != "unrolled":
             axes[1].plot(means.error, **style)
     for axis, label in zip(axes, ("bytes kept (MiB, log scale)", "gradient error (log scale)"), strict=True):
-        axis.set_xscale("log")
         axis.set_yscale("log")
-        ticks = sorted(frame.steps.unique())
-        axis.set_xticks(ticks, [str(tick) for tick in ticks])
-        axis.minorticks_off()
-        axis.set_xlabel("student steps T (log scale)")
+        _log_ticks(axis, sorted(frame.steps.unique()), "student steps T (log scale)")
         axis.set_ylabel(label)
         axis.legend(loc="best")
     return figure
@@ -321,21 +325,17 @@ def kernels_adjoint(frame: pd.DataFrame) -> Figure:
 @plot("time-to-accuracy")
 def time_to_accuracy(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, seed, step, seconds, accuracy, published (of that method and cell, or not a number)."""
-    places = _places(frame)
-    figure, axes = _figure(PAGE, 2.3, len(places))
-    for axis, (dataset, ipc) in zip(axes, places, strict=True):
-        here = frame[(frame.dataset == dataset) & (frame.ipc == ipc)]
+    figure, cells = _cells(frame, 2.3)
+    for axis, here in cells:
         for index, (method, found) in enumerate(here.groupby("method", sort=False)):
             means = found.groupby("step")[["seconds", "accuracy"]].agg(["mean", "std"])
             axis.errorbar(means.seconds["mean"], means.accuracy["mean"], means.accuracy["std"].fillna(0), color=COLORS[index],
-                          marker=MARKERS[index], mfc="white", capsize=2, label=method if axis is axes[0] else None)
+                          marker=MARKERS[index], mfc="white", capsize=2, label=method if axis is cells[0][0] else None)
             if np.isfinite(found.published.iloc[0]):
                 axis.axhline(found.published.iloc[0], color=COLORS[index], ls="--", lw=0.8)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel("seconds of distillation")
-        axis.set_title(f"{NAMES.get(dataset, dataset)}, {ipc} image{'s' * int(ipc > 1)} a class", fontsize=8)
-    axes[0].set_ylabel("test accuracy (%)")
     figure.legend(loc="outside upper center", ncols=4)
     return figure
 
@@ -374,7 +374,7 @@ def theory_images(frame: pd.DataFrame) -> Figure:
                         draw(axis, y, before, column, color="0.5", marker="o", mfc="white", zorder=1)
                     draw(axis, y, after, column, color=COLORS[0], marker="o")
                     tick(axis, y, alike[alike.state == "control"], column, color="black")
-        axes[row][0].set_ylabel(f"{ipc} image{'s' * int(ipc > 1)} a class")
+        axes[row][0].set_ylabel(_per_class(ipc))
         axes[row][0].set_yticks(range(len(sets)), sets)
         axes[row][0].set_ylim(len(sets) - 0.5, -0.5)
     for axis, (column, label) in zip(axes[-1], columns.items(), strict=True):

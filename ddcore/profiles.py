@@ -4,10 +4,11 @@ import os
 
 import torch
 
-from ddcore import augment, compute
-from ddcore.bench import Case, Provider, dc_steps, dm_steps, seconds
+from ddcore import compute
+from ddcore.bench import STEPS, Case
 from ddcore.data import Dataset
 from ddcore.measurements import measurement
+from ddcore.timing import seconds
 
 # kind: parts of the names of its operations; the first kind that fits counts. What the compiler has fused can't be told apart.
 KINDS = {"convolution": ("conv",), "fused": ("CompiledFxGraph", "triton_"), "norm": ("group_norm", "batch_norm", "var_mean"),
@@ -43,10 +44,8 @@ def profile(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, 
     """
     data.need(max(batch_real, ipc), "profile")
     compute.keep_memory()
-    dm = dm_steps(Case(data, ipc, batch_real, width), compiled)
-    steps: dict[str, dict[str, Provider]] = {f"dm step, ipc {ipc}": dm}
-    for name, strategy in (("dc", "none"), ("dsa", augment.DSA)):
-        steps[f"{name} step, ipc {ipc}"] = dc_steps(Case(data, ipc, batch_real, width, strategy), compiled)
-    return [{"name": name, "provider": provider, "kind": found, "share": round(share, 4), "seconds": float(f"{share * took:.4g}")}
-            for name, providers in steps.items() for provider, one in providers.items()
+    return [{"name": f"{name} step, ipc {ipc}", "provider": provider, "kind": found, "share": round(share, 4),
+             "seconds": float(f"{share * took:.4g}")}
+            for name, (steps, _, strategy) in STEPS.items()
+            for provider, one in steps(Case(data, ipc, batch_real, width, strategy), compiled).items()
             for took in (seconds(one.run, data.device, repeats),) for found, share in shares(one.run, data.device, repeats).items()]

@@ -89,10 +89,9 @@ class _StatisticsHook:
 
 
 def recover_published(teacher: nn.Module, images: Tensor, *, classes: int, steps: int, shift: Callable[[int, int], tuple[int, int]],
-                      low: Tensor, high: Tensor, lr: float = 0.25, betas: tuple[float, float] = (0.5, 0.9), r_bn: float = 0.01,
-                      r_var: float = 1.0, first_bn: float = 10.0) -> tuple[Tensor, list[list[float]]]:
-    """SRe2L's recover as published for CIFAR: batch after batch of one image a class, weights that ask for gradients as well, a
-    number fetched from the device in every iteration. Gives the images and the losses of each batch.
+                      low: Tensor, high: Tensor) -> tuple[Tensor, list[list[float]]]:
+    """SRe2L's recover as published for CIFAR, its numbers too: batch after batch of one image a class, weights that ask for gradients
+    as well, a number fetched from the device in every iteration. Gives the images and the losses of each batch.
 
     images: (classes * per_class, C, H, W) sorted by class; `shift(batch, step)` is the roll, down and right; low, high: (C, 1, 1).
     """
@@ -105,14 +104,14 @@ def recover_published(teacher: nn.Module, images: Tensor, *, classes: int, steps
     for batch in range(per_class):
         hooks = [_StatisticsHook(module) for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
         inputs = images[batch::per_class].clone().requires_grad_()
-        optimiser, best, past = Adam([inputs], lr=lr, betas=betas, eps=1e-8), 1e4, []
+        optimiser, best, past = Adam([inputs], lr=0.25, betas=(0.5, 0.9), eps=1e-8), 1e4, []
         for step in range(steps):
-            optimiser.param_groups[0]["lr"] = lr * cosine(step, steps)
+            optimiser.param_groups[0]["lr"] = 0.25 * cosine(step, steps)
             optimiser.zero_grad()
             outputs = teacher(torch.roll(inputs, shift(batch, step), (2, 3)))
-            rescale = [first_bn] + [1.0] * (len(hooks) - 1)
-            term = sum(weight * (hook.mean_term + r_var * hook.var_term) for weight, hook in zip(rescale, hooks, strict=True))
-            loss = F.cross_entropy(outputs, labels) + r_bn * term
+            rescale = [10.0] + [1.0] * (len(hooks) - 1)
+            term = sum(weight * (hook.mean_term + hook.var_term) for weight, hook in zip(rescale, hooks, strict=True))
+            loss = F.cross_entropy(outputs, labels) + 0.01 * term
             loss.backward()
             optimiser.step()
             past.append(loss.item())

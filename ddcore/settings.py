@@ -5,7 +5,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ddcore.errors import BadInput
 
@@ -98,10 +98,12 @@ def keywords(function: Callable, given: Mapping, what: str, *, without: typing.I
     return typed(what, fields, given)
 
 
-def positive(what: str, **values: float) -> None:
-    """Raise BadInput for the first value that is not above zero."""
+def positive(what: str, **values: float | Sequence[float] | None) -> None:
+    """Raise BadInput for the first value, or member of a list, that is not above zero; None stands for none given."""
     for name, value in values.items():
-        if not value > 0:
+        if isinstance(value, Sequence):
+            positive(what, **{f"{name}[{place}]": one for place, one in enumerate(value)})
+        elif value is not None and not value > 0:
             raise BadInput(f"{what}: {name}={value} must be above 0")
 
 

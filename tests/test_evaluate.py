@@ -8,7 +8,7 @@ import torch
 
 import ddcore
 from ddcore import augment, networks
-from ddcore.evaluate import Protocol, accuracy, train
+from ddcore.evaluate import Protocol, accuracy
 from ddcore.random import stream
 
 SMALL = {"network": "convnet2", "width": 6, "epochs": 7, "batch": 16}
@@ -33,16 +33,16 @@ def parameters(network):
 def test_networks_trained_at_once_equal_one_by_one(digits64, network, strategy):
     images = ddcore.Pixels(digits64, 2)
     how = Protocol(**(SMALL | {"network": network, "strategy": strategy}))
-    together = train(images.images().detach(), images.labels, digits64, (0, 1, 2), how)
+    together = how.train(images.images().detach(), images.labels, digits64, (0, 1, 2))
     for seed, network_ in enumerate(together):
-        alone = train(images.images().detach(), images.labels, digits64, (seed,), how)[0]
+        alone = how.train(images.images().detach(), images.labels, digits64, (seed,))[0]
         assert float((parameters(alone) - parameters(network_)).abs().max()) < 1e-12
 
 
 def test_training_is_the_published_loop(digits64):
     """SGD with momentum and weight decay, E + 1 epochs, a tenth of the step after epoch E // 2 + 1 with a fresh optimiser."""
     images, labels = digits64.x_train[::70], digits64.y_train[::70]
-    ours = train(images, labels, digits64, (4,), Protocol(**SMALL, strategy="none"))[0]
+    ours = Protocol(**SMALL, strategy="none").train(images, labels, digits64, (4,))[0]
     net = networks.build("convnet2", digits64.shape, 10, width=6, dtype=torch.float64, generator=stream(4, "evaluate", "network"))
     generator, lr = stream(4, "evaluate", "train"), 0.01
     velocity = [torch.zeros_like(parameter) for parameter in net.parameters()]

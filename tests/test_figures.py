@@ -59,7 +59,8 @@ def frame_of(key: str) -> pd.DataFrame:
                                      "M2": L, "stored": 10 * d * points, "error": 0.5 / points + 0.01 * seed, "seed": seed}
                              for d in (8, 16) for r in (1, 2) for L in (16, 32) for arm in ARMS for points in (1, 2, 4) for seed in seeds])
     if key == "kernels-speed":
-        return pd.DataFrame([cell | {"name": name, "provider": provider, "rank": rank, "ratio": ratio, "memory_ratio": 1 / ratio}
+        return pd.DataFrame([cell | {"name": name, "provider": provider, "rank": rank, "ratio": ratio, "ratio_p20": 0.9 * ratio,
+                                     "ratio_p80": 1.2 * ratio, "memory_ratio": 1 / ratio}
                              for name in ("dm", "dc") for rank, (provider, ratio) in enumerate((("loop", 1.0), ("ours", 2.0)))])
     if key == "kernels-profile":
         return pd.DataFrame([cell | {"name": name, "provider": provider, "kind": kind, "seconds": 0.5} for name in ("dm", "dc")

@@ -90,20 +90,25 @@ def _launch(kernel, tensors, rows, saved, *gradient):
 
 @functools.cache
 def _kernels():
-    """Built at the first launch: importing ddcore does not import Triton, whose kernels want `tl` among the globals of their file."""
-    global tl
+    """Built at the first launch: importing ddcore does not import Triton, whose kernels want what they name among the globals of
+    their file."""
+    global tl, place_of
     import triton
     import triton.language as tl
+
+    @triton.jit
+    def place_of(program, table, layers, LAYERS: tl.constexpr):
+        """The layer of a program, its row in that layer, and K."""
+        each = tl.arange(0, LAYERS)
+        layer = tl.sum((tl.load(table + each, each < layers, other=1 << 62) <= program).to(tl.int32), 0) - 1
+        return layer, program - tl.load(table + layer), tl.load(table + layers + layer)
 
     @triton.jit
     def row_cosine_forward(table, saved, layers, EPSILON: tl.constexpr, DTYPE: tl.constexpr, LAYERS: tl.constexpr,
                             BLOCK: tl.constexpr):
         """Writes <a, b>, |a|^2, |b|^2 and 1 - cosine of its row into the columns of `saved`."""
         program = tl.program_id(0)
-        each = tl.arange(0, LAYERS)
-        layer = tl.sum((tl.load(table + each, each < layers, other=1 << 62) <= program).to(tl.int32), 0) - 1
-        row = program - tl.load(table + layer)
-        width = tl.load(table + layers + layer)
+        layer, row, width = place_of(program, table, layers, LAYERS)
         a_row = tl.load(table + 2 * layers + layer).to(tl.pointer_type(DTYPE)) + row * width
         b_row = tl.load(table + 3 * layers + layer).to(tl.pointer_type(DTYPE)) + row * width
         wide = saved.dtype.element_ty
@@ -126,10 +131,7 @@ def _kernels():
     def row_cosine_backward(table, saved, gradient, layers, EPSILON: tl.constexpr, DTYPE: tl.constexpr, LAYERS: tl.constexpr,
                             BLOCK: tl.constexpr):
         program = tl.program_id(0)
-        each = tl.arange(0, LAYERS)
-        layer = tl.sum((tl.load(table + each, each < layers, other=1 << 62) <= program).to(tl.int32), 0) - 1
-        row = program - tl.load(table + layer)
-        width = tl.load(table + layers + layer)
+        layer, row, width = place_of(program, table, layers, LAYERS)
         a_row = tl.load(table + 2 * layers + layer).to(tl.pointer_type(DTYPE)) + row * width
         b_row = tl.load(table + 3 * layers + layer).to(tl.pointer_type(DTYPE)) + row * width
         out_row = tl.load(table + 4 * layers + layer).to(tl.pointer_type(DTYPE)) + row * width

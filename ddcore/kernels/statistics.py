@@ -28,21 +28,9 @@ def channel_moments(x: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
     return (channel_moments_triton if x.is_cuda else channel_moments_reference)(x, groups)
 
 
-def statistics_loss(x: Tensor, mean: Tensor, var: Tensor, groups: int = 1, r_var: float = 1.0) -> Tensor:
-    """(N, C, *spatial), (C,), (C,) -> a scalar; its gradient is that of zero for a norm that is zero."""
-    return _apart(channel_moments(x, groups), mean, var, r_var)
-
-
-def statistics_loss_reference(x: Tensor, mean: Tensor, var: Tensor, groups: int = 1, r_var: float = 1.0) -> Tensor:
-    return _apart(channel_moments_reference(x, groups), mean, var, r_var)
-
-
-def statistics_loss_triton(x: Tensor, mean: Tensor, var: Tensor, groups: int = 1, r_var: float = 1.0) -> Tensor:
-    return _apart(channel_moments_triton(x, groups), mean, var, r_var)
-
-
-def _apart(moments: tuple[Tensor, Tensor], mean: Tensor, var: Tensor, r_var: float) -> Tensor:
-    mu, sigma2 = moments
+def statistics_loss(x: Tensor, mean: Tensor, var: Tensor, groups: int = 1, r_var: float = 1.0, *, moments=channel_moments) -> Tensor:
+    """(N, C, *spatial), (C,), (C,) -> a scalar; its gradient is that of zero for a norm that is zero. `moments`: a form of that op."""
+    mu, sigma2 = moments(x, groups)
     return (root((mu - mean).square().sum(1)) + r_var * root((sigma2 - var).square().sum(1))).sum()
 
 

@@ -15,9 +15,10 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddcore import augment, class_gradients, compute, networks
+from ddcore.batch_norms import has_batch_norm
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.kernels.row_cosine import row_cosine_distance
@@ -61,8 +62,7 @@ class DC:
 
     def __post_init__(self):
         name = type(self).__name__
-        positive(name, batch_real=self.batch_real, lr_net=self.lr_net, batch_train=self.batch_train)
-        positive(name, **{key: value for key, value in (("outer", self.outer), ("inner", self.inner)) if value is not None})
+        positive(name, batch_real=self.batch_real, lr_net=self.lr_net, batch_train=self.batch_train, outer=self.outer, inner=self.inner)
         one_of(name, compute.PRECISIONS, precision=self.precision)
         one_of(name, ("auto", *BACKENDS), weight_gradients=self.weight_gradients)
         augment.families(self.strategy)
@@ -156,7 +156,7 @@ class DSA(DC):
 
 def _hold_statistics(net: Network, data: Dataset, generator: torch.Generator) -> None:
     """Batch norm: one pass over 16 real images a class in training mode, then the statistics are held, as published."""
-    if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+    if has_batch_norm(net):
         data.need(16, "batch norm in gradient matching")
         with torch.no_grad():
             net.train()(data.x_train[data.sample(16, generator)])

@@ -54,7 +54,7 @@ class MTT:
 
     def __post_init__(self):
         positive("MTT", expert_epochs=self.expert_epochs, max_start_epoch=self.max_start_epoch, syn_steps=self.syn_steps,
-                 batch_syn=1 if self.batch_syn is None else self.batch_syn, batch_real=self.batch_real)
+                 batch_syn=self.batch_syn, batch_real=self.batch_real)
         one_of("MTT", GRADIENTS, gradient=self.gradient)
         if self.tesla_factor not in (1, 2):
             raise BadInput(f"MTT: tesla_factor={self.tesla_factor} must be 2 (the formula of TESLA) or 1 (its published code)")

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 
-def cube(frame: pd.DataFrame, *columns: str, value: str = "error") -> Tensor:
-    """(seeds, ...) `value` by seed and `columns`, each in ascending order, float64; one row of the frame a cell, or not a number."""
+def cube(frame: pd.DataFrame, *columns: str) -> Tensor:
+    """(seeds, ...) the error by seed and `columns`, each in ascending order, float64; one row of the frame a cell, or not a number."""
     levels = [sorted(frame[name].unique()) for name in ("seed", *columns)]
     every = pd.MultiIndex.from_product(levels) if columns else pd.Index(levels[0])
-    found = frame.set_index(["seed", *columns] if columns else "seed")[value].reindex(every)
+    found = frame.set_index(["seed", *columns] if columns else "seed").error.reindex(every)
     return torch.tensor(found.to_numpy(), dtype=torch.float64).view([len(level) for level in levels])
 
 

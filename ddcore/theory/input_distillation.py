@@ -59,14 +59,13 @@ def kernel_limit(task: Task, residual: Affine, points: Tensor) -> Tensor:
     return (total / task.samples).to(points)
 
 
-def distill_inputs(points: Tensor, slopes: Tensor, inits: Inits, activation: str = "relu", *, steps: int = 1,
-                   distance: str = "inner product") -> Tensor:
+def distill_inputs(points: Tensor, slopes: Tensor, inits: Inits, activation: str = "relu", *, steps: int = 1) -> Tensor:
     """(M, d) -> (M, d): `steps` matching steps at the weight decay 1 / (step size), which forgets the point before.
 
     The points are scaled to mean square norm d, that of the inputs. Their labels are 1: there is nothing to store.
     """
     for _ in range(steps):
-        points = matching_step(points, slopes, inits, activation, distance=distance)
+        points = matching_step(points, slopes, inits, activation)
         points = points * (math.sqrt(points.shape[1]) / points.square().sum(1).mean().sqrt())
     return points
 

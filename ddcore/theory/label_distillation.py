@@ -60,9 +60,9 @@ class Performance:
             now, before = ahead - step * (self.values * ahead - target), now
         return self.vectors @ now
 
-    def optimum(self, cut: float = 1e-10) -> Tensor:
-        """(M,): the labels of least error, in closed form; eigenvalues below `cut` times the largest count as 0."""
-        kept = self.values > cut * self.values[-1]
+    def optimum(self) -> Tensor:
+        """(M,): the labels of least error, in closed form; eigenvalues below 1e-10 of the largest count as 0."""
+        kept = self.values > 1e-10 * self.values[-1]
         return self.vectors[:, kept] @ ((self.vectors[:, kept].T @ self.q) / self.values[kept])
 
 

@@ -171,8 +171,7 @@ def multi_index_sweep(device: torch.device, *, seed: int, d: tuple[int, ...], r:
     """
     for arm in arms:
         one_of("multi-index sweep", ARMS, arm=arm)
-    lists = {"points": points, "labels": labels, "real": real}
-    positive("multi-index sweep", fresh=fresh, **{f"{name}[{at}]": one for name, values in lists.items() for at, one in enumerate(values)})
+    positive("multi-index sweep", fresh=fresh, points=points, labels=labels, real=real)
     if not points or not labels:
         raise BadInput(f"multi-index sweep: points={list(points)} and labels={list(labels)} must each hold at least one number")
     places = list(itertools.product(d, r, L, ratio, link, activation))
@@ -247,7 +246,7 @@ def multi_index_collapse(device: torch.device, *, seed: int, d: int, r: int, L: 
                          decay: tuple[float, ...], inits: int = 8, precision: str = "float32") -> list[dict]:
     """More matching steps, for Hessians whose eigenvalues decay by `decay`. Columns: decay, steps, condition (of the points: first
     singular value over the r-th), energy, error (arm 'same', M2 = L), teacher (its error)."""
-    positive("multi-index collapse", points=points, **{f"steps[{place}]": one for place, one in enumerate(steps)})
+    positive("multi-index collapse", points=points, steps=steps)
     if points < r:
         raise BadInput(f"multi-index collapse: points={points} can't span r={r} directions; take at least r of them")
     cells, table = [Cell(device, seed, d, r, L, ratio, inits=inits, decay=one, precision=precision) for one in decay], []
