@@ -1,6 +1,5 @@
 """What a parametrisation costs a method: seconds and memory of an update, on equal stored numbers."""
 
-import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -12,6 +11,7 @@ from ddcore.measurements import measurement
 from ddcore.methods import METHODS
 from ddcore.settings import build, positive
 from ddcore.synthetic import create
+from ddcore.timing import in_turns
 
 
 @measurement(version=1)
@@ -33,21 +33,12 @@ def cost(data: Dataset, *, seed: int, methods: Mapping, kinds: Mapping, budget_i
         updates = {kind: _update(data, method, one, seed) for kind, one in sets.items()}
         for update in updates.values():
             update()
-        for turn in range(rounds):
-            rows += [{"method": name, "kind": kind, "images_per_class": sets[kind].per_class, "round": turn,
-                      "seconds": float(f"{_seconds(update, data.device):.4g}")} for kind, update in updates.items()]
-        peaks = {kind: peak_bytes(update, data.device) for kind, update in updates.items()}
-        for row in rows[-rounds * len(kinds) :]:
-            row["peak_bytes"] = peaks[row["kind"]]
+        spent = in_turns(list(updates.values()), data.device, rounds).tolist()
+        peaks = [peak_bytes(update, data.device) for update in updates.values()]
+        rows += [{"method": name, "kind": kind, "images_per_class": sets[kind].per_class, "round": turn, "seconds": float(f"{took:.4g}"),
+                  "peak_bytes": peak}
+                 for turn, turns in enumerate(spent) for kind, took, peak in zip(kinds, turns, peaks, strict=True)]
     return rows
-
-
-def _seconds(update: Callable, at: torch.device) -> float:
-    began = time.perf_counter()
-    update()
-    if at.type == "cuda":
-        torch.cuda.synchronize(at)
-    return time.perf_counter() - began
 
 
 def _update(data: Dataset, method, synthetic, seed: int) -> Callable[[], tuple[torch.Tensor, ...]]:

@@ -6,16 +6,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import COLORS, MARKERS, NAMES, _figure, _places, _points, plot
+from ddcore.plots import COLORS, MARKERS, NAMES, _cells, _figure, _points, plot
 
 
 @plot("lodc-hosts")
 def hosts(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, host (none for a control), kind ('pixels' or 'lowrank'), seed, accuracy."""
-    frame, places = frame.fillna({"host": ""}), _places(frame)
-    figure, axes = _figure(PAGE, 2.5, len(places))
-    for axis, (dataset, ipc) in zip(axes, places, strict=True):
-        here, x, ticks = frame[(frame.dataset == dataset) & (frame.ipc == ipc)], 0.0, []
+    figure, cells = _cells(frame.fillna({"host": ""}), 2.5, columns=2)
+    for axis, here in cells:
+        x, ticks = 0.0, []
         for host in sorted(here.host.unique(), key=lambda host: host != ""):
             pair = {name: found.set_index("seed").accuracy for name, found in here[here.host == host].groupby("method", sort=False)}
             for place, (name, accuracy) in enumerate(pair.items()):
@@ -27,9 +26,7 @@ def hosts(frame: pd.DataFrame) -> Figure:
                               textcoords="offset points", ha="center")
             x += len(pair) + 0.6
         axis.set_xticks(*zip(*ticks, strict=True), rotation=55, ha="right", rotation_mode="anchor")
-        axis.set_title(f"{NAMES.get(dataset, dataset)}, memory of {ipc} image{'s' * int(ipc > 1)} a class", fontsize=8)
         axis.margins(y=0.12)
-    axes[0].set_ylabel("test accuracy (%)")
     return figure
 
 

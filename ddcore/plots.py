@@ -203,14 +203,20 @@ def gradient_geometry(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _cells(frame: pd.DataFrame, height: float):
+def _cells(frame: pd.DataFrame, height: float, columns: int = 4):
     """A panel for each dataset and number of images, named by them: the figure, and (axis, its part of the frame) each."""
     names, parts = zip(*frame.groupby(["dataset", "ipc"], sort=False), strict=True)
-    figure, axes = _figure(PAGE, height, len(names))
-    axes[0].set_ylabel("test accuracy (%)")
-    for axis, (dataset, ipc) in zip(axes, names, strict=True):
+    columns = min(columns, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(PAGE, height * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axis in axes[::columns]:
+        axis.set_ylabel("test accuracy (%)")
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    for axis, (dataset, ipc) in zip(axes, names, strict=False):
         axis.set_title(f"{NAMES.get(dataset, dataset)}, {_per_class(ipc)}", fontsize=8)
-    return figure, list(zip(axes, parts, strict=True))
+    return figure, list(zip(axes, parts, strict=False))
 
 
 @plot("compare-methods")
@@ -325,7 +331,7 @@ def kernels_adjoint(frame: pd.DataFrame) -> Figure:
 @plot("time-to-accuracy")
 def time_to_accuracy(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, seed, step, seconds, accuracy, published (of that method and cell, or not a number)."""
-    figure, cells = _cells(frame, 2.3)
+    figure, cells = _cells(frame, 1.9, columns=2)
     for axis, here in cells:
         for index, (method, found) in enumerate(here.groupby("method", sort=False)):
             means = found.groupby("step")[["seconds", "accuracy"]].agg(["mean", "std"])
