@@ -15,7 +15,7 @@ from typing import ClassVar
 import pandas as pd
 import torch
 
-from ddcore import augment, bench, compute, coresets, networks, profiles, race, records  # noqa: F401 (bench and others register measurements)
+from ddcore import augment, bench, compute, coresets, cost, networks, profiles, race, records  # noqa: F401 (some register measurements)
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import OPTIMISERS, SCHEDULES, distill
