@@ -47,11 +47,15 @@ class Transfer:
         """What the hash covers: the set's own, by the hash of its record, and this evaluation."""
         return self.of.experiment | {"evaluate": self._experiment().resolved()["evaluate"], "of": self.of.hash, "stored": self.stored}
 
+    def rounded(self) -> Synthetic:
+        """The set with its numbers rounded, the given one unchanged."""
+        found = copy.copy(self.synthetic)
+        found.tensors = {name: tensor.detach().to(STORED[self.stored]).to(tensor.dtype) for name, tensor in self.synthetic.tensors.items()}
+        return found
+
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
-        """Accuracies by the same seeds as the record's; the set as given is not changed."""
-        rounded = copy.copy(self.synthetic)
-        rounded.tensors = {name: tensor.detach().to(STORED[self.stored]).to(tensor.dtype)
-                           for name, tensor in self.synthetic.tensors.items()}
+        """Accuracies by the same seeds as the record's."""
+        rounded = self.rounded()
         name, many, how = self._experiment().protocol()
         seeds = [self.of.experiment["seed"] * 1000 + index for index in range(many)]
         scores = evaluate(rounded, data, seeds=seeds, protocol=name, **vars(how))
