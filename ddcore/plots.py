@@ -131,6 +131,7 @@ def continual(frame: pd.DataFrame) -> Figure:
 
 
 @plot("lodc-images")
+@plot("lodc-host-images")
 def images(frame: pd.DataFrame) -> Figure:
     """Columns: set, label, index, height, width, channels, pixels (uint8, row by row, channel last, as hexadecimal)."""
     grids = {}

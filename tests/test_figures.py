@@ -35,7 +35,7 @@ def record_of(seed, preset="laptop", **changed) -> Record:
 def frame_of(key: str) -> pd.DataFrame:
     """The columns that the drawing of `key` reads, for two small cells and three seeds."""
     seeds = range(3)
-    if key == "lodc-images":
+    if key in ("lodc-images", "lodc-host-images"):
         pixels = bytes(range(16)).hex()
         return pd.DataFrame([{"set": name, "label": label, "index": index, "height": 4, "width": 4, "channels": 1, "pixels": pixels}
                              for name in ("real", "DM") for label in range(2) for index in range(2)])  # fmt: skip
