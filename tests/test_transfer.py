@@ -4,6 +4,7 @@ import torch
 import ddcore
 from ddcore.errors import BadInput
 from ddcore.experiments import Experiment, Runner
+from ddcore.synthetic import create
 from ddcore.transfer import Transfer
 
 EVALUATE = {"network": "convnet", "width": 8, "epochs": 8, "networks": 2, "strategy": "none"}
@@ -41,13 +42,33 @@ def test_fewer_bits_are_the_rounded_factors_and_the_set_stays_as_it_was(made):
     half, whole = (runner.run(Transfer(record, synthetic, stored=stored)) for stored in ("bfloat16", "float32"))
     assert half.result["stored_bits"] * 2 == whole.result["stored_bits"] == 32 * synthetic.stored_numbers
     assert all(torch.equal(before[name], tensor) for name, tensor in synthetic.tensors.items())
-    images = Transfer(record, synthetic, stored="bfloat16").rounded().images()
+    images = Transfer(record, synthetic, stored="bfloat16").changed(runner.data("digits")).images()
     assert torch.equal(images, before["u"].bfloat16().float() @ before["v"].bfloat16().float())
     assert not torch.equal(images, synthetic.images())
 
 
+@pytest.mark.parametrize("kind", ["pixels", "lowrank", "tucker"])
+def test_rescaled_images_have_the_spread_of_real_ones_and_their_own_pattern(made, kind):
+    runner, record, _ = made
+    data = runner.data("digits")
+    synthetic = create(data, kind, 3, seed=1, init="noise", **({} if kind == "pixels" else {"rank": 2}))
+    with torch.no_grad():
+        synthetic.parameters()[0].mul_(50)
+    before, after = synthetic.images().detach(), Transfer(record, synthetic, rescaled=True).changed(data).images()
+    assert torch.allclose(after.std(dim=(1, 2, 3)), data.x_train.std().expand(len(after)), rtol=1e-4)
+    assert torch.allclose(torch.cosine_similarity(before.flatten(1), after.flatten(1)), torch.ones(len(after)), atol=1e-5)
+
+
+def test_rescaling_is_another_record_and_its_absence_is_not(made):
+    runner, record, synthetic = made
+    assert runner.key(Transfer(record, synthetic, rescaled=True)) != runner.key(Transfer(record, synthetic))
+    assert "rescaled" not in Transfer(record, synthetic).identity(runner.data("digits"))
+
+
 def test_bad_settings_are_refused(made):
-    _, record, synthetic = made
+    runner, record, synthetic = made
+    with pytest.raises(BadInput, match="kind of rescaled set 'adaptive'"):
+        Transfer(record, create(runner.data("digits"), "adaptive", 1, seed=0, rank=2), rescaled=True)
     with pytest.raises(BadInput, match="stored"):
         Transfer(record, synthetic, stored="int3")
     with pytest.raises(BadInput, match="network"):
