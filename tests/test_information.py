@@ -325,12 +325,12 @@ def test_the_derivatives_by_the_bias_are_pull_and_push():
 
 def test_sizes_with_and_without_the_normaliser():
     settings = {"dimensions": 128, "temperature": 0.1, "population": 50_000, "negatives": (16, 4096), "draws": 300}
-    frame = pd.DataFrame(sweeps.critic_sizes(CPU, seed=0, **settings)).set_index(["kind", "bias", "N", "part"]).value
+    frame = pd.DataFrame(sweeps.critic_sizes(CPU, seed=0, **settings)).set_index(["kind", "bias", "N", "part"]).value.sort_index()
     at = frame["exact", "printed", 4096]
     assert (round(at["positive"], 2), round(at["negatives"], -2)) == (0.11, 10_700)
     assert frame["exact", "normalised", 4096, "positive"] == close(8.71, abs=0.005)
     for count in (16, 4096):
-        assert frame["exact", "normalised", count, "negatives"] == close(1, abs=1 / count)
+        assert frame["exact", "normalised", count, "negatives"] == close(1, abs=2 / count)
     np.testing.assert_allclose(frame["sampled"], frame["exact"], rtol=0.02)
 
 
@@ -368,6 +368,10 @@ def test_what_is_no_mixture_table_or_bound_is_refused(refuses):
     pairs = exact(side, side)
     with refuses("(3, 3)", "draw"):
         quadrature(simplex(3, 1.0))
+    with refuses("quadrature", "nearer"):
+        quadrature(spaced(2, 1e6))
+    with refuses("2", "3 classes"):
+        exact(side, quadrature(spaced(3, 1.0)))
     for bad in (torch.eye(1), torch.tensor([[0.5, 0.5], [0.5, 0.6]]), torch.tensor([[1.5, -0.5], [0.5, 0.5]]), torch.ones(2)):
         with refuses("likelihood", "sum 1"):
             table(bad)

@@ -57,13 +57,15 @@ def simplex(classes: int, separation: float, device: torch.device | str = "cpu")
 def quadrature(means: Tensor) -> Side:
     """The mixture of N(mean_c, 1) for means (C, 1), on an even grid: the trapezoidal rule, exact to rounding for analytic integrands.
 
-    Raises BadInput for means in more than one dimension.
+    Raises BadInput for means in more than one dimension, or so far apart that the grid has over 20,000 points.
     """
     if means.shape[1] != 1:
         raise BadInput(f"means of shape {tuple(means.shape)}: quadrature is for one dimension, (C, 1); take `draw` for more")
     low, high = float(means.min()) - REACH, float(means.max()) + REACH
     gap = float(means.flatten().sort().values.diff().max())
     points = math.ceil((high - low) / (0.4 / max(4.0, gap))) + 1  # poles of the posterior lie at a height of pi / gap
+    if points > 20_000:
+        raise BadInput(f"means {float(means.min()):g} to {float(means.max()):g} take {points} points of quadrature; bring them nearer")
     grid = torch.linspace(low, high, points, dtype=means.dtype, device=means.device)
     weight = (-(grid[:, None] - means.T).square() / 2).exp().mean(1)
     return Side(weight / weight.sum(), posterior(grid[:, None], means))
@@ -101,7 +103,9 @@ def _ratios(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def exact(s: Side, t: Side) -> Pairs:
-    """All pairs of values of two sides, with their probabilities."""
+    """All pairs of values of two sides, with their probabilities. Raises BadInput for sides of unequally many classes."""
+    if s.posterior.shape[1] != t.posterior.shape[1]:
+        raise BadInput(f"sides of {s.posterior.shape[1]} and {t.posterior.shape[1]} classes can't be paired by label; give both the same")
     ratio, other_ratio = _ratios(s.posterior, t.posterior)
     independent = s.weight[:, None] * t.weight
     return Pairs(ratio, other_ratio, ratio * independent, independent, other_ratio * independent)

@@ -204,7 +204,7 @@ def theory_links(frame: pd.DataFrame) -> Figure:
 
 
 BOUNDS = {"positives alone": "positive term, all negatives", "whole bound": "log N + L, all negatives",
-          "corrected bound": "the same, corrected", "other classes, positives alone": "positive term, other classes",
+          "corrected bound": "corrected log N + L", "other classes, positives alone": "positive term, other classes",
           "other classes, whole": "log N + L, other classes", "other classes, repaired": "other classes, repaired"}  # fmt: skip
 
 
