@@ -18,7 +18,7 @@ from PIL import Image
 
 from ddcore import batch, figures, records
 from ddcore.records import Record, canonical, digest
-from ddcore.theory.plots import ARMS
+from ddcore.theory.plots import ARMS, BOUNDS
 
 KEYS = list(figures.registry())
 FILES = ("csv", "json", "pdf", "png", "svg")
@@ -58,6 +58,14 @@ def frame_of(key: str) -> pd.DataFrame:
         return pd.DataFrame([cell | {"d": d, "r": r, "L": L, "N": 20 * d * d, "link": "He3", "activation": "relu", "arm": arm, "M1": points,
                                      "M2": L, "stored": 10 * d * points, "error": 0.5 / points + 0.01 * seed, "seed": seed}
                              for d in (8, 16) for r in (1, 2) for L in (16, 32) for arm in ARMS for points in (1, 2, 4) for seed in seeds])
+    if key == "mim-bounds":
+        return pd.DataFrame([cell | {"by": by, "classes": 10, "separation": separation, "N": N, "quantity": name, "exact": 0.1 * separation,
+                                     "sampled": 0.1 * separation + 0.01 * seed, "seed": seed} for by in ("separation", "N")
+                             for separation in (1.0, 2.0) for N in (4, 64) for name in ("information", *BOUNDS) for seed in seeds])
+    if key == "mim-magnitude":
+        return pd.DataFrame([cell | {"kind": kind, "bias": bias, "N": N, "part": part, "value": 0.5 * N + seed, "seed": seed}
+                             for kind in ("exact", "sampled") for bias in ("printed", "normalised") for N in (4, 64)
+                             for part in ("positive", "negatives", "pull", "push") for seed in seeds])
     if key == "kernels-speed":
         return pd.DataFrame([cell | {"name": name, "provider": provider, "rank": rank, "ratio": ratio, "ratio_p20": 0.9 * ratio,
                                      "ratio_p80": 1.2 * ratio, "memory_ratio": 1 / ratio}

@@ -148,9 +148,12 @@ def of_measurement(name: str) -> list[float]:
 
 def of_simulation(name: str) -> list[float]:
     size = {"d": 10, "r": 2, "L": 32, "ratio": 40.0, "points": 6}
-    more = {"multi_index_sweep": {key: [value] for key, value in size.items()} | {"labels": [1.0], "arms": ARMS, "real": [4.0], "fresh": 2},
-            "multi_index_subspace": size, "multi_index_collapse": size | {"steps": [1, 3], "decay": [0.7]}}[name]
-    settings = experiments.Measurement(name, "", more | {"precision": "float64"})._settings()
+    lists, exact = {key: [value] for key, value in size.items()}, {"precision": "float64"}
+    more = {"multi_index_sweep": lists | exact | {"labels": [1.0], "arms": ARMS, "real": [4.0], "fresh": 2},
+            "multi_index_subspace": size | exact, "multi_index_collapse": size | exact | {"steps": [1, 3], "decay": [0.7]},
+            "information_bounds": {"classes": 3, "separation": [2.0], "negatives": [4, 64], "draws": 5},
+            "critic_sizes": {"dimensions": 16, "temperature": 0.1, "population": 100, "negatives": [64], "draws": 20}}[name]
+    settings = experiments.Measurement(name, "", more)._settings()
     rows = measurements.MEASUREMENTS[name](torch.device("cpu"), seed=0, **settings)
     return [float(value) for row in rows[:20] for value in row.values() if isinstance(value, float)]
 

@@ -1,4 +1,5 @@
-"""Drawings of the multi-index sweeps: every seed as a pale point, the mean over seeds as a line."""
+"""Drawings of the theory's sweeps. Multi-index: every seed as a pale point, the mean over seeds as a line. Bounds: exact values as a line,
+every seed's sample as a hollow point."""
 
 import numpy as np
 import pandas as pd
@@ -199,4 +200,60 @@ def theory_links(frame: pd.DataFrame) -> Figure:
         axis.axhline(1, color="0.6", lw=0.6, ls=":")
     axes[0].set_ylabel("test error (log scale)")
     figure.legend(loc="outside upper center", ncols=2, handletextpad=0.1)
+    return figure
+
+
+BOUNDS = {"positives alone": "positive term, all negatives", "whole bound": "log N + L, all negatives",
+          "corrected bound": "corrected log N + L", "other classes, positives alone": "positive term, other classes",
+          "other classes, whole": "log N + L, other classes", "other classes, repaired": "other classes, repaired"}  # fmt: skip
+
+
+@plot("mim-bounds")
+def mim_bounds(frame: pd.DataFrame) -> Figure:
+    """Columns: by (the panel: separation or N), classes, separation, N, quantity, exact, sampled, seed."""
+    figure, axes = _figure(PAGE, 2.9, 2, sharey=True)
+    ceiling = np.log(frame.classes.iloc[0])
+    for axis, x, label in zip(axes, ("separation", "N"), ("separation of the classes (sd)", "negatives N (log scale)"), strict=True):
+        here = frame[frame.by == x]
+        truth = here[here.quantity == "information"].groupby(x).exact.mean()
+        axis.plot(truth.index, truth, color="0.8", lw=5, solid_capstyle="butt", label="mutual information", zorder=0)
+        axis.axhline(ceiling, color="0.4", ls=":", lw=0.8, label="its ceiling log C")
+        for index, (quantity, name) in enumerate(BOUNDS.items()):
+            found, color = here[here.quantity == quantity], [*COLORS[:5], "black"][index]
+            axis.plot(found[x], found.sampled, MARKERS[index], mfc="none", mec=color, mew=0.5, ms=2.6, alpha=0.6)
+            exact = found.groupby(x).exact.mean()
+            axis.plot(exact.index, exact, color=color, ls="--" if quantity.startswith("other") else "-", lw=1, label=name)
+        axis.set_xlabel(label)
+    axes[0].set_ylabel("nats")
+    axes[0].set_ylim(top=2 * ceiling)
+    _log_ticks(axes[1], frame[frame.by == "N"].N)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def _log_ticks(axis, N: pd.Series) -> None:
+    axis.set_xscale("log")
+    axis.set_xticks(sorted(N.unique())[::2], [f"{one:,}" for one in sorted(N.unique())[::2]])
+    axis.xaxis.minorticks_off()
+
+
+@plot("mim-magnitude")
+def mim_magnitude(frame: pd.DataFrame) -> Figure:
+    """Columns: kind (exact or sampled), bias, N, part, value, seed."""
+    figure, axes = _figure(PAGE, 2.5, 2, sharey=True)
+    for axis, parts in zip(axes, (("negatives", "positive"), ("push", "pull")), strict=True):
+        for part, style in zip(parts, ("-", "--"), strict=True):
+            for index, bias in enumerate(("printed", "normalised")):
+                found = frame[(frame.part == part) & (frame.bias == bias)]
+                exact, sampled = (found[found.kind == kind] for kind in ("exact", "sampled"))
+                exact = exact.groupby("N").value.mean()
+                axis.plot(exact.index, exact, color=COLORS[index], ls=style, lw=1, label=f"{part}, {bias} bias")
+                axis.plot(sampled.N, sampled.value, MARKERS[index], mfc="none", mec=COLORS[index], mew=0.5, ms=2.6, alpha=0.6)
+        axis.set_yscale("log")
+        axis.minorticks_off()
+        _log_ticks(axis, frame.N)
+        axis.set_xlabel("negatives N (log scale)")
+        axis.legend(fontsize=6)
+    axes[0].set_ylabel("part of the loss in nats (log scale)")
+    axes[1].set_ylabel("weight in the gradient (log scale)")
     return figure
