@@ -140,7 +140,7 @@ def test_expected_variance_between_images_by_enumeration():
 
     b, w = variance(of_means), sum(map(variance, classes)) / 3
     assert average(itertools.product(*classes)) == theory.expected_between(b, w, sympy.Integer(3))
-    assert average(itertools.product(sum(classes, []), repeat=2)) == theory.expected_between(0, b + w, sympy.Integer(2))
+    assert average(itertools.product(itertools.chain(*classes), repeat=2)) == theory.expected_between(0, b + w, sympy.Integer(2))
     assert sum(average(itertools.product(one, repeat=2)) for one in classes) / 3 == theory.expected_between(0, w, sympy.Integer(2))
 
 

@@ -83,12 +83,12 @@ def frame_of(key: str) -> pd.DataFrame:
                                      "published": 70.5 if method == "DC" else None}
                              for method in ("random", "herding", "DC") for seed in seeds])
     if key == "dwa-theory":
-        batches = [cell | {"quantity": name, "value": 0.4, "layer": 1, "law": law, "size": size} for name in ("within", "between", "expected")
-                   for law, sizes in (("any class", (1, 10)), ("one class", (1, 10)), ("one a class", (10,))) for size in sizes]
-        arrows = [cell | {"quantity": name, "x": 0.1 * place, "y": place % 2, "dx": 0.5, "dy": 0.1 * place} for name in ("mean", "variance")
-                  for place in range(5)]  # fmt: skip
-        lines = [cell | {"quantity": name, "value": value, "decay": decay, "condition": 1 / decay, "arm": arm, "length": length, "seed": seed}
-                 for arm in DIRECTIONS for decay in (0.1, 0.01) for seed in seeds
+        batches = [cell | {"quantity": name, "value": 0.4, "layer": 1, "law": law, "size": size}
+                   for name in ("within", "between", "expected") for law in ("any class", "one class", "one a class") for size in (1, 10)]
+        arrows = [cell | {"quantity": name, "x": 0.1 * place, "y": place % 2, "dx": 0.5, "dy": 0.1 * place}
+                  for name in ("mean", "variance") for place in range(5)]
+        lines = [cell | {"quantity": name, "value": value, "decay": decay, "condition": 1 / decay, "arm": arm, "length": length}
+                 for arm in DIRECTIONS for decay in (0.1, 0.01)
                  for name, value, length in (("cosine", 0.5, None), ("change", -0.2, 0.5), ("change", 0.4, 1.0), ("safe", 0.8, None))]
         return pd.DataFrame(batches + arrows + lines)
     if key == "theory-images":

@@ -181,7 +181,8 @@ def hot_gradient(student: MatrixBase, teacher: MatrixBase) -> MatrixBase:
 
 
 def label_bytes(numbers: Expr = C) -> Expr:
-    """Stored soft labels in half precision: 2 ipc C epochs numbers bytes, `numbers` a view: C, or 2k for the k largest with their places."""
+    """Soft labels stored in half precision, one for each of the ipc C images and epochs: `numbers` is C, or 2k for the k largest and
+    their places."""
     return 2 * ipc * C * epochs * numbers
 
 

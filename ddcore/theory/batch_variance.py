@@ -46,7 +46,8 @@ def batches(labels: Tensor, classes: int, sizes: Sequence[int], draws: int, seed
     each = len(labels) // classes
 
     def uniform(high: int, *shape: int, name: str) -> Tensor:
-        return torch.randint(high, shape, generator=stream(seed, "batch_variance", name, shape[-1], device=labels.device), device=labels.device)
+        generator = stream(seed, "batch_variance", name, shape[-1], device=labels.device)
+        return torch.randint(high, shape, generator=generator, device=labels.device)
 
     for size in sizes:
         yield "any class", size, uniform(len(labels), draws, size, name="any")

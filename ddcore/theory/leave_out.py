@@ -101,10 +101,10 @@ def leave_out(data: Dataset, *, seed: int, images: int, components: int, decays:
     """`batches` batches B of one image a class, each left out once at each weight decay.
 
     The arms are directions from the minimum theta_T: 'retrained' (to the minimum without B), 'Newton' (H^-1 g_B), 'gradient' (g_B),
-    'ascent' (`steps` normalised steps, in all as long as 'retrained'), 'other batch' (the gradient of another B), 'Gaussian'. Columns: decay,
-    condition (number of the Hessian H of the rest), batch, arm, quantity, length, value. Quantities: 'cosine' with 'retrained'; 'change' of the
-    rest's loss at `length` times the distance to the minimum without B, in units of what it falls to there; 'safe', 'share' and 'floor'
-    of the gradient: `adjustment.safe_length` in those lengths, `adjustment.share`, `adjustment.share_floor`.
+    'ascent' (`steps` normalised steps, in all as long as 'retrained'), 'other batch' (the gradient of another B), 'Gaussian'. Columns:
+    decay, condition (number of the Hessian H of the rest), batch, arm, quantity, length, value. Quantities: 'cosine' with 'retrained';
+    'change' of the rest's loss at `length` times the distance to the minimum without B, over what it falls by there; 'safe', 'share'
+    and 'floor' of the gradient: `adjustment.safe_length` in those lengths, `adjustment.share`, `adjustment.share_floor`.
     """
     positive("leave_out", batches=batches, steps=steps, **{f"decays[{place}]": decay for place, decay in enumerate(decays)})
     table = []
@@ -138,7 +138,8 @@ def _one(problem: SoftmaxRegression, theta: Tensor, rest: Tensor, g: Tensor, oth
     kappa = float(values[-1] / values[0])
 
     def row(arm: str, quantity: str, value: Tensor | float, length: float | None = None) -> dict:
-        return {"condition": float(f"{kappa:.6g}"), "arm": arm, "quantity": quantity, "length": length, "value": float(f"{float(value):.6g}")}
+        rounded = {"condition": float(f"{kappa:.6g}"), "value": float(f"{float(value):.6g}")}
+        return {"arm": arm, "quantity": quantity, "length": length} | rounded
 
     gain = before - problem.loss(theta + away, rest)
     return [*(row(arm, "cosine", torch.cosine_similarity(one, away, 0)) for arm, one in arms.items()),

@@ -202,14 +202,14 @@ def theory_links(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-DIRECTIONS = {"retrained": "to the minimum without the batch", "Newton": "Newton", "gradient": "gradient of the batch", "ascent": "DWA's steps",
-              "other batch": "gradient of another batch", "Gaussian": "Gaussian"}  # fmt: skip
+DIRECTIONS = {"retrained": "to the minimum without the batch", "Newton": "Newton", "gradient": "gradient of the batch",
+              "ascent": "DWA's steps", "other batch": "gradient of another batch", "Gaussian": "Gaussian"}  # fmt: skip
 
 
 @plot("dwa-theory")
 def dwa_theory(frame: pd.DataFrame) -> Figure:
-    """Columns: quantity, value; of 'within', 'between', 'expected': layer, law, size; of the pushes 'mean', 'variance': x, y, dx, dy; of 'cosine',
-    'change', 'safe': decay, condition, arm, length (`ddcore.theory.batch_variance`, `ddcore.theory.leave_out`)."""
+    """Columns: quantity, value; of 'within', 'between', 'expected': layer, law, size; of the pushes 'mean', 'variance': x, y, dx, dy; of
+    'cosine', 'change', 'safe': decay, condition, arm, length (`ddcore.theory.batch_variance`, `ddcore.theory.leave_out`)."""
     figure = Figure(figsize=(PAGE, 4.9), layout="constrained")
     (whole, push), (change, angle) = figure.subplots(2, 2)
     _of_batch(whole, frame[frame.layer == frame.layer.max()])
@@ -219,7 +219,7 @@ def dwa_theory(frame: pd.DataFrame) -> Figure:
     left_out = frame[frame.quantity == "cosine"].assign(condition=frame.groupby("decay").condition.transform("mean"))
     for index, (arm, label) in enumerate(DIRECTIONS.items()):
         means = shown[(shown.quantity == "change") & (shown.arm == arm)].groupby("length").value.mean()
-        style = {"ls": "--", "zorder": 3} if arm == "ascent" else {}
+        style = {"ls": "--", "zorder": 3} if arm in ("Newton", "ascent") else {}
         change.plot(means, color=COLORS[index], label=label, **style)
         if arm != "retrained":
             _line(angle, left_out[left_out.arm == arm], "condition", "value", index, None, **style)
@@ -242,9 +242,10 @@ def dwa_theory(frame: pd.DataFrame) -> Figure:
 def _of_batch(axis, frame: pd.DataFrame) -> None:
     table = frame.groupby(["law", "size", "quantity"]).value.mean().unstack("quantity")
     inside, sizes = table.within.mean(), sorted(table.index.get_level_values("size").unique())
-    axis.fill_between([sizes[0], sizes[-1]], 0, inside, color="0.9", lw=0, label="within images")
-    for index, (law, label) in enumerate((("any class", "+ between, any class"), ("one class", "+ between, one class"),
-                                          ("one a class", "+ between, one image a class"))):
+    axis.fill_between([sizes[0], sizes[-1]], 0, inside, color="0.92", lw=0)
+    axis.text(sizes[0] * 1.1, 0.06, "within images", fontsize=7)
+    for index, (law, label) in enumerate((("any class", "and between, any class"), ("one class", "and between, one class"),
+                                          ("one a class", "and between, one image a class"))):
         found = table.loc[law]
         axis.plot(found.index, inside + found.between, MARKERS[index], color=COLORS[index], mfc="white", ms=7 if len(found) == 1 else 4,
                   label=label, zorder=3)
@@ -263,12 +264,12 @@ def _pushes(axis, frame: pd.DataFrame) -> None:
     found = frame[frame.quantity.isin(["mean", "variance"]) & (frame.seed == frame.seed.min())]
     reach = 0.25 * np.ptp(found[["x", "y"]].to_numpy(), axis=0).max()
     for index, (name, part) in enumerate(found.groupby("quantity", sort=False)):
-        longest = np.hypot(part.dx, part.dy).max()
-        axis.quiver(part.x, part.y, part.dx / longest * reach, part.dy / longest * reach, color=COLORS[index], angles="xy", scale_units="xy",
-                    scale=1, width=0.004, label=f"push of the {name} term")
+        scale = np.hypot(part.dx, part.dy).max() / reach
+        axis.quiver(part.x, part.y, part.dx, part.dy, color=COLORS[index], angles="xy", scale_units="xy", scale=scale, width=0.004,
+                     label=f"{name} term")
     axis.plot(found.x, found.y, ".", color="0.4", ms=2)
     axis.margins(0.2)
     axis.set_aspect("equal", adjustable="datalim")
     axis.set_xlabel("channel 1 (sd of real images)")
     axis.set_ylabel("channel 2 (sd of real images)")
-    axis.legend(loc="best")
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1, title="push of the", alignment="left")
