@@ -243,7 +243,7 @@ def _of_batch(axis, frame: pd.DataFrame) -> None:
     table = frame.groupby(["law", "size", "quantity"]).value.mean().unstack("quantity")
     inside, sizes = table.within.mean(), sorted(table.index.get_level_values("size").unique())
     axis.fill_between([sizes[0], sizes[-1]], 0, inside, color="0.92", lw=0)
-    axis.text(sizes[0] * 1.1, 0.06, "within images", fontsize=7)
+    axis.text(sizes[0] * 1.1, inside - 0.04, "within images", fontsize=7, va="top")
     for index, (law, label) in enumerate((("any class", "and between, any class"), ("one class", "and between, one class"),
                                           ("one a class", "and between, one image a class"))):
         found = table.loc[law]
@@ -266,10 +266,10 @@ def _pushes(axis, frame: pd.DataFrame) -> None:
     for index, (name, part) in enumerate(found.groupby("quantity", sort=False)):
         scale = np.hypot(part.dx, part.dy).max() / reach
         axis.quiver(part.x, part.y, part.dx, part.dy, color=COLORS[index], angles="xy", scale_units="xy", scale=scale, width=0.004,
-                     label=f"{name} term")
+                     label=f"push of the {name} term")
+        axis.update_datalim(part[["x", "y"]].to_numpy() + part[["dx", "dy"]].to_numpy() / scale)
     axis.plot(found.x, found.y, ".", color="0.4", ms=2)
-    axis.margins(0.2)
-    axis.set_aspect("equal", adjustable="datalim")
+    axis.margins(0.05)
     axis.set_xlabel("channel 1 (sd of real images)")
     axis.set_ylabel("channel 2 (sd of real images)")
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1, title="push of the", alignment="left")
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1)
