@@ -233,7 +233,7 @@ def dwa_theory(frame: pd.DataFrame) -> Figure:
     angle.set_xscale("log")
     angle.set_ylim(-0.35, 1.05)
     angle.set_xlabel("condition number of the Hessian (log scale)")
-    angle.set_ylabel("cosine with the true displacement")
+    angle.set_ylabel("cosine with the true way")
     angle.legend(loc="lower left")
     figure.legend(*change.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
