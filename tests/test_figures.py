@@ -87,9 +87,10 @@ def frame_of(key: str) -> pd.DataFrame:
                    for name in ("within", "between", "expected") for law in ("any class", "one class", "one a class") for size in (1, 10)]
         arrows = [cell | {"quantity": name, "x": 0.1 * place, "y": place % 2, "dx": 0.5, "dy": 0.1 * place}
                   for name in ("mean", "variance") for place in range(5)]
-        lines = [cell | {"quantity": name, "value": value, "decay": decay, "condition": 1 / decay, "arm": arm, "length": length}
+        lines = [cell | {"quantity": name, "value": value, "decay": decay, "arm": arm, "length": length}
                  for arm in DIRECTIONS for decay in (0.1, 0.01)
-                 for name, value, length in (("cosine", 0.5, None), ("change", -0.2, 0.5), ("change", 0.4, 1.0), ("safe", 0.8, None))]
+                 for name, value, length in (("cosine", 0.5, None), ("condition", 1 / decay, None), ("safe", 0.8, None),
+                                             ("change", -0.2, 0.5), ("change", 0.4, 1.0))]
         return pd.DataFrame(batches + arrows + lines)
     if key == "theory-images":
         shares = {"image_share": 0.5, "average_share": 0.6, "average_pca": 0.7, "rank": 8.0}

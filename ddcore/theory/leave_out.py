@@ -102,9 +102,9 @@ def leave_out(data: Dataset, *, seed: int, images: int, components: int, decays:
 
     The arms are directions from the minimum theta_T: 'retrained' (to the minimum without B), 'Newton' (H^-1 g_B), 'gradient' (g_B),
     'ascent' (`steps` normalised steps, in all as long as 'retrained'), 'other batch' (the gradient of another B), 'Gaussian'. Columns:
-    decay, condition (number of the Hessian H of the rest), batch, arm, quantity, length, value. Quantities: 'cosine' with 'retrained';
-    'change' of the rest's loss at `length` times the distance to the minimum without B, over what it falls by there; 'safe', 'share'
-    and 'floor' of the gradient: `adjustment.safe_length` in those lengths, `adjustment.share`, `adjustment.share_floor`.
+    decay, batch, arm, quantity, length, value. Quantities: 'condition' number of the Hessian H of the rest; 'cosine' with 'retrained';
+    'change' of the rest's loss at `length` times the distance to the minimum without B, over what it falls by there, mean over batches;
+    'safe', 'share' and 'floor' of the gradient: `adjustment.safe_length` in those lengths, `adjustment.share`, `adjustment.share_floor`.
     """
     positive("leave_out", batches=batches, steps=steps, **{f"decays[{place}]": decay for place, decay in enumerate(decays)})
     table = []
@@ -117,33 +117,33 @@ def leave_out(data: Dataset, *, seed: int, images: int, components: int, decays:
                               device=data.device)
         chosen = drawn + each * torch.arange(data.classes, device=data.device)
         uphill = [problem.gradients(theta)[rows].sum(0) for rows in chosen]
+        changes: dict[tuple[str, float], float] = {}
         for batch, rows in enumerate(chosen[:-1]):
             rest = everything.index_fill(0, rows, 0)
             noise = torch.randn(len(theta), generator=stream(seed, "leave_out", "noise", batch, device=data.device), dtype=theta.dtype,
                                 device=data.device)
-            table += [{"decay": decay, "batch": batch} | row
-                      for row in _one(problem, theta, rest, uphill[batch], uphill[batch + 1], noise, steps, lengths)]
+            found, along = _one(problem, theta, rest, uphill[batch], uphill[batch + 1], noise, steps, lengths)
+            table += [{"decay": decay, "batch": batch, "arm": arm, "quantity": name, "value": float(f"{value:.6g}")}
+                      for (arm, name), value in found.items()]
+            changes = {key: changes.get(key, 0.0) + value / batches for key, value in along.items()}
+        table += [{"decay": decay, "arm": arm, "quantity": "change", "length": length, "value": float(f"{value:.6g}")}
+                  for (arm, length), value in changes.items()]
     return table
 
 
 def _one(problem: SoftmaxRegression, theta: Tensor, rest: Tensor, g: Tensor, other: Tensor, noise: Tensor, steps: int,
-         lengths: tuple[float, ...]) -> list[dict]:
+         lengths: tuple[float, ...]) -> tuple[dict[tuple[str, str], float], dict[tuple[str, float], float]]:
+    """(arm, quantity) -> value, and (arm, length) -> change."""
     hessian = problem.hessian(theta, rest)
     away = problem.minimum(rest, theta) - theta
-    distance, before = away.norm(), problem.loss(theta, rest)
-    newton = torch.linalg.solve(hessian, g)
+    newton, distance, before = torch.linalg.solve(hessian, g), away.norm(), problem.loss(theta, rest)
     ascent = ascend(lambda at: (1 - rest) @ problem.gradients(at), theta, float(distance), steps)
     arms = {"retrained": away, "Newton": newton, "gradient": g, "ascent": ascent, "other batch": other, "Gaussian": noise}
     values, bend = torch.linalg.eigvalsh(hessian), g @ hessian @ g
-    kappa = float(values[-1] / values[0])
-
-    def row(arm: str, quantity: str, value: Tensor | float, length: float | None = None) -> dict:
-        rounded = {"condition": float(f"{kappa:.6g}"), "value": float(f"{float(value):.6g}")}
-        return {"arm": arm, "quantity": quantity, "length": length} | rounded
-
-    gain = before - problem.loss(theta + away, rest)
-    return [*(row(arm, "cosine", torch.cosine_similarity(one, away, 0)) for arm, one in arms.items()),
-            *(row(arm, "change", (problem.loss(theta + length * distance * one / one.norm(), rest) - before) / gain, length)
-              for arm, one in arms.items() for length in lengths),
-            row("gradient", "safe", 2 * g.norm() ** 3 / bend / distance), row("gradient", "share", g.norm() ** 4 / (bend * (g @ newton))),
-            row("gradient", "floor", 4 * kappa / (1 + kappa) ** 2)]
+    kappa, fall = float(values[-1] / values[0]), before - problem.loss(theta + away, rest)
+    found = {(arm, "cosine"): float(torch.cosine_similarity(one, away, 0)) for arm, one in arms.items()}
+    found |= {("gradient", "safe"): float(2 * g.norm() ** 3 / bend / distance), ("gradient", "floor"): 4 * kappa / (1 + kappa) ** 2,
+              ("gradient", "share"): float(g.norm() ** 4 / (bend * (g @ newton))), ("gradient", "condition"): kappa}
+    along = {(arm, length): float((problem.loss(theta + length * distance * one / one.norm(), rest) - before) / fall)
+             for arm, one in arms.items() for length in lengths}
+    return found, along

@@ -209,14 +209,15 @@ DIRECTIONS = {"retrained": "to the minimum without the batch", "Newton": "Newton
 @plot("dwa-theory")
 def dwa_theory(frame: pd.DataFrame) -> Figure:
     """Columns: quantity, value; of 'within', 'between', 'expected': layer, law, size; of the pushes 'mean', 'variance': x, y, dx, dy; of
-    'cosine', 'change', 'safe': decay, condition, arm, length (`ddcore.theory.batch_variance`, `ddcore.theory.leave_out`)."""
+    'cosine', 'condition', 'change', 'safe': decay, arm, length (`ddcore.theory.batch_variance`, `ddcore.theory.leave_out`)."""
     figure = Figure(figsize=(PAGE, 4.9), layout="constrained")
     (whole, push), (change, angle) = figure.subplots(2, 2)
     _of_batch(whole, frame[frame.layer == frame.layer.max()])
     _pushes(push, frame)
     decays = sorted(frame.decay.dropna().unique(), reverse=True)
     shown = frame[frame.decay == decays[len(decays) // 2]]
-    left_out = frame[frame.quantity == "cosine"].assign(condition=frame.groupby("decay").condition.transform("mean"))
+    condition = frame[frame.quantity == "condition"].groupby("decay").value.mean()
+    left_out = frame[frame.quantity == "cosine"].assign(condition=frame.decay.map(condition))
     for index, (arm, label) in enumerate(DIRECTIONS.items()):
         means = shown[(shown.quantity == "change") & (shown.arm == arm)].groupby("length").value.mean()
         style = {"ls": "--", "zorder": 3} if arm in ("Newton", "ascent") else {}
