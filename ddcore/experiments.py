@@ -28,7 +28,7 @@ from ddcore.methods import METHODS
 from ddcore.records import Record
 from ddcore.settings import build, keywords, later, one_of, positive, stated, typed, unknown
 from ddcore.synthetic import KINDS, Synthetic, create, load_synthetic
-from ddcore.theory import information_sweeps, multi_index_sweeps  # noqa: F401 (register measurements)
+from ddcore.theory import batch_variance, information_sweeps, leave_out, multi_index_sweeps  # noqa: F401 (register measurements)
 
 BASELINES = tuple(name for name in coresets.NAMES if name != "random")
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ddcore import batch, figures, records
 from ddcore.records import Record, canonical, digest
-from ddcore.theory.plots import ARMS, BOUNDS
+from ddcore.theory.plots import ARMS, BOUNDS, DIRECTIONS
 
 KEYS = list(figures.registry())
 FILES = ("csv", "json", "pdf", "png", "svg")
@@ -108,6 +108,16 @@ def frame_of(key: str) -> pd.DataFrame:
         return pd.DataFrame([cell | {"ipc": 1, "method": method, "seed": seed, "accuracy": 50.0 + seed / 3, "images_per_class": 1,
                                      "published": 70.5 if method == "DC" else None}
                              for method in ("random", "herding", "DC") for seed in seeds])
+    if key == "dwa-theory":
+        batches = [cell | {"quantity": name, "value": 0.4, "layer": 1, "law": law, "size": size}
+                   for name in ("within", "between", "expected") for law in ("any class", "one class", "one a class") for size in (1, 10)]
+        arrows = [cell | {"quantity": name, "x": 0.1 * place, "y": place % 2, "dx": 0.5, "dy": 0.1 * place}
+                  for name in ("mean", "variance") for place in range(5)]
+        lines = [cell | {"quantity": name, "value": value, "decay": decay, "arm": arm, "length": length}
+                 for arm in DIRECTIONS for decay in (0.1, 0.01)
+                 for name, value, length in (("cosine", 0.5, None), ("condition", 1 / decay, None), ("safe", 0.8, None),
+                                             ("change", -0.2, 0.5), ("change", 0.4, 1.0))]
+        return pd.DataFrame(batches + arrows + lines)
     if key == "theory-images":
         shares = {"image_share": 0.5, "average_share": 0.6, "average_pca": 0.7, "rank": 8.0}
         sets = [(name, 1, state) for name in ("DC", "LoDM") for state in ("before", "after", "change")]

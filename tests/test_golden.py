@@ -7,6 +7,7 @@ that another CPU finds them to 1e-4.
 """
 
 import dataclasses
+import functools
 import json
 import tempfile
 from collections.abc import Callable
@@ -140,7 +141,9 @@ def of_measurement(name: str) -> list[float]:
     race = {"synthetic": {"kind": "pixels"}, "method": {"name": "dm", "width": 8, "batch_real": 16}, "budget_ipc": 1, "steps": [1, 3],
             "lr_img": 1.0, "protocol": {"width": 8, "epochs": 6, "lr": 0.05}}
     settings = {"spectra": {"ranks": [1, 3], "images": 40}, "gradient_geometry": {"ranks": [1, 3], "draws": 3}, "race": race,
-                "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1}}[name]
+                "leave_out": {"images": 100, "components": 5, "decays": (0.1, 0.001), "batches": 2, "steps": 3, "lengths": (0.5, 2.0)},
+            "batch_variance": {"teacher": dataclasses.asdict(TEACHER), "images": 100, "sizes": (2, 10), "draws": 20, "points": 6},
+            "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1}}[name]
     rows = measurements.MEASUREMENTS[name](ddcore.load("digits", "cpu"), seed=0, **settings)
     every, skipped = (1, ("seconds", "first_seconds", "error")) if name in ("race", "tapes") else (7, ())
     return [float(value) for row in rows[::every] for key, value in row.items() if isinstance(value, float) and key not in skipped]
@@ -204,7 +207,7 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "mechanism": (mechanism.Mechanism.version, of_mechanism),
     "distill": (experiments.DISTILL_VERSION, of_distill),
     "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),
-    **{f"measurement {name}": (one.version, lambda name=name, of=of_measurement if one.of_data else of_simulation: of(name))
+    **{f"measurement {name}": (one.version, with_own_teacher(functools.partial(of_measurement if one.of_data else of_simulation, name)))
        for name, one in measurements.MEASUREMENTS.items() if name not in ("speed", "profile")},  # which measure the machine
 }
 

@@ -1,5 +1,5 @@
-"""Drawings of the theory's sweeps. Multi-index: every seed as a pale point, the mean over seeds as a line. Bounds: exact values as a line,
-every seed's sample as a hollow point."""
+"""Drawings of the theories. Sweeps and DWA: every draw as a pale point, the mean as a line. Bounds: exact values as a line, every seed's
+sample as a hollow point."""
 
 import numpy as np
 import pandas as pd
@@ -257,3 +257,77 @@ def mim_magnitude(frame: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("part of the loss in nats (log scale)")
     axes[1].set_ylabel("weight in the gradient (log scale)")
     return figure
+
+
+DIRECTIONS = {"retrained": "to the minimum without the batch", "Newton": "Newton", "gradient": "gradient of the batch",
+              "ascent": "DWA's steps", "other batch": "gradient of another batch", "Gaussian": "Gaussian"}  # fmt: skip
+
+
+@plot("dwa-theory")
+def dwa_theory(frame: pd.DataFrame) -> Figure:
+    """Columns: quantity, value; of 'within', 'between', 'expected': layer, law, size; of the pushes 'mean', 'variance': x, y, dx, dy; of
+    'cosine', 'condition', 'change', 'safe': decay, arm, length (`ddcore.theory.batch_variance`, `ddcore.theory.leave_out`)."""
+    figure = Figure(figsize=(PAGE, 4.9), layout="constrained")
+    (whole, push), (change, angle) = figure.subplots(2, 2)
+    _of_batch(whole, frame[frame.layer == frame.layer.max()])
+    _pushes(push, frame)
+    decays = sorted(frame.decay.dropna().unique(), reverse=True)
+    shown = frame[frame.decay == decays[len(decays) // 2]]
+    condition = frame[frame.quantity == "condition"].groupby("decay").value.mean()
+    left_out = frame[frame.quantity == "cosine"].assign(condition=frame.decay.map(condition))
+    for index, (arm, label) in enumerate(DIRECTIONS.items()):
+        means = shown[(shown.quantity == "change") & (shown.arm == arm)].groupby("length").value.mean()
+        style = {"ls": "--", "zorder": 3} if arm in ("Newton", "ascent") else {}
+        change.plot(means, color=COLORS[index], label=label, **style)
+        if arm != "retrained":
+            _line(angle, left_out[left_out.arm == arm], "condition", "value", index, None, **style)
+    change.axvline(shown[shown.quantity == "safe"].value.mean(), color=COLORS[2], ls=":", lw=0.8)
+    change.axhline(0, color="0.5", lw=0.6)
+    change.set_ylim(-1.1, 2)
+    change.set_xlabel("length (distance to the minimum without the batch)")
+    change.set_ylabel("change of the rest's loss")
+    kappa = np.geomspace(left_out.condition.min(), left_out.condition.max())
+    angle.plot(kappa, 2 * kappa**0.5 / (1 + kappa), color="black", ls=":", lw=0.8, label="least cosine of gradient and Newton")
+    angle.set_xscale("log")
+    angle.set_ylim(-0.35, 1.05)
+    angle.set_xlabel("condition number of the Hessian (log scale)")
+    angle.set_ylabel("cosine with the true way")
+    angle.legend(loc="lower left")
+    figure.legend(*change.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _of_batch(axis, frame: pd.DataFrame) -> None:
+    table = frame.groupby(["law", "size", "quantity"]).value.mean().unstack("quantity")
+    inside, sizes = table.within.mean(), sorted(table.index.get_level_values("size").unique())
+    axis.fill_between([sizes[0], sizes[-1]], 0, inside, color="0.92", lw=0)
+    axis.text(sizes[0] * 1.1, inside - 0.04, "within images", fontsize=7, va="top")
+    for index, (law, label) in enumerate((("any class", "and between, any class"), ("one class", "and between, one class"),
+                                          ("one a class", "and between, one image a class"))):
+        found = table.loc[law]
+        axis.plot(found.index, inside + found.between, MARKERS[index], color=COLORS[index], mfc="white", ms=7 if len(found) == 1 else 4,
+                  label=label, zorder=3)
+        axis.plot(found.index, inside + found.expected, color=COLORS[index], lw=0.8)
+    axis.axhline(1, color="black", lw=0.8, ls=":")
+    axis.set_xscale("log")
+    axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+    axis.minorticks_off()
+    axis.set_ylim(0, 1.08)
+    axis.set_xlabel("images in the batch (log scale)")
+    axis.set_ylabel("variance (of all real images: 1)")
+    axis.legend(loc="lower right")
+
+
+def _pushes(axis, frame: pd.DataFrame) -> None:
+    found = frame[frame.quantity.isin(["mean", "variance"]) & (frame.seed == frame.seed.min())]
+    reach = 0.25 * np.ptp(found[["x", "y"]].to_numpy(), axis=0).max()
+    for index, (name, part) in enumerate(found.groupby("quantity", sort=False)):
+        scale = np.hypot(part.dx, part.dy).max() / reach
+        axis.quiver(part.x, part.y, part.dx, part.dy, color=COLORS[index], angles="xy", scale_units="xy", scale=scale, width=0.004,
+                     label=f"push of the {name} term")
+        axis.update_datalim(part[["x", "y"]].to_numpy() + part[["dx", "dy"]].to_numpy() / scale)
+    axis.plot(found.x, found.y, ".", color="0.4", ms=2)
+    axis.margins(0.05)
+    axis.set_xlabel("channel 1 (sd of real images)")
+    axis.set_ylabel("channel 2 (sd of real images)")
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1)
