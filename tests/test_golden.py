@@ -19,6 +19,7 @@ import ddcore
 from ddcore import augment, coresets, crops, experiments, measurements, mechanism, networks, records, relabel, squeeze, whitening
 from ddcore.data import Dataset
 from ddcore.methods import METHODS
+from ddcore.plugins import PLUGINS
 from ddcore.random import stream
 from ddcore.synthetic import KINDS, create
 from ddcore.theory.multi_index_sweeps import ARMS
@@ -169,6 +170,17 @@ def of_mtt() -> list[float]:
         return [*found, *sums(torch.from_numpy(experts[0][-1].copy()))]
 
 
+def of_mutual_information() -> list[float]:
+    """Three steps of each critic and normaliser, the running one moved between."""
+    data, found = digits64(), []
+    for more in ({}, {"critic": "infonce", "negatives": "all others"}, {"critic": "mean", "layers": (1,)}, {"normaliser": "none"}):
+        plugin, syn, memory = PLUGINS["mutual_information"](width=16, **more), ddcore.Pixels(data, 1, seed=0), {}
+        matches = METHODS["dm"](width=8, batch_real=16).matches(data, syn, seed=0)
+        terms = [plugin.loss(next(matches), memory) for _ in range(3)]
+        found += [*(float(term.detach()) for term in terms), *sums(torch.autograd.grad(terms[-1], syn.parameters())[0])]
+    return found
+
+
 def of_mechanism() -> list[float]:
     data = ddcore.load("digits", "cpu")
     before, after = (ddcore.Pixels(data, 2, seed=seed) for seed in (0, 1))
@@ -197,6 +209,7 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "relabel": (relabel.VERSION, with_own_teacher(of_relabel)),
     "crops": (crops.VERSION, of_crops),
     "mtt": (METHODS["mtt"].version, of_mtt),
+    "mutual_information": (PLUGINS["mutual_information"].version, of_mutual_information),
     "whitening": (whitening.VERSION, of_whitening),
     "mechanism": (mechanism.Mechanism.version, of_mechanism),
     "distill": (experiments.DISTILL_VERSION, of_distill),
@@ -209,7 +222,7 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
 def test_every_component_with_a_version_is_held():
     held = json.loads(GOLDEN.read_text())
     assert set(held) == set(COMPONENTS), REFRESH
-    assert set(METHODS) <= set(COMPONENTS), "a method without golden numbers"
+    assert {*METHODS, *PLUGINS} <= set(COMPONENTS), "a method or plugin without golden numbers"
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
