@@ -15,7 +15,7 @@ from typing import ClassVar
 import pandas as pd
 import torch
 
-from ddcore import augment, bench, compute, coresets, networks, profiles, race, records  # noqa: F401 (bench and others register measurements)
+from ddcore import augment, bench, compute, coresets, information_curve, networks, profiles, race, records  # noqa: F401 (register measurements)
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import OPTIMISERS, SCHEDULES, distill
@@ -151,6 +151,12 @@ class Experiment:
         protocol = self.protocol()[2]
         return baseline(kind, data, self.budget_ipc, network=protocol.network, width=protocol.width, seed=self.seed, **settings)
 
+    def gradient_ratios(self, data: Dataset) -> dict[str, float]:
+        """For each plugin what its weight means beside this method at the start (`ddcore.plugins.gradient_ratios`)."""
+        plugins = self._plugins()
+        ratios = gradient_ratios(data, self.start(data), self._method(), list(plugins.values()), seed=self.seed)
+        return dict(zip(plugins, ratios, strict=True))
+
     def condense(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic]:
         """The set, distilled if there is a method, and what is to be recorded of that. `checkpoint` holds an unfinished run."""
         method, synthetic = self._method(), self.start(data)
@@ -162,9 +168,7 @@ class Experiment:
             every = max(1, len(trace.losses) // 200)
             means = [sum(trace.losses[at : at + every]) / every for at in range(0, len(trace.losses) - every + 1, every)]
             result |= {"losses": [round(mean, 6) for mean in means], "losses_every": every, "distill_seconds": round(trace.seconds, 3)}
-            if plugins:
-                ratios = gradient_ratios(data, self.start(data), method, list(plugins.values()), seed=self.seed)
-                result["gradient_ratios"] = dict(zip(plugins, ratios, strict=True))
+            result |= {"gradient_ratios": self.gradient_ratios(data)} if plugins else {}
         return result, synthetic
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:

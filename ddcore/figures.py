@@ -68,7 +68,8 @@ def entry(key: str, folder: Path = FOLDER) -> Entry:
 
 
 def draw(key: str, frame: pd.DataFrame) -> Figure:
-    """The figure `key` of `frame` (the columns of its CSV), by the function of that name in `ddcore.plots` or `ddcore.theory.plots`."""
+    """The figure `key` of `frame` (the columns of its CSV), by the function that `ddcore.plots.plot` has under that name."""
+    import ddcore.plugins.plots
     import ddcore.theory.plots
 
     with matplotlib.rc_context(STYLE):

@@ -141,9 +141,11 @@ def of_measurement(name: str) -> list[float]:
     race = {"synthetic": {"kind": "pixels"}, "method": {"name": "dm", "width": 8, "batch_real": 16}, "budget_ipc": 1, "steps": [1, 3],
             "lr_img": 1.0, "protocol": {"width": 8, "epochs": 6, "lr": 0.05}}
     settings = {"spectra": {"ranks": [1, 3], "images": 40}, "gradient_geometry": {"ranks": [1, 3], "draws": 3}, "race": race,
-                "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1}}[name]
+                "information_curve": {"plugins": {"mutual_information": {"width": 8}}, "budget_ipc": 1, "steps": [0, 2], "lr_img": 1.0,
+                                  "synthetic": race["synthetic"], "method": race["method"]},
+            "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1}}[name]
     rows = measurements.MEASUREMENTS[name](ddcore.load("digits", "cpu"), seed=0, **settings)
-    every, skipped = (1, ("seconds", "first_seconds", "error")) if name in ("race", "tapes") else (7, ())
+    every, skipped = (1, ("seconds", "first_seconds", "error")) if name in ("race", "tapes", "information_curve") else (7, ())
     return [float(value) for row in rows[::every] for key, value in row.items() if isinstance(value, float) and key not in skipped]
 
 
