@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddcore import batch, figures, plots, records
+from ddcore.plugins import plots as _  # noqa: F401 (registers drawings)
 from ddcore.records import Record, canonical, digest
 from ddcore.theory.plots import ARMS
 
