@@ -27,6 +27,7 @@ from ddcore.adam import Adam
 from ddcore.data import Dataset
 from ddcore.evaluate import Protocol, train
 from ddcore.kernels.class_means import class_mean_distance
+from ddcore.kernels.contrast import contrast, contrast_reference
 from ddcore.kernels.row_cosine import row_cosine_distance
 from ddcore.measurements import measurement
 from ddcore.methods.statistics import SRe2L
@@ -308,11 +309,21 @@ def kernel_rows(data: Dataset, *, ipc: int, batch_real: int, width: int, repeats
     def means(distance: Callable, given: Tensor, other: Tensor) -> Tensor:
         return torch.autograd.grad(distance(given, labels[0], other, labels[1], classes), given)[0]
 
-    return rows + compare("class means", {
+    rows += compare("class means", {
         "per class (published)": Provider(lambda: means(published.mean_distance_per_class, of_fake, of_real)),
         "all classes at once": Provider(lambda: means(class_mean_distance, of_fake, of_real))},
         means(published.mean_distance_per_class, of_fake.detach().double().requires_grad_(), of_real.double()), at, repeats,
         moved=4 * (of_real.numel() + 2 * of_fake.numel()))
+    others, own = (F.normalize(normal(1, classes * count, 128), dim=2) for count in (batch_real, ipc))
+
+    def nce(op: Callable, given: Tensor, other: Tensor) -> Tensor:
+        return torch.autograd.grad(op(given, labels[0], other, labels[1], classes, temperature=0.1).loss.sum(), given)[0]
+
+    return rows + compare("contrast", {
+        "all pairs (published formula)": Provider(lambda: nce(contrast_reference, own.requires_grad_(), others)),
+        "one pass": Provider(lambda: nce(contrast, own.requires_grad_(), others))},
+        nce(contrast_reference, own.detach().double().requires_grad_(), others.double()), at, repeats,
+        moved=4 * (others.numel() + 2 * own.numel()))
 
 
 def recover_rows(data: Dataset, *, ipc: int, width: int, repeats: int, compiled: bool = True) -> list[dict]:
