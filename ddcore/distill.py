@@ -27,6 +27,7 @@ from ddcore.synthetic import Synthetic
 
 VERSION = 1
 OPTIMISERS, SCHEDULES = ("sgd", "adam"), ("constant", "cosine")
+Memories = dict[str, dict[str, Tensor]]  # what the method and each plugin keep between steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +66,8 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     for kind, tensors in updates.state.items():
         state |= {f"{kind}.{name}": tensor for name, tensor in zip(synthetic.tensors, tensors, strict=True)}
     losses = torch.zeros(steps, dtype=torch.float64, device=data.device)
-    memory: dict[str, Tensor] = {}
-    start = _restore(Path(checkpoint), run, state, memory, losses) if checkpoint else 0
+    memories: Memories = {"method": {}} | {f"plugin {place}": {} for place in range(len(plugins))}
+    start = _restore(Path(checkpoint), run, state, memories, losses) if checkpoint else 0
     updates.steps = start
 
     def look(network, batch):
@@ -77,15 +78,15 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     # Asking whether a number is finite waits for a GPU, so there it is asked of many steps at once, from a copy to go back to.
     check_every = 1 if data.device.type == "cpu" else 50
     finite = torch.ones((), dtype=torch.bool, device=data.device)
-    good = (start, _copies(state), _copies(memory))
+    good = (start, _copies(state), _copied(memories))
     began = saved = time.perf_counter()
-    matches = method.matches(data, synthetic, seed=seed, start=start, look=look, memory=memory)
+    matches = method.matches(data, synthetic, seed=seed, start=start, look=look, memory=memories["method"])
     with _interrupts() as interrupted:
         for step in range(start, steps):
             match = next(matches)
             loss = match.loss
-            for plugin in plugins:
-                loss = loss + plugin.loss(match) if hasattr(plugin, "loss") else loss
+            for place, plugin in enumerate(plugins):
+                loss = loss + plugin.loss(match, memories[f"plugin {place}"]) if hasattr(plugin, "loss") else loss
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             if unused := [name for name, gradient in zip(synthetic.tensors, gradients, strict=True) if gradient is None]:
                 raise BadInput(f"{type(method).__name__} does not learn the '{unused[0]}' of this set; make the set without it")
@@ -102,15 +103,15 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
                 progress(step + 1, float(losses[step]))
             stale = checkpoint and time.perf_counter() - saved > every_seconds
             if check_every > 1 and checking:
-                good = (step + 1, _copies(state), _copies(memory))
+                good = (step + 1, _copies(state), _copied(memories))
             elif check_every == 1:
-                good = (step + 1, state, _copies(memory))
+                good = (step + 1, state, _copied(memories))
             if stale and checking:
-                _save(Path(checkpoint), run, state, memory, losses[: step + 1])
+                _save(Path(checkpoint), run, state, memories, losses[: step + 1])
                 saved = time.perf_counter()
             if interrupted.is_set() and step < steps - 1:
                 if checkpoint:
-                    _save(Path(checkpoint), run, state, memory, losses[: step + 1])
+                    _save(Path(checkpoint), run, state, memories, losses[: step + 1])
                 where = f"the state is in {checkpoint}: the same call goes on from there" if checkpoint else "no checkpoint was asked for"
                 raise Interrupted(f"stopped after step {step + 1} of {steps}; {where}")
     if checkpoint:
@@ -125,7 +126,7 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoint, run: str) -> None:
-    last, tensors, memory = good
+    last, tensors, memories = good
     with torch.no_grad():
         for name, tensor in tensors.items():
             state[name].copy_(tensor)
@@ -134,7 +135,7 @@ def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoi
     what = f"the loss became {float(losses[first])}" if wrong else "a gradient was not finite"
     kept = f"the finite state after {last} steps"
     if checkpoint and last:
-        _save(Path(checkpoint), run, state, memory, losses[:last])
+        _save(Path(checkpoint), run, state, memories, losses[:last])
         kept += f" is in {checkpoint}"
     else:
         kept += " is left in the set"
@@ -142,14 +143,18 @@ def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoi
     raise Diverged(f"{what} at step {first + 1}{before}; {kept}; use a smaller lr_img")
 
 
-def _save(path: Path, run: str, state: dict[str, Tensor], memory: dict[str, Tensor], losses: Tensor) -> None:
-    tensors = state | {f"method.{name}": tensor for name, tensor in memory.items()}
+def _copied(memories: Memories) -> Memories:
+    return {owner: _copies(memory) for owner, memory in memories.items()}
+
+
+def _save(path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor) -> None:
+    tensors = state | {f"{owner}.{name}": tensor for owner, memory in memories.items() for name, tensor in memory.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole(path) as part:
         save_file(tensors | {"losses": losses.detach().cpu().clone()}, part, {"run": run})
 
 
-def _restore(path: Path, run: str, state: dict[str, Tensor], memory: dict[str, Tensor], losses: Tensor) -> int:
+def _restore(path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor) -> int:
     if not path.is_file():
         return 0
     try:
@@ -165,8 +170,9 @@ def _restore(path: Path, run: str, state: dict[str, Tensor], memory: dict[str, T
         raise BadInput(f"{path}: has done {len(past)} steps, but only {len(losses)} are asked for; remove it to begin anew")
     with torch.no_grad():
         for name, tensor in tensors.items():
-            if name.startswith("method."):
-                memory[name.removeprefix("method.")] = tensor.to(losses.device)
+            owner, _, rest = name.partition(".")
+            if owner in memories:
+                memories[owner][rest] = tensor.to(losses.device)
             else:
                 state[name].copy_(tensor)
     losses[: len(past)] = past

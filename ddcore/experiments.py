@@ -15,7 +15,8 @@ from typing import ClassVar
 import pandas as pd
 import torch
 
-from ddcore import augment, bench, compute, coresets, cost, networks, profiles, race, records  # noqa: F401 (some register measurements)
+# Some are imported for the measurements that they register.
+from ddcore import augment, bench, compute, coresets, cost, information_curve, networks, profiles, race, records  # noqa: F401
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import OPTIMISERS, SCHEDULES, distill
@@ -25,10 +26,12 @@ from ddcore.evaluate import PROTOCOLS, evaluate
 from ddcore.evaluate import VERSION as EVALUATE_VERSION
 from ddcore.measurements import MEASUREMENTS
 from ddcore.methods import METHODS
+from ddcore.plugins import PLUGINS
+from ddcore.plugins.gradient_ratios import gradient_ratios
 from ddcore.records import Record
 from ddcore.settings import build, keywords, later, one_of, positive, stated, typed, unknown
 from ddcore.synthetic import KINDS, Synthetic, create, load_synthetic
-from ddcore.theory import batch_variance, information_sweeps, leave_out, multi_index_sweeps  # noqa: F401 (register measurements)
+from ddcore.theory import batch_variance, information_sweeps, leave_out, multi_index_sweeps  # noqa: F401
 
 BASELINES = tuple(name for name in coresets.NAMES if name != "random")
 
@@ -63,6 +66,7 @@ class Experiment:
     synthetic: {"kind": "pixels" | "lowrank", "init": ..., "rank": ...}, or a baseline: {"kind": "herding" | ...}.
     method: {"name": "dm", ...its settings}; {} leaves the set as initialised. distill: {"steps", "lr_img", "momentum"}.
     evaluate: {"protocol": a name of `PROTOCOLS`, "networks": how many are trained on the set, ...settings of the protocol}.
+    plugins: {a name of `PLUGINS`: its settings}.
     holdout: that part of the training set replaces the test set (hyper-parameters are chosen there); 0 means the test set.
     """
 
@@ -72,6 +76,7 @@ class Experiment:
     method: Mapping = dataclasses.field(default_factory=dict)
     distill: Mapping = dataclasses.field(default_factory=dict)
     evaluate: Mapping = dataclasses.field(default_factory=dict)
+    plugins: Mapping = dataclasses.field(default_factory=dict)
     holdout: float = 0.0
     seed: int = 0
 
@@ -85,8 +90,9 @@ class Experiment:
             raise unknown("kind of synthetic set", kind, [*KINDS, *BASELINES])
         if self.method and self.method.get("name") not in METHODS:
             raise unknown("method", self.method.get("name"), METHODS)
-        if not self.method and self.distill:
-            raise BadInput(f"experiment: distill={dict(self.distill)} without a method does nothing")
+        if not self.method and (self.distill or self.plugins):
+            raise BadInput(f"experiment: distill={dict(self.distill)} and plugins={dict(self.plugins)} without a method do nothing")
+        typed("plugins", [(name, Mapping, dataclasses.field(default=None)) for name in PLUGINS], self.plugins)
         self.resolved()
 
     def _synthetic(self) -> dict:
@@ -102,6 +108,9 @@ class Experiment:
     def _method(self):
         settings = {name: value for name, value in self.method.items() if name != "name"}
         return build(METHODS[self.method["name"]], settings, f"method {self.method['name']}") if self.method else None
+
+    def _plugins(self) -> dict:
+        return {name: build(PLUGINS[name], settings, f"plugin {name}") for name, settings in sorted(self.plugins.items())}
 
     def protocol(self) -> tuple[str, int, object]:
         """The protocol's name, the number of networks, and its settings."""
@@ -120,7 +129,8 @@ class Experiment:
         return {"dataset": self.dataset, "budget_ipc": self.budget_ipc, "synthetic": {"kind": self.synthetic["kind"]} | self._synthetic(),
                 "method": {"name": self.method["name"]} | stated(method) if method else {},
                 "distill": stated(build(Loop, self.distill, "distill")) if method else {},
-                "evaluate": evaluated, "holdout": self.holdout, "seed": self.seed}
+                "evaluate": evaluated, "holdout": self.holdout, "seed": self.seed} | (
+                {"plugins": {name: stated(plugin) for name, plugin in self._plugins().items()}} if self.plugins else {})
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
@@ -129,6 +139,7 @@ class Experiment:
                     kind: KINDS[kind].version if kind in KINDS else coresets.VERSION}
         if self.method:
             versions |= {"distill": DISTILL_VERSION, self.method["name"]: METHODS[self.method["name"]].version}
+        versions |= {name: PLUGINS[name].version for name in self.plugins}
         for part in (self._method(), self.protocol()[2]):
             versions |= getattr(part, "versions", {})
         return self.resolved() | {"data_sha256": data.sha256, "versions": versions}
@@ -141,15 +152,24 @@ class Experiment:
         protocol = self.protocol()[2]
         return baseline(kind, data, self.budget_ipc, network=protocol.network, width=protocol.width, seed=self.seed, **settings)
 
+    def gradient_ratios(self, data: Dataset) -> dict[str, float]:
+        """For each plugin what its weight means beside this method at the start (`ddcore.plugins.gradient_ratios`)."""
+        plugins = self._plugins()
+        ratios = gradient_ratios(data, self.start(data), self._method(), list(plugins.values()), seed=self.seed)
+        return dict(zip(plugins, ratios, strict=True))
+
     def condense(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic]:
         """The set, distilled if there is a method, and what is to be recorded of that. `checkpoint` holds an unfinished run."""
         method, synthetic = self._method(), self.start(data)
         result: dict = {"images_per_class": synthetic.per_class, "stored_numbers": synthetic.stored_numbers}
         if method:
-            trace = distill(data, synthetic, method, **self.resolved()["distill"], seed=self.seed, checkpoint=checkpoint)
+            plugins = self._plugins()
+            trace = distill(data, synthetic, method, plugins=list(plugins.values()), **self.resolved()["distill"], seed=self.seed,
+                            checkpoint=checkpoint)
             every = max(1, len(trace.losses) // 200)
             means = [sum(trace.losses[at : at + every]) / every for at in range(0, len(trace.losses) - every + 1, every)]
             result |= {"losses": [round(mean, 6) for mean in means], "losses_every": every, "distill_seconds": round(trace.seconds, 3)}
+            result |= {"gradient_ratios": self.gradient_ratios(data)} if plugins else {}
         return result, synthetic
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:

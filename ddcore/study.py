@@ -63,7 +63,7 @@ class Study:
     def start(self, record: Record) -> Synthetic:
         """The set of `record` as it was before any distillation."""
         names = [field.name for field in dataclasses.fields(Experiment)]
-        experiment = Experiment(**{name: record.experiment[name] for name in names if name not in ("method", "distill")})
+        experiment = Experiment(**{name: record.experiment[name] for name in names if name not in ("method", "distill", "plugins")})
         return experiment.start(self.runner.data(experiment.dataset, experiment.holdout))
 
     def figure(self, key: str, frame: pd.DataFrame, made_from: Iterable[Record]) -> None:

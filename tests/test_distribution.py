@@ -117,7 +117,7 @@ def test_a_plugin_sees_every_match_and_adds_to_any_parametrisation(digits64):
                 parameter.mul_(0.5)
             return network
 
-        def loss(self, match):
+        def loss(self, match, memory):
             return match.synthetic_features[0].square().mean()
 
     for synthetic in (ddcore.Pixels(digits64, 1), ddcore.LowRank(digits64, 1, rank=1)):

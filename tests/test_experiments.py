@@ -15,6 +15,7 @@ from ddcore import augment, coresets, experiments, figures, measurements, networ
 from ddcore.data import _digits
 from ddcore.experiments import BASELINES, Experiment, Measurement, Runner, grid, merge, summary, table
 from ddcore.methods import DM
+from ddcore.plugins.gradient_ratios import gradient_ratios
 from ddcore.study import Study
 from ddcore.synthetic import LowRank, Pixels
 
@@ -102,6 +103,10 @@ def test_an_experiment_is_frozen_through_and_through():
     ({"method": {"name": "dm"}, "distill": {"steps": 1, "lr": 1.0}}, ("distill", "'lr'", "lr_img")),
     ({"method": {"name": "dm"}, "distill": {"steps": 1, "lr_img": "1"}}, ("lr_img='1'", "float")),
     ({"distill": {"steps": 1}}, ("without a method",)),
+    ({"plugins": {"mutual_information": {}}}, ("without a method",)),
+    ({"method": {"name": "dm"}, "distill": {"steps": 1}, "plugins": {"mutual_info": {}}}, ("'mutual_info'", "did you mean")),
+    ({"method": {"name": "dm"}, "distill": {"steps": 1}, "plugins": {"mutual_information": 0.1}}, ("mutual_information=0.1", "Mapping")),
+    ({"method": {"name": "dm"}, "distill": {"steps": 1}, "plugins": {"mutual_information": {"tau": 1}}}, ("'tau'", "temperature")),
     ({"evaluate": {"epoch": 3}}, ("evaluate", "'epoch'", "did you mean 'epochs'")),
     ({"evaluate": {"epochs": 0}}, ("epochs=0",)),
     ({"evaluate": {"networks": 0}}, ("networks=0",)),
@@ -133,7 +138,7 @@ def test_a_bad_measurement_is_refused_when_it_is_made(refuses, arguments, words)
 
 def test_resolved_holds_every_default():
     found = made({"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm"}, "distill": {"steps": 3}}).resolved()
-    assert set(found) == {field.name for field in dataclasses.fields(Experiment)}
+    assert set(found) == {field.name for field in dataclasses.fields(Experiment)} - {"plugins"}, "which came later, and is stated if given"
     assert found["synthetic"] == {"kind": "lowrank", "rank": 1, "init": "noise"}
     assert found["method"] == {"name": "dm", **dataclasses.asdict(DM())}
     assert found["distill"] == {"steps": 3, "lr_img": 1.0, "momentum": 0.5}
@@ -159,7 +164,7 @@ def test_a_default_given_has_the_hash_of_a_default_left_out(runner, changed):
     {"dataset": "{npz}"}, {"budget_ipc": 2}, {"synthetic": {"rank": 2}}, {"synthetic": {"init": "svd"}}, {"method": {"width": 9}},
     {"method": {"batch_real": 9}}, {"method": {"precision": "bfloat16"}}, {"distill": {"steps": 5}}, {"distill": {"lr_img": 1.0}},
     {"distill": {"momentum": 0.4}}, {"evaluate": {"epochs": 3}}, {"evaluate": {"networks": 2}}, {"evaluate": {"at_once": 1}},
-    {"holdout": 0.1}, {"holdout": 0.2}, {"seed": 1},
+    {"holdout": 0.1}, {"holdout": 0.2}, {"seed": 1}, {"plugins": {"mutual_information": {}}},
 ], ids=str)  # fmt: skip
 def test_any_changed_setting_has_another_hash(runner, tmp_path, changed):
     if "dataset" in changed:
@@ -183,12 +188,13 @@ def test_the_content_of_the_data_is_in_the_hash_and_its_place_is_not_in_its_sha2
 
 
 USERS = {
-    (augment, "VERSION"): {"dm", "lowrank", "pixels", "herding"},
-    (networks, "VERSION"): {"dm", "lowrank", "pixels", "herding"},
-    (experiments, "EVALUATE_VERSION"): {"dm", "lowrank", "pixels", "herding"},
-    (experiments, "DISTILL_VERSION"): {"dm"},
-    (DM, "version"): {"dm"},
-    (LowRank, "version"): {"dm", "lowrank"},
+    (augment, "VERSION"): {"dm", "mim", "lowrank", "pixels", "herding"},
+    (networks, "VERSION"): {"dm", "mim", "lowrank", "pixels", "herding"},
+    (experiments, "EVALUATE_VERSION"): {"dm", "mim", "lowrank", "pixels", "herding"},
+    (experiments, "DISTILL_VERSION"): {"dm", "mim"},
+    (DM, "version"): {"dm", "mim"},
+    (ddcore.MutualInformation, "version"): {"mim"},
+    (LowRank, "version"): {"dm", "mim", "lowrank"},
     (Pixels, "version"): {"pixels"},
     (coresets, "VERSION"): {"herding"},
     (measurements.spectra, "version"): {"spectra"},
@@ -199,6 +205,7 @@ USERS = {
 @pytest.mark.parametrize(("component", "users"), USERS.items(), ids=[owner.__name__ for owner, _ in USERS])
 def test_a_bumped_version_changes_the_hash_of_those_that_use_it_and_of_no_others(runner, monkeypatch, component, users):
     some = {"dm": grid(DISTILLED, [{}], [0])[0], "lowrank": made({"synthetic": {"kind": "lowrank", "rank": 1}}), "pixels": made(),
+            "mim": grid(DISTILLED, [{"plugins": {"mutual_information": {"width": 8}}}], [0])[0],
             "herding": made({"synthetic": {"kind": "herding"}}), "spectra": SPECTRA,
             "gradient_geometry": Measurement("gradient_geometry", "digits", {"ranks": [1], "draws": 2})}
     before = {name: runner.key(one) for name, one in some.items()}
@@ -239,6 +246,18 @@ def test_a_record_says_what_was_run_and_what_came_out(runner, digits):
     assert record.result["accuracy"] == pytest.approx(statistics.mean(record.result["scores"]), abs=1e-4)
     assert record.provenance["seconds"] >= record.result["evaluate_seconds"]
     assert "losses" not in record.result
+
+
+def test_a_record_with_a_plugin_holds_its_losses_and_the_ratio_of_the_gradients(runner, digits):
+    how = {"weight": 0.3, "width": 8}
+    record = runner.run(grid(DISTILLED, [{"plugins": {"mutual_information": how}}], [0])[0])
+    syn, plugin = LowRank(digits, 1, rank=1, seed=0), ddcore.MutualInformation(**how)
+    method = DM(width=8, batch_real=8, strategy="crop_scale")
+    trace = ddcore.distill(digits, syn, method, plugins=[plugin], steps=4, lr_img=10.0, seed=0)
+    assert record.result["losses"] == [round(loss, 6) for loss in trace.losses]
+    assert record.result["gradient_ratios"] == {
+        "mutual_information": gradient_ratios(digits, LowRank(digits, 1, rank=1, seed=0), method, [plugin], seed=0)[0]}
+    assert record.experiment["plugins"]["mutual_information"] == dataclasses.asdict(plugin)
 
 
 def test_a_record_of_a_distilled_set_holds_its_losses(runner, digits):

@@ -100,6 +100,14 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "lodc-bits":
         return pd.DataFrame([{"variant": "DM", "stored": stored, "stored_bits": bits, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for stored, bits in (("float16", 1000), ("float16", 2000), ("float32", 2000)) for seed in seeds])
+    if key == "mim-curves":
+        return pd.DataFrame([cell | {"arm": arm, "step": step, "block": block, "information": 1 + step / 20 + seed / 10, "ceiling": 2.30259,
+                                     "seed": seed}
+                             for arm in ("DM", "DM + MIM") for step in (0, 10) for block in (0, 1) for seed in seeds])
+    if key.startswith("mim-"):
+        return pd.DataFrame([cell | {"ipc": 1, "method": "DM", "arm": arm, "seed": seed, "accuracy": 50.0 + seed**2 / 3 + ratio,
+                                     "ratio": ratio, "weight": ratio / 7, "temperature": temperature}
+                             for arm, ratio in (("base", 0.0), ("+ MIM", 0.5)) for seed in seeds for temperature in (0.1, 1.0)])
     if key.startswith("continual"):
         return pd.DataFrame([cell | {"method": method, "tasks": 5, "classes": classes, "seed": seed, "accuracy": 50.0 + seed / 3,
                                      "stored_numbers": 64 * classes}

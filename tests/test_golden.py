@@ -20,6 +20,7 @@ import ddcore
 from ddcore import augment, coresets, crops, experiments, measurements, mechanism, networks, records, relabel, squeeze, whitening
 from ddcore.data import Dataset
 from ddcore.methods import METHODS
+from ddcore.plugins import PLUGINS
 from ddcore.random import stream
 from ddcore.synthetic import KINDS, create
 from ddcore.theory.multi_index_sweeps import ARMS
@@ -141,11 +142,13 @@ def of_measurement(name: str) -> list[float]:
     race = {"synthetic": {"kind": "pixels"}, "method": {"name": "dm", "width": 8, "batch_real": 16}, "budget_ipc": 1, "steps": [1, 3],
             "lr_img": 1.0, "protocol": {"width": 8, "epochs": 6, "lr": 0.05}}
     settings = {"spectra": {"ranks": [1, 3], "images": 40}, "gradient_geometry": {"ranks": [1, 3], "draws": 3}, "race": race,
-                "leave_out": {"images": 100, "components": 5, "decays": (0.1, 0.001), "batches": 2, "steps": 3, "lengths": (0.5, 2.0)},
+            "leave_out": {"images": 100, "components": 5, "decays": (0.1, 0.001), "batches": 2, "steps": 3, "lengths": (0.5, 2.0)},
             "batch_variance": {"teacher": dataclasses.asdict(TEACHER), "images": 100, "sizes": (2, 10), "draws": 20, "points": 6},
+            "information_curve": {"plugins": {"mutual_information": {"width": 8}}, "budget_ipc": 1, "steps": [0, 2], "lr_img": 1.0,
+                                  "synthetic": race["synthetic"], "method": race["method"]},
             "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1}}[name]
     rows = measurements.MEASUREMENTS[name](ddcore.load("digits", "cpu"), seed=0, **settings)
-    every, skipped = (1, ("seconds", "first_seconds", "error")) if name in ("race", "tapes") else (7, ())
+    every, skipped = (1, ("seconds", "first_seconds", "error")) if name in ("race", "tapes", "information_curve") else (7, ())
     return [float(value) for row in rows[::every] for key, value in row.items() if isinstance(value, float) and key not in skipped]
 
 
@@ -173,6 +176,17 @@ def of_mtt() -> list[float]:
             found += [float(loss.detach()), *(number for one in torch.autograd.grad(loss, syn.parameters()) for number in sums(one))]
         experts = ddcore.trajectories.experts(data, how["experts"])
         return [*found, *sums(torch.from_numpy(experts[0][-1].copy()))]
+
+
+def of_mutual_information() -> list[float]:
+    """Three steps of each critic and normaliser, the running one moved between."""
+    data, found = digits64(), []
+    for more in ({}, {"critic": "infonce", "negatives": "all others"}, {"critic": "mean", "layers": (1,)}, {"normaliser": "none"}):
+        plugin, syn, memory = PLUGINS["mutual_information"](width=16, **more), ddcore.Pixels(data, 1, seed=0), {}
+        matches = METHODS["dm"](width=8, batch_real=16).matches(data, syn, seed=0)
+        terms = [plugin.loss(next(matches), memory) for _ in range(3)]
+        found += [*(float(term.detach()) for term in terms), *sums(torch.autograd.grad(terms[-1], syn.parameters())[0])]
+    return found
 
 
 def of_mechanism() -> list[float]:
@@ -203,19 +217,20 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "relabel": (relabel.VERSION, with_own_teacher(of_relabel)),
     "crops": (crops.VERSION, of_crops),
     "mtt": (METHODS["mtt"].version, of_mtt),
+    "mutual_information": (PLUGINS["mutual_information"].version, of_mutual_information),
     "whitening": (whitening.VERSION, of_whitening),
     "mechanism": (mechanism.Mechanism.version, of_mechanism),
     "distill": (experiments.DISTILL_VERSION, of_distill),
     "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),
     **{f"measurement {name}": (one.version, with_own_teacher(functools.partial(of_measurement if one.of_data else of_simulation, name)))
-       for name, one in measurements.MEASUREMENTS.items() if name not in ("speed", "profile")},  # which measure the machine
+       for name, one in measurements.MEASUREMENTS.items() if name not in ("cost", "speed", "profile")},  # which measure the machine
 }
 
 
 def test_every_component_with_a_version_is_held():
     held = json.loads(GOLDEN.read_text())
     assert set(held) == set(COMPONENTS), REFRESH
-    assert set(METHODS) <= set(COMPONENTS), "a method without golden numbers"
+    assert {*METHODS, *PLUGINS} <= set(COMPONENTS), "a method or plugin without golden numbers"
 
 
 @pytest.mark.parametrize("name", COMPONENTS)

@@ -114,7 +114,7 @@ def test_ill_shapes_are_refused(refuses):
 
 
 def test_ddcore_does_not_import_triton():
-    program = ("import ddcore, sys, ddcore.kernels.class_means, ddcore.kernels.row_cosine, ddcore.kernels.statistics\n"
+    program = ("import ddcore, sys, ddcore.kernels.contrast, ddcore.kernels.row_cosine, ddcore.kernels.statistics\n"
                "sys.exit(int('triton' in sys.modules))")
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
@@ -138,12 +138,14 @@ def compile_only(kernel, grid):
 driver.set_active(Hopper())
 JITFunction.__getitem__ = compile_only
 
-from ddcore.kernels import class_means, row_cosine, statistics
+from ddcore.kernels import class_means, contrast, row_cosine, statistics
 
 x, labels = torch.zeros(4, 3, 7, dtype=torch.bfloat16).requires_grad_(), torch.arange(4)
 row_cosine.row_cosine_distance_triton([x.detach()] * 3, [x] * 3).backward()
 class_means.class_mean_distance_triton(x[:, 0], labels, x[:, 1].detach(), labels, 4).backward()
 statistics.statistics_loss(x, torch.zeros(3), torch.ones(3), 2, moments=statistics.channel_moments_triton).backward()
+for critic in contrast.CRITICS:
+    contrast.contrast_triton(x, labels[:3], x.detach(), labels[:3], 4, temperature=0.1, critic=critic)
 assert all(compiled.values())
 print(*sorted(compiled))
 """
@@ -156,7 +158,8 @@ def test_triton_kernels_compile_to_machine_code_for_a_gpu_that_is_not_here(tmp_p
     run = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == [*(f"channel_moments_{part}" for part in ("backward", "parts", "whole")),
-                                  *(f"{op}_{way}" for op in ("class_mean_distance", "row_cosine") for way in ("backward", "forward"))]
+                                  *(f"class_mean_distance_{way}" for way in ("backward", "forward")), "contrast_forward",
+                                  *(f"row_cosine_{way}" for way in ("backward", "forward"))]
 
 
 def test_triton_kernels_equal_the_references_in_the_interpreter():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ddcore
-from ddcore.kernels import class_means, row_cosine, statistics
+from ddcore.kernels import class_means, contrast, row_cosine, statistics
 from ddcore.random import stream
 
 pytest.importorskip("triton")
@@ -161,6 +161,56 @@ def test_statistics_loss_at_equality_has_gradient_zero():
     assert not torch.autograd.grad(statistics_loss_triton(x, mean, var), x)[0].any()
 
 
+def naive_contrast(fake, fake_labels, real, real_labels, temperature, critic, own):
+    """As written down, in the dtype that is given."""
+    s, same = fake @ real.mT / temperature, fake_labels[:, None] == real_labels
+    negative = torch.ones_like(same) if own else ~same
+    many, more = same.sum(1).clamp(min=1), negative.sum(1).clamp(min=1)
+    if critic == "infonce":
+        s = s - torch.where(negative, s, -torch.inf).logsumexp(2, keepdim=True)
+        return -((s * same).sum(2) / many).mean(1)
+    logit = s - more.log().to(s)[:, None]
+    log_h, log_rest = torch.nn.functional.logsigmoid(logit), torch.nn.functional.logsigmoid(-logit)
+    return -((log_h * same).sum(2) / many + (log_rest * negative).sum(2)).mean(1)
+
+
+def labelled(rows, classes):
+    """In no order; of eleven classes the last is missing."""
+    labels = (torch.arange(rows) * 7 % 11 % classes).to(DEVICE)
+    labels[labels == 10] = 0
+    return labels
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("critic", "own"), [("nce", False), ("nce", True), ("infonce", False), ("infonce", True)])
+@pytest.mark.parametrize(("layers", "fakes", "reals", "width", "classes"), [(2, 7, 90, 5, 3), (1, 1, 65, 17, 2), (3, 70, 130, 33, 11)])
+def test_contrast(layers, fakes, reals, width, classes, critic, own, dtype):
+    fake, real = (torch.nn.functional.normalize(draw(name, layers, rows, width), dim=2).to(dtype)
+                  for name, rows in (("fake", fakes), ("real", reals)))
+    fake_labels, real_labels = labelled(fakes, classes), labelled(reals, classes)
+    how = {"temperature": 0.1, "critic": critic, "own": own}
+    check(lambda fake: contrast.contrast_triton(fake, fake_labels, real, real_labels, classes, **how).loss,
+          lambda fake: naive_contrast(fake, fake_labels, real, real_labels, **how),
+          lambda fake: contrast.contrast_reference(fake, fake_labels, real.double(), real_labels, classes, **how).loss, [fake])
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e4])
+@pytest.mark.parametrize("critic", contrast.CRITICS)
+def test_contrast_at_extreme_temperatures_without_some_class_and_of_one_class(critic, temperature):
+    """Every output; the fakes of class 2 have no positive, and a real side of one class leaves its fakes no negative."""
+    fake, labels = draw("fake", 2, 9, 6), labelled(9, 3)
+    log_z = draw("log_z", 2)
+    for real_labels in (labelled(80, 2), torch.ones(80, dtype=torch.int64, device=DEVICE)):
+        def outputs(op, fake, real_labels=real_labels):
+            found = op(fake, labels, draw("real", 2, 80, 6), real_labels, 3, temperature=temperature, critic=critic, log_z=log_z)
+            return found.loss, found.log_h.detach(), found.log_mean_exp.detach()
+
+        ours, theirs = (with_gradients(lambda fake, op=op: outputs(op, fake), [fake]) for op in
+                        (contrast.contrast_triton, contrast.contrast_reference))
+        for x, y, size in zip(ours, theirs, (1, 1, 1, 1 / temperature), strict=True):
+            assert float((x - y).norm()) <= 1e-12 * max(size, float(y.norm()))
+
+
 def strided(tensor):
     return tensor.transpose(0, 1).contiguous().transpose(0, 1)
 
@@ -169,17 +219,21 @@ def ops():
     """name: (the Triton op, the public one, both of one tensor)."""
     real, labels, others = draw("real", 3, 5, 7), torch.tensor([1, 0, 0], device=DEVICE), torch.tensor([0, 1, 1], device=DEVICE)
     side = (labels, strided(real[:, 0]), others, 2)
+    five, more = torch.tensor([0, 1, 1, 0, 1], device=DEVICE), draw("more", 3, 8, 7)
+    contrasted = (five, more, torch.arange(8, device=DEVICE) % 2, 2)
     return {
         "row_cosine_distance": (lambda x: row_cosine.row_cosine_distance_triton([strided(real)], [x]),
                                 lambda x: row_cosine.row_cosine_distance([real], [x])),
         "class_mean_distance": (lambda x: class_means.class_mean_distance_triton(x[:, 1], *side),
                                 lambda x: class_means.class_mean_distance(x[:, 1], *side)),
+        "contrast": (lambda x: contrast.contrast_triton(x, five, strided(more), *contrasted[2:], temperature=0.3).loss.sum(),
+                     lambda x: contrast.contrast(x, *contrasted, temperature=0.3).loss.sum()),
         "channel_moments": (lambda x: statistics_loss_triton(x, real[0, :, 0], real[1, :, 0].square()),
                             lambda x: statistics.statistics_loss(x, real[0, :, 0], real[1, :, 0].square())),
     }
 
 
-NAMES = ["row_cosine_distance", "class_mean_distance", "channel_moments"]
+NAMES = ["row_cosine_distance", "class_mean_distance", "contrast", "channel_moments"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -211,6 +265,8 @@ def test_a_gradient_for_real_is_refused(refuses):
         row_cosine.row_cosine_distance_triton([real], [real.detach()])
     with refuses("class_mean_distance", "`real`", "reference"):
         class_means.class_mean_distance_triton(real[:, 0].detach(), labels, real[:, 0], labels, 2)
+    with refuses("contrast_triton", "`real`", "reference"):
+        contrast.contrast_triton(real.detach(), labels.repeat(2)[:3], real, labels.repeat(2)[:3], 2, temperature=1.0)
 
 
 def test_what_would_be_read_out_of_bounds_is_refused():
@@ -218,5 +274,7 @@ def test_what_would_be_read_out_of_bounds_is_refused():
     for wrong in [(x, labels, x[:, :2], labels), (x, labels[:1], x, labels), (x, labels, x, labels[:1]), (x, labels, x.float(), labels)]:
         with pytest.raises(ddcore.BadInput, match="class_mean_distance: shapes"):
             class_means.class_mean_distance_triton(*wrong, 2)
+    with pytest.raises(ddcore.BadInput, match="257 numbers"):
+        contrast.contrast_triton(draw("wide", 1, 2, 257), labels, draw("wide", 1, 2, 257), labels, 2, temperature=1.0)
     with pytest.raises(ddcore.BadInput, match="one dtype"):
         row_cosine.row_cosine_distance_triton([x], [x.float()])

@@ -261,7 +261,7 @@ def test_a_plugin_sees_both_sides_and_its_network_is_not_the_goal(digits64):
                     parameter.mul_(0.5)
             return network
 
-        def loss(self, match):
+        def loss(self, match, memory):
             return match.synthetic_features[0].square().mean() * 0
 
     losses = [ddcore.distill(digits64, ddcore.Pixels(digits64, 1, step=0.05), MTT(**FEW), plugins=plugins, steps=3).losses

@@ -45,7 +45,7 @@ def class_mean_distance_triton(fake: Tensor, fake_labels: Tensor, real: Tensor, 
         return _ClassMeanDistance.apply(*(side.contiguous() for side in sides), classes)
 
 
-def _by_class(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def by_class(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """(n,) -> (n,), (classes + 1,): the rows in the order of their classes, and where each class begins; without waiting for the GPU."""
     ordered, order = labels.sort(stable=True)
     return order, torch.searchsorted(ordered, torch.arange(classes + 1, dtype=labels.dtype, device=labels.device))
@@ -59,8 +59,8 @@ class _ClassMeanDistance(torch.autograd.Function):
         wide = {"dtype": torch.promote_types(fake.dtype, torch.float32), "device": fake.device}
         grid = (classes, -(-width // block))
         difference, squares = torch.empty(classes, width, **wide), torch.empty(grid, **wide)
-        fake_order, fake_starts = _by_class(fake_labels, classes)
-        real_order, real_starts = _by_class(real_labels, classes)
+        fake_order, fake_starts = by_class(fake_labels, classes)
+        real_order, real_starts = by_class(real_labels, classes)
         _kernels()[0][grid](fake, fake_order, fake_starts, real, real_order, real_starts, width, difference, squares, ROWS=32, BLOCK=block)
         ctx.save_for_backward(difference, fake_starts, fake_labels)
         ctx.like, ctx.block = (fake.shape, fake.dtype), block

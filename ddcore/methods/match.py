@@ -64,8 +64,8 @@ class Plugin(Protocol):
     def adjust(self, network: Network, batch: Tensor) -> Network:
         """The network to look through instead of `network`."""
 
-    def loss(self, match: Match) -> Tensor:
-        """A scalar to add to `match.loss`."""
+    def loss(self, match: Match, memory: dict[str, Tensor]) -> Tensor:
+        """A scalar to add to `match.loss`. `memory` is the plugin's own: empty at first, kept between steps and in checkpoints."""
 
 
 def unadjusted(network: Network, batch: Tensor) -> Network:

@@ -1,0 +1,105 @@
+"""Drawings of what the plugins bring: every seed as a point, means over seeds."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from ddcore.figures import COLUMN, PAGE
+from ddcore.plots import COLORS, MARKERS, NAMES, _figure, _means, _places, plot
+
+
+def _heading(dataset: str, ipc: int) -> str:
+    return f"{NAMES.get(dataset, dataset)}, {ipc} image{'s' * int(ipc > 1)} a class"
+
+
+@plot("mim-gain")
+def gain(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, method, arm ('base' and others), seed, accuracy. Drawn are differences to the base of the same seed."""
+    places, arms = _places(frame), [arm for arm in dict.fromkeys(frame.arm) if arm != "base"]
+    figure, axes = _figure(PAGE, 2.3, len(places), sharey=True)
+    for axis, (dataset, ipc) in zip(axes, places, strict=True):
+        here = frame[(frame.dataset == dataset) & (frame.ipc == ipc)]
+        methods = list(dict.fromkeys(here.method))
+        for x, method in enumerate(methods):
+            wide = here[here.method == method].pivot_table(index="seed", columns="arm", values="accuracy")
+            for index, arm in enumerate(arms):
+                apart = (wide[arm] - wide["base"]).to_numpy()
+                at = x + 0.4 * (index - (len(arms) - 1) / 2)
+                axis.plot(at + np.linspace(-0.1, 0.1, len(apart)), apart, MARKERS[index], mfc="none", mec=COLORS[index], mew=0.8, ms=3.5)
+                half = stats.t.ppf(0.975, max(1, len(apart) - 1)) * apart.std(ddof=1) / np.sqrt(len(apart))
+                axis.errorbar(at, apart.mean(), half, color=COLORS[index], marker="_", ms=14, mew=1.6, lw=0.9, capsize=2,
+                              label=arm if x == 0 and axis is axes[0] else None)
+        axis.axhline(0, color="black", lw=0.8)
+        axis.set_xticks(range(len(methods)), methods)
+        axis.set_xlim(-0.6, len(methods) - 0.4)
+        axis.set_title(_heading(dataset, ipc), fontsize=8)
+    axes[0].set_ylabel("points over the method alone")
+    figure.legend(loc="outside upper center", ncols=len(arms))
+    return figure
+
+
+@plot("mim-lambda")
+def weights(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, method, ratio (of the gradients' norms; 0: the method alone), weight, seed, accuracy (on a holdout)."""
+    places = _places(frame)
+    figure, axes = _figure(PAGE, 2.2, len(places))
+    methods, named = list(dict.fromkeys(frame.method)), set()
+    for axis, (dataset, ipc) in zip(axes, places, strict=True):
+        here = frame[(frame.dataset == dataset) & (frame.ipc == ipc)]
+        for method, found in here.groupby("method", sort=False):
+            index, means = methods.index(method), found.groupby("ratio").accuracy.mean()
+            axis.plot(means[means.index > 0], color=COLORS[index], marker=MARKERS[index], mfc="white",
+                      label=None if method in named else method)
+            named.add(method)
+            axis.axhline(means[0.0], color=COLORS[index], lw=0.8, ls="--")
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_xlabel("gradient of the term / of the method")
+        axis.set_title(_heading(dataset, ipc), fontsize=8)
+    axes[0].set_ylabel("holdout accuracy (%)")
+    figure.legend(loc="outside upper center", ncols=len(methods))
+    return figure
+
+
+@plot("mim-negatives")
+def negatives(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, arm, seed, accuracy."""
+    arms = list(dict.fromkeys(frame.arm))
+    figure, axes = _figure(COLUMN, 0.7 + 0.27 * len(arms))
+    for y, arm in enumerate(arms):
+        values = frame[frame.arm == arm].accuracy.to_numpy()
+        colour = "0.35" if y == 0 else COLORS[y - 1]
+        axes[0].plot(values, y + np.linspace(-0.15, 0.15, len(values)), MARKERS[y], mfc="none", mec=colour, mew=0.8, ms=3.5)
+        axes[0].errorbar(values.mean(), y, xerr=values.std(ddof=1), color=colour, marker="|", ms=10, mew=1.6, lw=0.8, capsize=2)
+    axes[0].axvline(frame[frame.arm == arms[0]].accuracy.mean(), color="0.35", lw=0.8, ls="--", zorder=0)
+    axes[0].set_yticks(range(len(arms)), arms)
+    axes[0].invert_yaxis()
+    axes[0].set_xlabel("test accuracy (%)")
+    return figure
+
+
+@plot("mim-temperature")
+def temperatures(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, arm, temperature, seed, accuracy; the method alone stands at every temperature."""
+    groups = {arm: frame[frame.arm == arm] for arm in dict.fromkeys(frame.arm)}
+    return _means(frame, "temperature", groups, "temperature (log scale)")[0]
+
+
+@plot("mim-curves")
+def curves(frame: pd.DataFrame) -> Figure:
+    """Columns: arm, step, block, information, ceiling, dataset, seed."""
+    blocks = sorted(frame.block.unique())
+    figure, axes = _figure(PAGE, 2.2, len(blocks), sharey=True)
+    for axis, block in zip(axes, blocks, strict=True):
+        for index, (arm, found) in enumerate(frame[frame.block == block].groupby("arm", sort=False)):
+            means = found.groupby("step").information.agg(["mean", "std"])
+            axis.errorbar(means.index, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white",
+                          capsize=2, elinewidth=0.8, label=arm if axis is axes[0] else None)
+        axis.axhline(frame.ceiling.iloc[0], color="black", lw=0.8, ls="--", label="log classes" if axis is axes[0] else None)
+        axis.set_xlabel("step")
+        axis.set_title(f"block {block + 1}", fontsize=8)
+    axes[0].set_ylabel("information (nats)")
+    axes[0].set_ylim(bottom=0)
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure
