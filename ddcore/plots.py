@@ -269,7 +269,7 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
         found = frame[(frame["name"] == name) & (frame["rank"] > 0)]
         ticks.append((place + (len(found) - 1) / 2, name))
         for row in found.itertuples():
-            spread = (row.ratio_p20, row.ratio_p80) if "ratio_p20" in frame else ()
+            spread = (row.ratio_p20, row.ratio_p80)
             for axis, value, ends in zip(axes, (row.ratio, row.memory_ratio), (spread, ()), strict=True):
                 if np.isfinite(value):
                     axis.barh(place, value - 1, left=1, height=0.8, color=colours[row.provider])
