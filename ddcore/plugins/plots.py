@@ -6,20 +6,15 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import COLORS, MARKERS, NAMES, _figure, _means, _places, plot
-
-
-def _heading(dataset: str, ipc: int) -> str:
-    return f"{NAMES.get(dataset, dataset)}, {ipc} image{'s' * int(ipc > 1)} a class"
+from ddcore.plots import COLORS, MARKERS, _cells, _figure, _means, plot
 
 
 @plot("mim-gain")
 def gain(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, arm ('base' and others), seed, accuracy. Drawn are differences to the base of the same seed."""
-    places, arms = _places(frame), [arm for arm in dict.fromkeys(frame.arm) if arm != "base"]
-    figure, axes = _figure(PAGE, 2.3, len(places), sharey=True)
-    for axis, (dataset, ipc) in zip(axes, places, strict=True):
-        here = frame[(frame.dataset == dataset) & (frame.ipc == ipc)]
+    arms = [arm for arm in dict.fromkeys(frame.arm) if arm != "base"]
+    figure, cells = _cells(frame, 2.3, sharey=True)
+    for axis, here in cells:
         methods = list(dict.fromkeys(here.method))
         for x, method in enumerate(methods):
             wide = here[here.method == method].pivot_table(index="seed", columns="arm", values="accuracy")
@@ -29,12 +24,11 @@ def gain(frame: pd.DataFrame) -> Figure:
                 axis.plot(at + np.linspace(-0.1, 0.1, len(apart)), apart, MARKERS[index], mfc="none", mec=COLORS[index], mew=0.8, ms=3.5)
                 half = stats.t.ppf(0.975, max(1, len(apart) - 1)) * apart.std(ddof=1) / np.sqrt(len(apart))
                 axis.errorbar(at, apart.mean(), half, color=COLORS[index], marker="_", ms=14, mew=1.6, lw=0.9, capsize=2,
-                              label=arm if x == 0 and axis is axes[0] else None)
+                              label=arm if x == 0 and axis is cells[0][0] else None)
         axis.axhline(0, color="black", lw=0.8)
         axis.set_xticks(range(len(methods)), methods)
         axis.set_xlim(-0.6, len(methods) - 0.4)
-        axis.set_title(_heading(dataset, ipc), fontsize=8)
-    axes[0].set_ylabel("points over the method alone")
+    cells[0][0].set_ylabel("points over the method alone")
     figure.legend(loc="outside upper center", ncols=len(arms))
     return figure
 
@@ -42,11 +36,9 @@ def gain(frame: pd.DataFrame) -> Figure:
 @plot("mim-lambda")
 def weights(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, ratio (of the gradients' norms; 0: the method alone), weight, seed, accuracy (on a holdout)."""
-    places = _places(frame)
-    figure, axes = _figure(PAGE, 2.2, len(places))
+    figure, cells = _cells(frame, 2.2)
     methods, named = list(dict.fromkeys(frame.method)), set()
-    for axis, (dataset, ipc) in zip(axes, places, strict=True):
-        here = frame[(frame.dataset == dataset) & (frame.ipc == ipc)]
+    for axis, here in cells:
         for method, found in here.groupby("method", sort=False):
             index, means = methods.index(method), found.groupby("ratio").accuracy.mean()
             axis.plot(means[means.index > 0], color=COLORS[index], marker=MARKERS[index], mfc="white",
@@ -56,8 +48,7 @@ def weights(frame: pd.DataFrame) -> Figure:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel("gradient of the term / of the method")
-        axis.set_title(_heading(dataset, ipc), fontsize=8)
-    axes[0].set_ylabel("holdout accuracy (%)")
+    cells[0][0].set_ylabel("holdout accuracy (%)")
     figure.legend(loc="outside upper center", ncols=len(methods))
     return figure
 
