@@ -61,6 +61,22 @@ def test_its_base_methods_are_the_recorded_ones():
         assert f"({one.published})" in row(f"| {NAMES[one.dataset]}, {one.ipc} image", "a class |"), one
 
 
+def test_its_hosts_are_the_recorded_ones():
+    frame = figures.data("lodc-hosts")
+    shown = {one: f"{one.mean:.1f} ± {one.sd:.1f}" for one in summary(frame, ["dataset", "method"]).itertuples()}
+    for one, text in shown.items():
+        host = one.method.removeprefix("Lo")
+        if host in ("DC", "DSA", "DM"):
+            assert text in row(f"| {host}, {NAMES[one.dataset]} |"), one
+        elif host == "SVD":
+            assert sum(text in line for line in README.splitlines() if f", {NAMES[one.dataset]} |" in line) >= 2, one
+    wide = frame.pivot_table(index=["dataset", "seed"], columns="method", values="accuracy")
+    for host in ("DC", "DSA", "DM"):
+        for dataset, difference in (wide[f"Lo{host}"] - wide[host]).dropna().groupby("dataset"):
+            half = difference.sem() * stats.t.ppf(0.975, len(difference) - 1)
+            assert f"{difference.mean():+.1f} ± {half:.1f}" in row(f"| {host}, {NAMES[dataset]} |")
+
+
 def test_its_labels_are_the_recorded_ones():
     for one in summary(figures.data("compare-relabel"), ["dataset", "ipc", "images", "labels"]).itertuples():
         assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {one.images}, {one.labels} labels |"), one
