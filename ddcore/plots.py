@@ -126,7 +126,7 @@ def continual(frame: pd.DataFrame) -> Figure:
     axes[0].set_xticks(sorted(frame.classes.unique()))
     axes[0].set_xlabel("classes seen")
     axes[0].set_ylabel("accuracy on classes seen (%)")
-    figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2)
+    figure.legend(loc="outside upper center", ncols=2 if len(methods) == 4 else 3, columnspacing=1.2)
     return figure
 
 

@@ -77,6 +77,15 @@ def test_its_hosts_are_the_recorded_ones():
             assert f"{difference.mean():+.1f} ± {half:.1f}" in row(f"| {host}, {NAMES[dataset]} |")
 
 
+def test_its_continual_learning_is_the_recorded_one():
+    frame = figures.data("continual-5")
+    last = frame[frame.classes == frame.classes.max()].groupby("method").accuracy.mean()
+    assert f"{last['random']:.1f} % from\nrandom images, {last['herding']:.1f} herded, {last['DM']:.1f} DM, **{last['LoDM']:.1f}** LoDM" in README
+    wide = frame.groupby(["seed", "method"]).accuracy.mean().unstack("method")
+    gain = wide["LoDM"] - wide["DM"]
+    assert f"{gain.mean():.1f} ± {gain.sem() * stats.t.ppf(0.975, len(gain) - 1):.1f} points ahead" in README
+
+
 def test_its_labels_are_the_recorded_ones():
     for one in summary(figures.data("compare-relabel"), ["dataset", "ipc", "images", "labels"]).itertuples():
         assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {one.images}, {one.labels} labels |"), one
