@@ -142,6 +142,7 @@ def test_gains_are_the_eigenvalues_of_the_kronecker_map(height, width, rank):
         assert ((found > 0).sum(-1) == moved).all()
 
 
+@pytest.mark.filterwarnings("ignore:LowRank. an image of rank 8")
 @pytest.mark.parametrize(("budget", "rank"), [(1, 1), (1, 2), (1, 4), (2, 1), (2, 3), (3, 8)])
 def test_class_means_reach_the_bound(digits, budget, rank):
     found = ddcore.LowRank(digits, budget, rank=rank)
