@@ -117,16 +117,18 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
 @plot("continual-5")
 @plot("continual-10")
 def continual(frame: pd.DataFrame) -> Figure:
-    """Columns: method, tasks, classes, seed, accuracy, stored_numbers, dataset."""
-    figure, axes = _figure(COLUMN, 2.3)
+    """Columns: dataset, ipc, method, tasks, classes, seed, accuracy, stored_numbers."""
+    figure, cells = _cells(frame, 2.3, columns=2)
     methods = list(dict.fromkeys(frame.method))
-    for index, method in enumerate(methods):
-        shift = 0.06 * (index - (len(methods) - 1) / 2)
-        _mean_line(axes[0], frame[frame.method == method], "classes", index, method, shift, elinewidth=0.8)
-    axes[0].set_xticks(sorted(frame.classes.unique()))
-    axes[0].set_xlabel("classes seen")
-    axes[0].set_ylabel("accuracy on classes seen (%)")
-    figure.legend(loc="outside upper center", ncols=2 if len(methods) == 4 else 3, columnspacing=1.2)
+    for axis, here in cells:
+        for index, method in enumerate(methods):
+            shift = 0.06 * (index - (len(methods) - 1) / 2)
+            label = method if axis is cells[0][0] else None
+            _mean_line(axis, here[here.method == method], "classes", index, label, shift, elinewidth=0.8)
+        axis.set_xticks(sorted(frame.classes.unique()))
+        axis.set_xlabel("classes seen")
+    cells[0][0].set_ylabel("accuracy on classes seen (%)")
+    figure.legend(loc="outside upper center", ncols=2 if len(methods) == 4 and len(cells) == 1 else len(methods), columnspacing=1.2)
     return figure
 
 
@@ -209,7 +211,7 @@ def _cells(frame: pd.DataFrame, height: float, columns: int = 4, **keywords):
     names, parts = zip(*frame.groupby(["dataset", "ipc"], sort=False), strict=True)
     columns = min(columns, len(names))
     lines = -(-len(names) // columns)
-    figure = Figure(figsize=(PAGE, height * lines), layout="constrained")
+    figure = Figure(figsize=(PAGE if columns > 1 else COLUMN, height * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False, **keywords).flatten()
     for axis in axes[::columns]:
         axis.set_ylabel("test accuracy (%)")

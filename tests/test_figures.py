@@ -109,7 +109,7 @@ def frame_of(key: str) -> pd.DataFrame:
                                      "ratio": ratio, "weight": ratio / 7, "temperature": temperature}
                              for arm, ratio in (("base", 0.0), ("+ MIM", 0.5)) for seed in seeds for temperature in (0.1, 1.0)])
     if key.startswith("continual"):
-        return pd.DataFrame([cell | {"method": method, "tasks": 5, "classes": classes, "seed": seed, "accuracy": 50.0 + seed / 3,
+        return pd.DataFrame([cell | {"ipc": 1, "method": method, "tasks": 5, "classes": classes, "seed": seed, "accuracy": 50.0 + seed / 3,
                                      "stored_numbers": 64 * classes}
                              for method in ("random", "DM") for classes in (2, 4) for seed in seeds])
     if key == "compare-methods":
