@@ -211,7 +211,7 @@ def _cells(frame: pd.DataFrame, height: float, columns: int = 4, **keywords):
     names, parts = zip(*frame.groupby(["dataset", "ipc"], sort=False), strict=True)
     columns = min(columns, len(names))
     lines = -(-len(names) // columns)
-    figure = Figure(figsize=(PAGE if columns > 1 else COLUMN, height * lines), layout="constrained")
+    figure = Figure(figsize=(PAGE, height * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False, **keywords).flatten()
     for axis in axes[::columns]:
         axis.set_ylabel("test accuracy (%)")

@@ -73,15 +73,6 @@ def test_largest_leaves_none_that_is_larger(values, count):
         assert taken.all() or row[taken].min() >= row[~taken].max()
 
 
-def test_a_saved_set_comes_back_equal_and_is_distilled_like_any_other(digits, tmp_path):
-    found = Adaptive(digits, 2, rank=2)
-    ddcore.distill(digits, found, ddcore.DM(width=8, batch_real=8, strategy="none"), steps=2, lr_img=1.0)
-    again = load_synthetic(found.save(tmp_path / "set.safetensors"))
-    assert isinstance(again, Adaptive)
-    assert torch.equal(again.images(), found.images())
-    assert again.stored_numbers == found.stored_numbers
-
-
 def test_a_file_whose_ranks_are_of_another_set_is_refused(digits, tmp_path):
     found = Adaptive(digits, 2, rank=2)
     found.settings["ranks"][0] += 3

@@ -247,6 +247,16 @@ def test_a_saved_set_comes_back_equal(digits, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_set_of_every_kind_is_distilled_saved_and_comes_back_equal(kind, digits, tmp_path):
+    found = create(digits, kind, 2, seed=0, **({} if kind == "pixels" else {"rank": 2}))
+    ddcore.distill(digits, found, ddcore.DM(width=8, batch_real=8, strategy="none"), steps=2, lr_img=1.0)
+    again = load_synthetic(found.save(tmp_path / "set.safetensors"))
+    assert type(again) is KINDS[kind]
+    assert torch.equal(again.images(), found.images())
+    assert again.stored_numbers == found.stored_numbers
+
+
 def test_a_saved_set_carries_its_normalisation(digits, tmp_path):
     found = load_synthetic(ddcore.Pixels(digits, 2).save(tmp_path / "set.safetensors"))
     assert (tuple(found.settings["mean"]), tuple(found.settings["std"])) == (digits.mean, digits.std)

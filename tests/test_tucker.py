@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 import ddcore
 from ddcore import Tucker
 from ddcore.errors import BadInput
-from ddcore.synthetic import load_synthetic, truncated_svd
+from ddcore.synthetic import truncated_svd
 from ddcore.tucker import hosvd
 
 
@@ -68,15 +68,6 @@ def test_slices_are_rows_of_the_whole_and_gradients_reach_every_tensor(digits):
     assert torch.equal(found.images(slice(2, 5)), whole[2:5])
     gradients = torch.autograd.grad(whole.square().sum(), found.parameters())
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
-
-
-def test_a_saved_set_comes_back_equal_and_is_distilled_like_any_other(digits, tmp_path):
-    found = Tucker(digits, 2, rank=3)
-    ddcore.distill(digits, found, ddcore.DM(width=8, batch_real=8, strategy="none"), steps=2, lr_img=1.0)
-    again = load_synthetic(found.save(tmp_path / "set.safetensors"))
-    assert isinstance(again, Tucker)
-    assert torch.equal(again.images(), found.images())
-    assert again.stored_numbers == found.stored_numbers
 
 
 def test_a_rank_beyond_the_image_is_refused(digits):
