@@ -97,7 +97,7 @@ def variants(frame: pd.DataFrame) -> Figure:
 @plot("lodc-bits")
 def bits(frame: pd.DataFrame) -> Figure:
     """Columns: variant, stored ('float32' or 'float16'), stored_bits, seed, accuracy."""
-    figure, axes = _figure(COLUMN, 2.1)
+    figure, axes = _figure(COLUMN, 2.4)
     for index, (variant, of) in enumerate(frame.groupby("variant", sort=False)):
         for stored, found in of.groupby("stored", sort=False):
             means = found.groupby("stored_bits").accuracy.agg(["mean", "std"])
@@ -110,5 +110,5 @@ def bits(frame: pd.DataFrame) -> Figure:
     axes[0].minorticks_off()
     axes[0].set_xlabel("thousand bits stored (log scale)")
     axes[0].set_ylabel("test accuracy (%)")
-    axes[0].legend(loc="best")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
