@@ -100,6 +100,9 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "lodc-bits":
         return pd.DataFrame([{"variant": "DM", "stored": stored, "stored_bits": bits, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for stored, bits in (("float16", 1000), ("float16", 2000), ("float32", 2000)) for seed in seeds])
+    if key == "mim-kernel":
+        return pd.DataFrame([{"K": 1, "M": M, "N": 99, "provider": provider, "round": turn, "seconds": M + turn, "peak_bytes": M << 20}
+                             for M, provider in ((10, "eager"), (10, "chunked"), (100, "chunked")) for turn in range(3)])
     if key == "mim-curves":
         return pd.DataFrame([cell | {"arm": arm, "step": step, "block": block, "information": 1 + step / 20 + seed / 10, "ceiling": 2.30259,
                                      "seed": seed}

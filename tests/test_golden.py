@@ -223,7 +223,8 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "distill": (experiments.DISTILL_VERSION, of_distill),
     "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),
     **{f"measurement {name}": (one.version, with_own_teacher(functools.partial(of_measurement if one.of_data else of_simulation, name)))
-       for name, one in measurements.MEASUREMENTS.items() if name not in ("cost", "speed", "profile")},  # which measure the machine
+       for name, one in measurements.MEASUREMENTS.items()
+       if name not in ("contrast_speed", "cost", "speed", "profile")},  # which measure the machine
 }
 
 

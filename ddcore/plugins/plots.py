@@ -94,3 +94,28 @@ def curves(frame: pd.DataFrame) -> Figure:
     axes[0].set_ylim(bottom=0)
     figure.legend(loc="outside upper center", ncols=3)
     return figure
+
+
+@plot("mim-kernel")
+def kernel(frame: pd.DataFrame) -> Figure:
+    """Columns: K, M, N, provider, round, seconds, peak_bytes. Ratios are of the seconds of one round, to 'eager' where it ran."""
+    frame = frame.assign(pairs=frame.K * frame.M * frame.N, mebibytes=frame.peak_bytes / 2**20)
+    eager = frame[frame.provider == "eager"].set_index(["pairs", "round"]).seconds
+    frame["ratio"] = frame.set_index(["pairs", "round"]).index.map(eager).to_numpy() / frame.seconds
+    figure, axes = _figure(PAGE, 2.3, 3, sharex=True)
+    labels = {"seconds": "seconds", "mebibytes": "peak memory (MiB)", "ratio": "eager seconds / these"}
+    for axis, (column, label) in zip(axes, labels.items(), strict=True):
+        for index, (provider, found) in enumerate(frame.groupby("provider", sort=False)):
+            low, middle, high = (found.groupby("pairs")[column].quantile(part) for part in (0.2, 0.5, 0.8))
+            if column != "ratio" or provider != "eager":
+                axis.errorbar(middle.index, middle, (middle - low, high - middle), color=COLORS[index], marker=MARKERS[index], mfc="white",
+                              capsize=2, elinewidth=0.8, label=provider if axis is axes[0] else None)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("pairs K M N")
+        axis.set_ylabel(f"{label} (log scale)")
+    axes[2].axhline(1, color=COLORS[0], lw=0.8)
+    axes[2].set_yscale("log", base=2)
+    axes[2].yaxis.set_major_formatter("{x:g}")
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
