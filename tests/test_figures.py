@@ -100,6 +100,15 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "lodc-bits":
         return pd.DataFrame([{"variant": "DM", "stored": stored, "stored_bits": bits, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for stored, bits in (("float16", 1000), ("float16", 2000), ("float32", 2000)) for seed in seeds])
+    if key == "mim-kernel":
+        return pd.DataFrame([{"K": 1, "M": M, "N": 99, "provider": provider, "round": turn, "seconds": M + turn, "peak_bytes": M << 20}
+                             for M, provider in ((10, "eager"), (10, "chunked"), (100, "chunked")) for turn in range(3)])
+    if key == "mim-class-correlation":
+        return pd.DataFrame([cell | {"arm": arm, "row": row, "column": column, "correlation": 1.0 if row == column else 0.3, "seed": seed}
+                             for arm in ("real", "DM", "DM + MIM") for row in range(2) for column in range(2) for seed in seeds])
+    if key == "mim-tsne":
+        return pd.DataFrame([cell | {"set": name, "label": label, "x": label + place / 9, "y": place / 9} for label in range(2)
+                             for place, name in enumerate(("real", "real", "DM", "DM + MIM"))])
     if key == "mim-curves":
         return pd.DataFrame([cell | {"arm": arm, "step": step, "block": block, "information": 1 + step / 20 + seed / 10, "ceiling": 2.30259,
                                      "seed": seed}

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import COLORS, MARKERS, _cells, _figure, _means, plot
+from ddcore.plots import COLORS, FASHION, MARKERS, _cells, _figure, _means, plot
 
 
 @plot("mim-gain")
@@ -53,6 +53,7 @@ def weights(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@plot("mim-layers")
 @plot("mim-negatives")
 def negatives(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, arm, seed, accuracy."""
@@ -93,4 +94,67 @@ def curves(frame: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("information (nats)")
     axes[0].set_ylim(bottom=0)
     figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+@plot("mim-kernel")
+def kernel(frame: pd.DataFrame) -> Figure:
+    """Columns: K, M, N, provider, round, seconds, peak_bytes. Ratios are of the seconds of one round, to 'eager' where it ran."""
+    frame = frame.assign(pairs=frame.K * frame.M * frame.N, mebibytes=frame.peak_bytes / 2**20)
+    eager = frame[frame.provider == "eager"].set_index(["pairs", "round"]).seconds
+    frame["ratio"] = frame.set_index(["pairs", "round"]).index.map(eager).to_numpy() / frame.seconds
+    figure, axes = _figure(PAGE, 2.3, 3, sharex=True)
+    labels = {"seconds": "seconds", "mebibytes": "peak memory (MiB)", "ratio": "eager seconds / these"}
+    for axis, (column, label) in zip(axes, labels.items(), strict=True):
+        for index, (provider, found) in enumerate(frame.groupby("provider", sort=False)):
+            low, middle, high = (found.groupby("pairs")[column].quantile(part) for part in (0.2, 0.5, 0.8))
+            if column != "ratio" or provider != "eager":
+                axis.errorbar(middle.index, middle, (middle - low, high - middle), color=COLORS[index], marker=MARKERS[index], mfc="white",
+                              capsize=2, elinewidth=0.8, label=provider if axis is axes[0] else None)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("pairs K M N")
+        axis.set_ylabel(f"{label} (log scale)")
+    axes[2].axhline(1, color=COLORS[0], lw=0.8)
+    axes[2].set_yscale("log", base=2)
+    axes[2].yaxis.set_major_formatter("{x:g}")
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+@plot("mim-class-correlation")
+def class_correlation(frame: pd.DataFrame) -> Figure:
+    """Columns: arm, row, column (classes), correlation, dataset, seed. Drawn are means over seeds."""
+    arms = list(dict.fromkeys(frame.arm))
+    figure, axes = _figure(PAGE, 2.6, len(arms), sharey=True)
+    for axis, arm in zip(axes, arms, strict=True):
+        means = frame[frame.arm == arm].pivot_table(index="row", columns="column", values="correlation")
+        drawn = axis.imshow(means, cmap="RdBu_r", vmin=-1, vmax=1)
+        off = means.to_numpy()[~np.eye(len(means), dtype=bool)].mean()
+        axis.set_title(f"{arm}: {off:.2f} off the diagonal", fontsize=8)
+        axis.set_xticks(range(len(means)), _classes(frame), rotation=90)
+        axis.set_yticks(range(len(means)), _classes(frame))
+    figure.colorbar(drawn, ax=axes, shrink=0.7, label="correlation")
+    return figure
+
+
+def _classes(frame: pd.DataFrame) -> tuple:
+    return FASHION if (frame.dataset == "fashion_mnist").all() else tuple(sorted(frame["row" if "row" in frame else "label"].unique()))
+
+
+@plot("mim-tsne")
+def tsne(frame: pd.DataFrame) -> Figure:
+    """Columns: set (the real images, then the others), label, x, y, dataset, seed. Of more classes than colours the first are drawn."""
+    real, *others = dict.fromkeys(frame.set)
+    figure, axes = _figure(PAGE, 3.2, len(others), sharex=True, sharey=True)
+    for axis, name in zip(axes, others, strict=True):
+        for label, (word, colour) in enumerate(zip(_classes(frame), COLORS, strict=False)):
+            of = frame[frame.label == label]
+            axis.plot(*of[of.set == real][["x", "y"]].T.to_numpy(), ".", color=colour, ms=2, alpha=0.6)
+            axis.plot(*of[of.set == name][["x", "y"]].T.to_numpy(), MARKERS[label % len(MARKERS)], mfc=colour, mec="black", mew=0.8, ms=7,
+                      label=word if axis is axes[0] else None)
+        axis.set_title(name, fontsize=8)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.legend(loc="outside lower center", ncols=5)
     return figure

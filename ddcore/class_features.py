@@ -1,0 +1,47 @@
+"""What a trained network sees of the classes of a set: how alike their mean features are, and where its images lie among real ones."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ddcore.data import Dataset
+from ddcore.errors import BadInput
+from ddcore.kernels.class_means import class_means
+from ddcore.networks import Network
+
+
+def first_test_images(data: Dataset, per_class: int) -> tuple[Tensor, Tensor]:
+    """(n, C, H, W), (n,): the first `per_class` test images of each class, or all where there are fewer."""
+    index = torch.cat([(data.y_test == label).nonzero().flatten()[:per_class] for label in range(data.classes)])
+    return data.x_test[index], data.y_test[index]
+
+
+@torch.no_grad()
+def class_correlation(network: Network, images: Tensor, labels: Tensor) -> list[dict]:
+    """Pearson's correlation, over the penultimate features of `network`, between the mean features of two classes.
+
+    images (n, C, H, W), labels (n,). Columns: row, column (classes), correlation. Raises BadInput for a class without an image.
+    """
+    classes = network.classifier.out_features
+    if missing := set(range(classes)) - set(labels.tolist()):
+        raise BadInput(f"class correlation: no image of class {min(missing)}; give at least one of each of the {classes} classes")
+    found = torch.corrcoef(class_means(network.embed(images).double(), labels, classes)).tolist()
+    return [{"row": row, "column": column, "correlation": round(value, 5)} for row, values in enumerate(found)
+            for column, value in enumerate(values)]
+
+
+@torch.no_grad()
+def plane(network: Network, sets: Mapping[str, tuple[Tensor, Tensor]], *, seed: int) -> list[dict]:
+    """t-SNE (van der Maaten & Hinton, 2008) of the penultimate features of all `sets`, (images, labels) by name, in one plane.
+
+    Columns: set, label, x, y. Raises BadInput for fewer than four images in all.
+    """
+    from sklearn.manifold import TSNE
+
+    features = torch.cat([network.embed(images) for images, _ in sets.values()]).cpu().numpy()
+    if len(features) < 4:
+        raise BadInput(f"t-SNE: {len(features)} images are too few to have neighbours; give four or more")
+    places = TSNE(perplexity=min(30, (len(features) - 1) / 3), random_state=seed).fit_transform(features).tolist()
+    named = [(name, label) for name, (_, labels) in sets.items() for label in labels.tolist()]
+    return [{"set": name, "label": label, "x": round(x, 4), "y": round(y, 4)} for (name, label), (x, y) in zip(named, places, strict=True)]
