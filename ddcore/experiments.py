@@ -178,8 +178,7 @@ class Experiment:
         protocol, many, how = self.protocol()
         seeds = [self.seed * 1000 + index for index in range(many)]
         scores = evaluate(synthetic, data, seeds=seeds, protocol=protocol, **vars(how))
-        result |= {"scores": list(scores.scores), "accuracy": round(scores.mean, 4), "evaluate_seconds": round(scores.seconds, 3)}
-        return result, synthetic if self.method else None
+        return result | scores.result(), synthetic if self.method else None
 
 
 def merge(*parts: Mapping) -> dict:
