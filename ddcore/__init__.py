@@ -7,7 +7,7 @@ from ddcore.distill import distill
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.evaluate import Protocol, Scores, evaluate
 from ddcore.methods import DC, DM, DSA, MTT, SRe2L
-from ddcore.plugins import MutualInformation
+from ddcore.plugins import MutualInformation, WeightAdjustment
 from ddcore.squeeze import Squeeze
 from ddcore.synthetic import LowRank, Pixels, Synthetic, load_synthetic
 from ddcore.trajectories import Experts
@@ -15,5 +15,5 @@ from ddcore.tucker import Tucker
 
 __version__ = "0.1.0"
 __all__ = ["DC", "DM", "DSA", "MTT", "Adaptive", "BadInput", "Dataset", "Diverged", "Experts", "Interrupted", "LowRank",
-           "MutualInformation", "Pixels", "Protocol", "SRe2L", "Scores", "Squeeze", "Synthetic", "Tucker", "baseline", "distill",
-           "evaluate", "load", "load_synthetic"]
+           "MutualInformation", "Pixels", "Protocol", "SRe2L", "Scores", "Squeeze", "Synthetic", "Tucker", "WeightAdjustment",
+           "baseline", "distill", "evaluate", "load", "load_synthetic"]

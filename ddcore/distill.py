@@ -20,7 +20,7 @@ from ddcore.adam import Adam
 from ddcore.data import Dataset
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.files import whole
-from ddcore.methods.match import Method, Plugin
+from ddcore.methods.match import Method, Plugin, unadjusted
 from ddcore.settings import one_of, positive, stated
 from ddcore.sgd import SGD
 from ddcore.synthetic import Synthetic
@@ -70,9 +70,11 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     start = _restore(Path(checkpoint), run, state, memories, losses) if checkpoint else 0
     updates.steps = start
 
-    def look(network, batch):
-        for plugin in plugins:
-            network = plugin.adjust(network, batch) if hasattr(plugin, "adjust") else network
+    adjusting = [plugin for plugin in plugins if hasattr(plugin, "adjust")]
+
+    def look(network, batch, labels, generator):
+        for plugin in adjusting:
+            network = plugin.adjust(network, batch, labels, generator)
         return network
 
     # Asking whether a number is finite waits for a GPU, so there it is asked of many steps at once, from a copy to go back to.
@@ -80,7 +82,7 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     finite = torch.ones((), dtype=torch.bool, device=data.device)
     good = (start, _copies(state), _copied(memories))
     began = saved = time.perf_counter()
-    matches = method.matches(data, synthetic, seed=seed, start=start, look=look, memory=memories["method"])
+    matches = method.matches(data, synthetic, seed=seed, start=start, look=look if adjusting else unadjusted, memory=memories["method"])
     with _interrupts() as interrupted:
         for step in range(start, steps):
             match = next(matches)

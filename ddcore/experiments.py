@@ -169,7 +169,8 @@ class Experiment:
             every = max(1, len(trace.losses) // 200)
             means = [sum(trace.losses[at : at + every]) / every for at in range(0, len(trace.losses) - every + 1, every)]
             result |= {"losses": [round(mean, 6) for mean in means], "losses_every": every, "distill_seconds": round(trace.seconds, 3)}
-            result |= {"gradient_ratios": self.gradient_ratios(data)} if plugins else {}
+            terms = any(hasattr(plugin, "loss") for plugin in plugins.values())
+            result |= {"gradient_ratios": self.gradient_ratios(data)} if terms else {}
         return result, synthetic
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:

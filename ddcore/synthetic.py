@@ -64,6 +64,11 @@ class Synthetic(abc.ABC):
     def per_class(self) -> int:
         return len(self.labels) // self.classes
 
+    @property
+    def first(self) -> int:
+        """The place within its class of the first image of each class: above 0 in a shard (`ddcore.shards`)."""
+        return self.settings.get("shard", (0,))[0]
+
     def parameters(self) -> list[Tensor]:
         return list(self.tensors.values())
 
@@ -150,6 +155,12 @@ class Synthetic(abc.ABC):
         return folder
 
 
+def beginnings(data: Dataset, per_class: int, seed: int) -> Tensor:
+    """(classes * per_class,) the training images that `Pixels` with init 'real' begins with; the j-th of a class does not depend on how
+    many there are."""
+    return data.sample(per_class, stream(seed, "pixels", "real", device=data.device))
+
+
 class Pixels(Synthetic):
     """`budget_ipc` images a class, fewer with soft labels; init 'real' (drawn from the training set, as DC and DM do) or 'noise'
     (N(0, 1)). `clip`: after each update the pixels are brought back to the range of real ones (SRe2L)."""
@@ -171,7 +182,7 @@ class Pixels(Synthetic):
                                     **_steps(step, step_rate))
         if init == "real":
             data.need(per_class, f"Pixels with budget_ipc={budget_ipc} and init 'real'")
-            pixels = data.x_train[data.sample(per_class, stream(seed, "pixels", "real", device=data.device))]
+            pixels = data.x_train[beginnings(data, per_class, seed)]
         else:
             generator = stream(seed, "pixels", "noise", device=data.device)
             pixels = torch.randn(len(self.labels), *data.shape, generator=generator, device=data.device, dtype=data.x_train.dtype)

@@ -112,7 +112,7 @@ def test_features_of_every_block_are_there_and_only_the_synthetic_ones_carry_a_t
 
 def test_a_plugin_sees_every_match_and_adds_to_any_parametrisation(digits64):
     class Shrink:
-        def adjust(self, network, batch):
+        def adjust(self, network, batch, labels, generator):
             for parameter in network.parameters():
                 parameter.mul_(0.5)
             return network

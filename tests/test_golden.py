@@ -20,7 +20,7 @@ import ddcore
 from ddcore import augment, coresets, crops, experiments, measurements, mechanism, networks, records, relabel, squeeze, whitening
 from ddcore.data import Dataset
 from ddcore.methods import METHODS
-from ddcore.plugins import PLUGINS
+from ddcore.plugins import PLUGINS, weight_adjustment
 from ddcore.random import stream
 from ddcore.synthetic import KINDS, create
 from ddcore.theory.multi_index_sweeps import ARMS
@@ -189,6 +189,17 @@ def of_mutual_information() -> list[float]:
     return found
 
 
+def of_weight_adjustment() -> list[float]:
+    """Of every direction, through the batches of SRe2L."""
+    data, found = digits64(), []
+    syn = ddcore.Pixels(data, 2, seed=0)
+    for direction in weight_adjustment.DIRECTIONS:
+        plugin = PLUGINS["weight_adjustment"](rho=0.3, steps=3, direction=direction)
+        loss = next(METHODS["sre2l"](teacher=TEACHER).matches(data, syn, seed=0, look=plugin.adjust)).loss
+        found += [float(loss.detach()), *sums(torch.autograd.grad(loss, syn.parameters())[0])]
+    return found
+
+
 def of_mechanism() -> list[float]:
     data = ddcore.load("digits", "cpu")
     before, after = (ddcore.Pixels(data, 2, seed=seed) for seed in (0, 1))
@@ -218,6 +229,7 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "crops": (crops.VERSION, of_crops),
     "mtt": (METHODS["mtt"].version, of_mtt),
     "mutual_information": (PLUGINS["mutual_information"].version, of_mutual_information),
+    "weight_adjustment": (PLUGINS["weight_adjustment"].version, with_own_teacher(of_weight_adjustment)),
     "whitening": (whitening.VERSION, of_whitening),
     "mechanism": (mechanism.Mechanism.version, of_mechanism),
     "distill": (experiments.DISTILL_VERSION, of_distill),

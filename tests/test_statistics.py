@@ -109,7 +109,7 @@ def test_the_teacher_is_bitwise_unchanged_and_asks_for_no_gradient(digits64):
     seen = []
 
     class Watch:
-        def adjust(self, network, batch):
+        def adjust(self, network, batch, labels, generator):
             seen.append(network)
             return network
 
@@ -185,7 +185,7 @@ class Borrowed(Network):
 
 def test_a_plugins_functional_copy_is_looked_through_with_its_own_statistics(digits64):
     class Shift:
-        def adjust(self, network, batch):
+        def adjust(self, network, batch, labels, generator):
             state = {name: tensor * 1.1 for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
             return Borrowed(network, state)
 
@@ -203,7 +203,7 @@ def test_a_plugins_functional_copy_is_looked_through_with_its_own_statistics(dig
 def test_a_plugins_network_without_batch_norm_is_refused(digits64, refuses):
     bare = networks.build("convnet2", digits64.shape, 10, width=4, dtype=torch.float64, generator=stream(0, "bare"))
     with refuses("SRe2L", "no batch norm"):
-        next(ddcore.SRe2L(teacher=TINY).matches(digits64, ddcore.Pixels(digits64, 1), seed=0, look=lambda network, batch: bare))
+        next(ddcore.SRe2L(teacher=TINY).matches(digits64, ddcore.Pixels(digits64, 1), seed=0, look=lambda network, *others: bare))
 
 
 def test_every_batch_norm_is_recorded_in_the_order_of_the_pass(digits64):

@@ -255,7 +255,7 @@ def test_soft_labels_begin_as_those_of_an_expert(digits64):
 
 def test_a_plugin_sees_both_sides_and_its_network_is_not_the_goal(digits64):
     class Shrink:
-        def adjust(self, network, batch):
+        def adjust(self, network, batch, labels, generator):
             with torch.no_grad():
                 for parameter in network.parameters():
                     parameter.mul_(0.5)

@@ -7,7 +7,7 @@ through the network at once and the means are taken by class, which is the same 
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -16,8 +16,7 @@ from torch import Tensor
 from ddcore import augment, compute, networks
 from ddcore.data import Dataset
 from ddcore.kernels.class_means import class_mean_distance
-from ddcore.methods.match import Match, unadjusted
-from ddcore.networks import Network
+from ddcore.methods.match import Look, Match, unadjusted
 from ddcore.random import stream
 from ddcore.settings import one_of, positive
 from ddcore.synthetic import Synthetic
@@ -45,7 +44,7 @@ class DM:
         augment.families(self.strategy)
 
     def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0,
-                look: Callable[[Network, Tensor], Network] = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
+                look: Look = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
         data.need(self.batch_real, f"DM with batch_real={self.batch_real}")
         device = data.device
         net = networks.build(self.network, data.shape, data.classes, width=self.width, device=device, dtype=data.x_train.dtype,
@@ -58,7 +57,7 @@ class DM:
             real_labels = data.y_train[index]
             real = augment.apply(drawn, data.x_train[index], real_labels)
             fake = augment.apply(drawn, synthetic.images(), synthetic.labels)
-            seen = look(net, real)
+            seen = look(net, real, real_labels, stream(seed, "dm", "look", step))
             with torch.no_grad():
                 real_features = embed(seen, real)
             fake_features = embed(seen, fake)

@@ -23,7 +23,7 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.kernels.row_cosine import row_cosine_distance
 from ddcore.kernels.weight_gradients import BACKENDS
-from ddcore.methods.match import Match, unadjusted
+from ddcore.methods.match import Look, Match, unadjusted
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.settings import one_of, positive
@@ -68,7 +68,7 @@ class DC:
         augment.families(self.strategy)
 
     def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0,
-                look: Callable[[Network, Tensor], Network] = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
+                look: Look = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
         data.need(self.batch_real, f"{type(self).__name__} with batch_real={self.batch_real}")
         if data.classes < 2:
             raise BadInput(f"{type(self).__name__}: the cross-entropy of one class has no gradient to match; give two classes or more, "
@@ -96,7 +96,8 @@ class DC:
             real_labels = data.y_train[index]
             real = augment.apply(drawn, data.x_train[index], real_labels)
             fake = augment.apply(drawn, synthetic.images(), synthetic.labels)
-            seen, sizes = look(net, real), [(count,) * data.classes for count in (self.batch_real, synthetic.per_class)]
+            seen = look(net, real, real_labels, stream(seed, "dc", "look", step))
+            sizes = [(count,) * data.classes for count in (self.batch_real, synthetic.per_class)]
             with torch.no_grad():
                 of_real, real_features = gradients(seen, real, F.one_hot(real_labels, data.classes).to(real), sizes[0])
             targets = synthetic.targets()

@@ -5,11 +5,14 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ddcore.data import Dataset
 from ddcore.networks import Network
 from ddcore.synthetic import Synthetic
+
+Look = Callable[[Network, Tensor, Tensor, torch.Generator], Network]
 
 
 class Features(Sequence):
@@ -50,9 +53,10 @@ class Method(Protocol):
 
     version: int
 
-    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int, look: Callable[[Network, Tensor], Network],
-                memory: dict[str, Tensor]) -> Iterator[Match]:
-        """`look(network, real_batch)` is the network to look through: the plugins' `adjust`, applied in their order.
+    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int, look: Look, memory: dict[str, Tensor]
+                ) -> Iterator[Match]:
+        """`look(network, real batch, its labels, generator)` is the network to look through: the plugins' `adjust`, in their order;
+        `unadjusted` itself where no plugin has one.
 
         `memory` is empty, or what the method had left in it when a checkpoint was saved: what it needs to go on from `start`.
         """
@@ -61,13 +65,13 @@ class Method(Protocol):
 class Plugin(Protocol):
     """What can be added to any method; a plugin has at least one of these two, and never knows which method runs."""
 
-    def adjust(self, network: Network, batch: Tensor) -> Network:
-        """The network to look through instead of `network`."""
+    def adjust(self, network: Network, batch: Tensor, labels: Tensor, generator: torch.Generator) -> Network:
+        """The network to look through instead of `network`: another one of its form, or itself, in either case `network` unchanged."""
 
     def loss(self, match: Match, memory: dict[str, Tensor]) -> Tensor:
         """A scalar to add to `match.loss`. `memory` is the plugin's own: empty at first, kept between steps and in checkpoints."""
 
 
-def unadjusted(network: Network, batch: Tensor) -> Network:
+def unadjusted(network: Network, batch: Tensor, labels: Tensor, generator: torch.Generator) -> Network:
     """`look` without plugins."""
     return network

@@ -5,11 +5,12 @@ A batch holds one image a class. Its loss is the cross-entropy of the network in
 (||mu_l - mu_hat_l||_2 + r_var ||sigma2_l - sigma2_hat_l||_2): mean and biased variance of each channel of a batch norm's input
 against its running ones, w = `first_bn` for the first and 1 for the others. The published code recovers the batches one after
 another; here all go through the network at once, statistics taken batch by batch, and the loss is the sum of theirs, which
-share no number. The published optimiser is a setting of the loop: `distill(..., optimiser="adam", lr_img=0.25, momentum=0.5,
-schedule="cosine")` on `Pixels(init="noise", clip=True)`.
+share no number. Where plugins adjust the weights, every batch has a network of its own. The published optimiser is a setting of the
+loop: `distill(..., optimiser="adam", lr_img=0.25, momentum=0.5, schedule="cosine")` on `Pixels(init="noise", clip=True)`.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import ClassVar
@@ -22,13 +23,16 @@ from ddcore import compute, crops, squeeze
 from ddcore.batch_norms import recorded
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
-from ddcore.kernels.statistics import statistics_loss
-from ddcore.methods.match import Match, unadjusted
+from ddcore.kernels.statistics import channel_moments, channel_moments_reference, statistics_loss
+from ddcore.methods.match import Look, Match, unadjusted
+from ddcore.methods.several import Several, batches, each, joined
 from ddcore.networks import Network
 from ddcore.random import stream
-from ddcore.settings import one_of
+from ddcore.settings import later, one_of
 from ddcore.squeeze import Squeeze
-from ddcore.synthetic import Synthetic
+from ddcore.synthetic import Synthetic, beginnings
+
+REAL_BATCHES = ("init", "other")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,13 @@ class SRe2L:
 
     SRe2L looks at no real image: with batch_real=0 the real side of its matches is empty, features included, and costs nothing;
     a plugin that compares with real features asks for `batch_real` images a class, drawn anew each step.
+
+    A plugin that adjusts the weights does so before the first step, for every batch anew, by a real image of each class, rolled as the
+    batch is in step 0. `batch` says which: 'init', as published, those that `Pixels` with init 'real' begins the batch with; 'other',
+    random ones. `Match.network` is then the teacher, which reads the real side, and `Match.student` all the adjusted networks.
+
+    `at_once`: batches computed together; 0 for all, but for one where they have networks of their own and a CPU, on which stacked
+    weights were measured no faster. With 1 the bits of a batch do not depend on how many there are.
     """
 
     version: ClassVar[int] = 1
@@ -52,42 +63,82 @@ class SRe2L:
     precision: str = "float32"
     compiled: bool = False
     seed_teacher: int = 0
+    batch: str = later("init")
+    at_once: int = later(0)
 
     def __post_init__(self):
-        for name in ("r_bn", "r_var", "first_bn", "roll", "batch_real"):
+        for name in ("r_bn", "r_var", "first_bn", "roll", "batch_real", "at_once"):
             if getattr(self, name) < 0:
                 raise BadInput(f"SRe2L: {name}={getattr(self, name)} must not be below 0")
         one_of("SRe2L", compute.PRECISIONS, precision=self.precision)
+        one_of("SRe2L", REAL_BATCHES, batch=self.batch)
 
     def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0,
-                look: Callable[[Network, Tensor], Network] = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
+                look: Look = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
         data.need(self.batch_real, f"SRe2L with batch_real={self.batch_real}")
-        device, many = data.device, synthetic.per_class
+        device, first, many = data.device, synthetic.first, synthetic.per_class
         teacher = squeeze.squeeze(data, self.teacher, self.seed_teacher)
-        how = {"precision": self.precision, "compiled": self.compiled}
-        objective = compute.accelerate(lambda seen, images, labels: self.objective(seen, images, labels, many), device, **how)
-        embed = compute.accelerate(lambda seen, images: seen.features(images), device, **how) if self.batch_real else None
+        accelerate = functools.partial(compute.accelerate, at=device, precision=self.precision, compiled=self.compiled)
+
+        def rolls(step: int) -> Tensor:
+            # Drawn on the CPU row by row, so that a batch is rolled alike however many there are, on every device.
+            drawn = torch.randint(self.roll + 1, (first + many, 2), generator=stream(seed, "sre2l", "roll", step))[first:]
+            return drawn.to(device, non_blocking=True)
+
+        seen = [teacher] * many if look is unadjusted else self._adjusted(data, synthetic, teacher, look, seed, rolls(0))
+        same = all(one is teacher for one in seen)
+        student = teacher if same else Several(seen)
+        if same and not self.at_once:
+            objective = functools.partial(accelerate(lambda seen, images, labels: self.objective(seen, images, labels, many)), teacher)
+        else:
+            objective = self._each(seen, accelerate)
+        embed = accelerate(lambda seen, images: seen.features(images)) if self.batch_real else None
         group = torch.arange(len(synthetic.labels), device=device) % many
         nothing = torch.arange(0, device=device)
         for step in itertools.count(start):
-            # Drawn on the CPU row by row, so that a batch is rolled alike however many there are, on every device.
-            shifts = torch.randint(self.roll + 1, (many, 2), generator=stream(seed, "sre2l", "roll", step)).to(device, non_blocking=True)
             index = data.sample(self.batch_real, stream(seed, "sre2l", "real", step, device=device)) if embed else nothing
             real = data.x_train[index]
-            seen = look(teacher, real)
             with torch.no_grad():
-                real_features = embed(seen, real) if embed else ()
-            images = crops.roll(synthetic.images(), shifts[group])
-            loss, *features = objective(seen, images, synthetic.labels)
-            yield Match(step, seen, seen, real, images, data.y_train[index], synthetic.labels, real_features, tuple(features), loss)
+                real_features = embed(teacher, real) if embed else ()
+            images = crops.roll(synthetic.images(), rolls(step)[group])
+            loss, *features = objective(images, synthetic.labels)
+            yield Match(step, teacher, student, real, images, data.y_train[index], synthetic.labels, real_features, tuple(features), loss)
 
-    def objective(self, network: Network, images: Tensor, labels: Tensor, many: int) -> tuple[Tensor, ...]:
-        """The loss, summed over the `many` batches, and the features of every block."""
+    def _adjusted(self, data: Dataset, synthetic: Synthetic, teacher: Network, look: Look, seed: int, shifts: Tensor) -> list[Network]:
+        """The network of every batch, which depends on no other batch, and not on the step at which a run goes on."""
+        first, count = synthetic.first, synthetic.first + synthetic.per_class
+        if self.batch == "init":
+            index = beginnings(data, count, synthetic.settings.get("seed", seed))
+        else:
+            index = data.sample(count, stream(seed, "sre2l", "other", device=data.device))
+        return [look(teacher, crops.roll(data.x_train[rows], shift.expand(len(rows), 2)), data.y_train[rows],
+                     stream(seed, "sre2l", "look", place))
+                for place, (rows, shift) in enumerate(zip(batches(index, count)[first:], shifts, strict=True), first)]
+
+    def _each(self, seen: list[Network], accelerate: Callable) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+        """`objective` as a function of images and labels, batch j through network j."""
+        at_once = self.at_once or (len(seen) if next(seen[0].parameters()).is_cuda else 1)
+
+        def alone(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+            return self.objective(network, images, labels, 1, channel_moments_reference)  # the kernel has no rule for vmap
+
+        of_each = each(alone, seen, at_once, accelerate)
+
+        def objective(images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+            losses, *features = zip(*of_each(images, labels[:: len(seen)]), strict=True)
+            return torch.stack(losses).sum(), *map(joined, features)
+
+        return objective
+
+    def objective(self, network: Network, images: Tensor, labels: Tensor, many: int, moments: Callable = channel_moments
+                  ) -> tuple[Tensor, ...]:
+        """The loss, summed over the `many` batches, and the features of every block; `moments` as in `statistics_loss`."""
         with recorded() as inputs:
             features = network.features(images)
         if not inputs:
             raise BadInput("SRe2L: the network looked through has no batch norm, whose statistics it matches; use one that has")
         loss = F.cross_entropy(network.classifier(features[-1].flatten(1)), labels, reduction="sum") * (many / len(labels))
         for layer, (x, mean, var) in enumerate(inputs):
-            loss = loss + self.r_bn * (1.0 if layer else self.first_bn) * statistics_loss(x, mean, var, many, self.r_var)
+            term = statistics_loss(x, mean, var, many, self.r_var, moments=moments)
+            loss = loss + self.r_bn * (1.0 if layer else self.first_bn) * term
         return loss, *features

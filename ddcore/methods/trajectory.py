@@ -8,7 +8,7 @@ between the expert's two (eq. 3). The steps are in `ddcore.unrolling`, the exper
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -18,8 +18,7 @@ from torch.func import functional_call
 from ddcore import augment, trajectories, unrolling
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
-from ddcore.methods.match import Features, Match, unadjusted
-from ddcore.networks import Network
+from ddcore.methods.match import Features, Look, Match, unadjusted
 from ddcore.random import stream
 from ddcore.settings import one_of, positive
 from ddcore.synthetic import Synthetic
@@ -65,7 +64,7 @@ class MTT:
                            f"the experts have {self.experts.epochs} epochs; train them longer, or start earlier")
 
     def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0,
-                look: Callable[[Network, Tensor], Network] = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
+                look: Look = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
         if synthetic.step_size is None:
             raise BadInput("MTT learns the size of a student's steps, and this set has none; make the set with one, e.g. step=0.01")
         if data.classes < 2:
@@ -94,7 +93,7 @@ class MTT:
                                  self._steps(len(images), stream(seed, "mtt", "steps", step, device=device)))
             index = data.sample(self.batch_real, stream(seed, "mtt", "real", step, device=device))
             real, real_labels = data.x_train[index], data.y_train[index]
-            seen = look(trajectories.fill(expert, goal), real)
+            seen = look(trajectories.fill(expert, goal), real, real_labels, stream(seed, "mtt", "look", step))
             trajectories.fill(student, last)
             yield Match(step, seen, student, real, images, real_labels, synthetic.labels, Features(torch.no_grad()(seen.features), real),
                         Features(student.features, images), loss)
