@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 # Some are imported for the measurements that they register.
-from ddcore import augment, bench, compute, coresets, cost, information_curve, networks, profiles, race, records  # noqa: F401
+from ddcore import adjusted_teacher, augment, bench, compute, coresets, cost, information_curve, networks, profiles, race, records  # noqa: F401
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import OPTIMISERS, SCHEDULES, distill
