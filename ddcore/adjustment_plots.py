@@ -9,9 +9,7 @@ from ddcore.figures import PAGE
 from ddcore.host_plots import cross_architecture
 from ddcore.plots import COLORS, MARKERS, NAMES, _cells, _figure, _log_ticks, _mean_line, _per_class, _points, images, plot
 
-MEASURES = {"similarity": "mean cosine\n(less: more diverse)", "vendi": "Vendi score\n(more: more diverse)",
-            "of a class": "variance of means\nin a class (share)", "coverage": "coverage\n(more: more of the real)",
-            "mmd2": "MMD²\n(less: nearer the real)"}
+MEASURES = {"similarity": "mean cosine", "vendi": "Vendi score", "of a class": "variance of means", "coverage": "coverage", "mmd2": "MMD²"}
 PALETTE = sns.color_palette("tab10")
 WAYS = ("ascent", "fisher", "gaussian", "descent")
 
@@ -22,8 +20,7 @@ plot("dwa-cross-architecture")(cross_architecture)
 def _strip(axis, frame: pd.DataFrame, by: str, names: list) -> None:
     """The seeds of each name in a line of its own, from the column `value`."""
     for y, name in enumerate(names):
-        values = frame[frame[by] == name].value.to_numpy()
-        colour = "0.45" if name in ("none", "random") else COLORS[y % len(COLORS)]
+        values, colour = frame[frame[by] == name].value.to_numpy(), "0.45" if name == "random" else COLORS[y]
         axis.plot(values, y + np.linspace(-0.15, 0.15, len(values)), MARKERS[y], mfc="none", mec=colour, mew=0.8, ms=3.5)
         axis.plot(values.mean(), y, "|", color=colour, ms=11, mew=1.6)
     axis.set_yticks(range(len(names)), names)
@@ -51,14 +48,16 @@ def factors(frame: pd.DataFrame) -> Figure:
 
 @plot("dwa-arms")
 def arms(frame: pd.DataFrame) -> Figure:
-    """Columns: dataset, ipc, arm, seed, accuracy, similarity, vendi, and other measures of `ddcore.diversity`."""
-    columns = {"accuracy": "test accuracy (%)", "similarity": "mean cosine in a class", "vendi": "Vendi score in a class"}
-    names = list(dict.fromkeys(frame.arm))
-    figure, axes = _figure(PAGE, 0.6 + 0.22 * len(names), len(columns), sharey=True)
+    """Columns: dataset, ipc, arm (the first is no adjustment), seed, accuracy, similarity, vendi. Drawn are differences to the same seed of
+    the first."""
+    columns = {"accuracy": "accuracy (points)", "similarity": "mean cosine in a class", "vendi": "Vendi score in a class"}
+    none, *names = dict.fromkeys(frame.arm)
+    figure, axes = _figure(PAGE, 0.75 + 0.22 * len(names), len(columns), sharey=True)
     for axis, (column, label) in zip(axes, columns.items(), strict=True):
-        _strip(axis, frame.rename(columns={column: "value"}), "arm", names)
-        axis.axvline(frame[frame.arm == names[0]][column].mean(), color="0.45", lw=0.8, ls="--", zorder=0)
-        axis.set_xlabel(label)
+        bare = frame[frame.arm == none].set_index("seed")[column]
+        _strip(axis, frame.assign(value=frame[column] - frame.seed.map(bare)), "arm", names)
+        axis.axvline(0, color="0.45", lw=0.8, ls="--", zorder=0)
+        axis.set_xlabel(f"{label},\nover {bare.mean():.3g} of no adjustment")
     return figure
 
 
@@ -72,7 +71,7 @@ def decoupling(frame: pd.DataFrame) -> Figure:
     for axis, (column, label) in zip(axes, columns.items(), strict=True):
         for index, (init, found) in enumerate(frame.groupby("init", sort=False)):
             at = found.assign(accuracy=found[column], place=found.r_var.map(weights.index))
-            _mean_line(axis, at, "place", index, f"from {init} images" if axis is axes[0] else None)
+            _mean_line(axis, at, "place", index, f"from {init}" if axis is axes[0] else None)
         axis.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
         axis.set_xlabel("r_var")
         axis.set_title(label, fontsize=8)
@@ -99,8 +98,9 @@ def k_rho(frame: pd.DataFrame) -> Figure:
     for axis, (quantity, title) in zip(axes[1:], titles.items(), strict=True):
         for index, direction in enumerate(WAYS):
             found = frame[(frame.quantity == quantity) & (frame.direction == direction)].groupby("rho").value.mean()
-            axis.plot(found, color=COLORS[index], marker=MARKERS[index], mfc="white", label=direction if axis is axes[1] else None)
-        axis.set_xscale("log")
+            axis.plot(range(len(found)), found, color=COLORS[index], marker=MARKERS[index], mfc="white",
+                      label=direction if axis is axes[1] else None)
+        axis.set_xticks(range(len(found)), [f"{rho:g}" for rho in found.index])
         axis.set_title(title, fontsize=8)
     axes[2].set_yscale("log")
     for axis in axes:
@@ -133,8 +133,9 @@ def tsne(frame: pd.DataFrame) -> Figure:
     for axis, name in zip(axes, names, strict=True):
         for label in sorted(real.label.unique()):
             natural, ours = (some[some.label == label] for some in (real, frame[frame.set == name]))
-            axis.plot(natural.x, natural.y, ".", color=PALETTE[label % 10], ms=2, alpha=0.25, mew=0, zorder=1, rasterized=True)
-            axis.plot(ours.x, ours.y, "*" if name == "DWA" else "o", color=PALETTE[label % 10], mec="black", mew=0.5, ms=6)
+            colour, star = PALETTE[label % 10], name == "DWA"
+            axis.plot(natural.x, natural.y, ".", color=colour, ms=3, alpha=0.3, mew=0, zorder=1, rasterized=True)
+            axis.plot(ours.x, ours.y, "*" if star else "o", color=colour, mec="black", mew=0.4, ms=7 if star else 4.5)
         axis.set_axis_off()
         axis.set_title(name, fontsize=8)
     return figure
@@ -181,6 +182,7 @@ def label_cost(frame: pd.DataFrame) -> Figure:
                              mfc=colour if protocol == "clean" else "white", ls="-" if protocol == "clean" else ":", elinewidth=0.8,
                              label=name if protocol == "clean" else None)
     axes[1].set_xscale("log")
+    axes[1].minorticks_off()
     axes[1].set_xlabel("MiB of images and labels (log scale)")
     axes[1].set_ylabel("test accuracy (%)")
     axes[1].legend()
