@@ -88,20 +88,21 @@ class _StatisticsHook:
         self.mean_term = torch.norm(module.running_mean.data - mean, 2)
 
 
-def recover_published(teacher: nn.Module, images: Tensor, *, classes: int, steps: int, shift: Callable[[int, int], tuple[int, int]],
-                      low: Tensor, high: Tensor) -> tuple[Tensor, list[list[float]]]:
+def recover_published(teachers: Sequence[nn.Module], images: Tensor, *, classes: int, steps: int,
+                      shift: Callable[[int, int], tuple[int, int]], low: Tensor, high: Tensor) -> tuple[Tensor, list[list[float]]]:
     """SRe2L's recover as published for CIFAR, its numbers too: batch after batch of one image a class, weights that ask for gradients
     as well, a number fetched from the device in every iteration. Gives the images and the losses of each batch.
 
-    images: (classes * per_class, C, H, W) sorted by class; `shift(batch, step)` is the roll, down and right; low, high: (C, 1, 1).
+    teachers: one a batch, in SRe2L always the same; images: (classes * per_class, C, H, W) sorted by class; `shift(batch, step)` is the
+    roll, down and right; low, high: (C, 1, 1).
     """
     from torch.optim import Adam
 
     per_class = len(images) // classes
-    teacher.eval().requires_grad_(True)
     labels = torch.arange(classes, device=images.device)
     found, losses = torch.empty_like(images), []
-    for batch in range(per_class):
+    for batch, teacher in enumerate(teachers):
+        teacher.eval().requires_grad_(True)
         hooks = [_StatisticsHook(module) for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
         inputs = images[batch::per_class].clone().requires_grad_()
         optimiser, best, past = Adam([inputs], lr=0.25, betas=(0.5, 0.9), eps=1e-8), 1e4, []
@@ -121,6 +122,7 @@ def recover_published(teacher: nn.Module, images: Tensor, *, classes: int, steps
         losses.append(past)
         for hook in hooks:
             hook.handle.remove()
-    teacher.zero_grad()
-    teacher.requires_grad_(False)
+    for teacher in teachers:
+        teacher.zero_grad()
+        teacher.requires_grad_(False)
     return found, losses

@@ -30,7 +30,7 @@ def check_fields(rows):
     assert rows[0]["ratio"] == 1.0
     assert "published" in rows[0]["provider"]
     for row in rows[1:]:
-        assert row["ratio_p20"] == row["ratio"] == row["ratio_p80"] == pytest.approx(rows[0]["seconds"] / row["seconds"], abs=2e-3)
+        assert row["ratio_p20"] == row["ratio"] == row["ratio_p80"] == pytest.approx(rows[0]["seconds"] / row["seconds"], 1e-3, 2e-3)
 
 
 def test_rows_of_the_dm_step(digits, quick):
@@ -86,6 +86,20 @@ def test_rows_of_the_evaluation(digits, quick):
     check_fields(rows)
     assert {row["fraction_of_ceiling"] for row in rows} == {None}
     assert rows[1]["max_rel_error"] < 1e-3
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_rows_of_recovery(digits, quick, adjusted):
+    rows = bench.recover_rows(digits, ipc=2, width=8, rounds=1, adjusted=adjusted)
+    check_fields(rows)
+    assert all(row["max_rel_error"] < 1e-3 for row in rows[:3])
+
+
+def test_rows_of_recovery_with_other_weights_for_every_batch(digits, quick):
+    rows = bench.adjusted_speed(digits, seed=0, ipc=2, width=8, rounds=1)
+    assert [row["structure"] for row in rows[:2]] == ["batch after batch (published)", "together"]
+    assert {row["device"] for row in rows} == {"cpu"}
+    assert rows[1]["ratio"] > 0
 
 
 def test_seconds_is_the_median_without_the_first_call():

@@ -81,7 +81,7 @@ def test_the_trajectory_is_that_of_the_published_loop(digits64, ipc):
     trace = ddcore.distill(digits64, synthetic, ddcore.SRe2L(teacher=TINY, roll=2), steps=12, seed=4, **ADAM)
     mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (digits64.mean, digits64.std))
     expected, losses = recover_published(
-        squeeze(digits64, TINY), start, classes=10, steps=12, low=-mean / std, high=(1 - mean) / std,
+        [squeeze(digits64, TINY)] * ipc, start, classes=10, steps=12, low=-mean / std, high=(1 - mean) / std,
         shift=lambda batch, step: tuple(rolled_shifts(4, step, ipc, 2)[batch]))
     torch.testing.assert_close(synthetic.images().detach(), expected, rtol=0, atol=1e-12)
     assert trace.losses == pytest.approx([sum(one) for one in zip(*losses, strict=True)], rel=1e-12)

@@ -24,7 +24,7 @@ from ddcore.batch_norms import recorded
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.kernels.statistics import channel_moments, channel_moments_reference, statistics_loss
-from ddcore.methods.match import Look, Match, unadjusted
+from ddcore.methods.match import Features, Look, Match, unadjusted
 from ddcore.methods.several import Several, batches, each, joined
 from ddcore.networks import Network
 from ddcore.random import stream
@@ -89,9 +89,13 @@ class SRe2L:
         same = all(one is teacher for one in seen)
         student = teacher if same else Several(seen)
         if same and not self.at_once:
-            objective = functools.partial(accelerate(lambda seen, images, labels: self.objective(seen, images, labels, many)), teacher)
+            whole = accelerate(lambda seen, images, labels: self.objective(seen, images, labels, many))
+
+            def objective(images, labels):
+                loss, *features = whole(teacher, images, labels)
+                return loss, tuple(features)
         else:
-            objective = self._each(seen, accelerate)
+            objective = self.of_each(seen, accelerate)
         embed = accelerate(lambda seen, images: seen.features(images)) if self.batch_real else None
         group = torch.arange(len(synthetic.labels), device=device) % many
         nothing = torch.arange(0, device=device)
@@ -101,8 +105,8 @@ class SRe2L:
             with torch.no_grad():
                 real_features = embed(teacher, real) if embed else ()
             images = crops.roll(synthetic.images(), rolls(step)[group])
-            loss, *features = objective(images, synthetic.labels)
-            yield Match(step, teacher, student, real, images, data.y_train[index], synthetic.labels, real_features, tuple(features), loss)
+            loss, features = objective(images, synthetic.labels)
+            yield Match(step, teacher, student, real, images, data.y_train[index], synthetic.labels, real_features, features, loss)
 
     def _adjusted(self, data: Dataset, synthetic: Synthetic, teacher: Network, look: Look, seed: int, shifts: Tensor) -> list[Network]:
         """The network of every batch, which depends on no other batch, and not on the step at which a run goes on."""
@@ -115,18 +119,18 @@ class SRe2L:
                      stream(seed, "sre2l", "look", place))
                 for place, (rows, shift) in enumerate(zip(batches(index, count)[first:], shifts, strict=True), first)]
 
-    def _each(self, seen: list[Network], accelerate: Callable) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
-        """`objective` as a function of images and labels, batch j through network j."""
+    def of_each(self, seen: list[Network], accelerate: Callable) -> Callable[[Tensor, Tensor], tuple[Tensor, Features]]:
+        """(images, labels) -> the loss and the features as `objective` has them, batch j through network j."""
         at_once = self.at_once or (len(seen) if next(seen[0].parameters()).is_cuda else 1)
 
         def alone(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
             return self.objective(network, images, labels, 1, channel_moments_reference)  # the kernel has no rule for vmap
 
-        of_each = each(alone, seen, at_once, accelerate)
+        found = each(alone, seen, at_once, accelerate)
 
-        def objective(images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-            losses, *features = zip(*of_each(images, labels[:: len(seen)]), strict=True)
-            return torch.stack(losses).sum(), *map(joined, features)
+        def objective(images: Tensor, labels: Tensor) -> tuple[Tensor, Features]:
+            losses, *features = zip(*found(images, labels[:: len(seen)]), strict=True)
+            return torch.stack(losses).sum(), Features(lambda _: tuple(map(joined, features)), images)
 
         return objective
 
