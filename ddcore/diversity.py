@@ -122,11 +122,13 @@ class Diversity:
                 "images": self.images, "neighbours": self.neighbours, "data_sha256": data.sha256,
                 "versions": squeeze.VERSIONS | {"diversity": self.version, "networks": networks.VERSION}}
 
-    @torch.no_grad()
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}, as the class says."""
         data.need(self.images, f"diversity with images={self.images}")
-        network = squeeze.squeeze(data, *teacher_of(self.of))
+        return {"rows": self._rows(data, squeeze.squeeze(data, *teacher_of(self.of)))}, None
+
+    @torch.no_grad()
+    def _rows(self, data: Dataset, network: Network) -> list[dict]:
         index = data.sample(self.images, stream(self.of.experiment["seed"], "diversity", device=data.device))
         sides = data.x_train[index], self.synthetic.images()
         real, synthetic = (torch.cat([network.embed(part) for part in side.split(500)]).double().unflatten(0, (data.classes, -1))
@@ -140,4 +142,4 @@ class Diversity:
             alive = total > 1e-6 * total.max()
             table += [{"quantity": name, "layer": layer, "value": round(float((one / total)[alive].mean()), 6)}
                       for name, one in ours.items()]
-        return {"rows": table}, None
+        return table

@@ -45,7 +45,6 @@ class LogitMap:
                 "images": self.images, "perplexity": self.perplexity, "seed": self.seed, "data_sha256": data.sha256,
                 "versions": squeeze.VERSIONS | {"logit_map": self.version, "networks": networks.VERSION}}
 
-    @torch.no_grad()
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}, as the class says."""
         from sklearn.manifold import TSNE  # takes seconds to import
@@ -55,7 +54,8 @@ class LogitMap:
         index = data.sample(self.images, stream(self.seed, "logit_map", device=data.device))
         parts = [("real", data.x_train[index], data.y_train[index])]
         parts += [(name, synthetic.images(), synthetic.labels) for name, _, synthetic in self.sets]
-        logits = torch.cat([network(some) for _, images, _ in parts for some in images.split(500)]).double().cpu()
+        with torch.no_grad():
+            logits = torch.cat([network(some) for _, images, _ in parts for some in images.split(500)]).double().cpu()
         standard = ((logits - logits.mean(0)) / logits.std(0).clamp(min=1e-12)).numpy()
         places = TSNE(perplexity=min(self.perplexity, (len(standard) - 1) / 3), init="pca", random_state=self.seed).fit_transform(standard)
         names = [(name, int(label)) for name, _, labels in parts for label in labels]
