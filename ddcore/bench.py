@@ -313,7 +313,7 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
 
     nets = [net] * ipc
     if adjusted:
-        real = data.x_train[data.sample(ipc, stream(0, "bench", "batches", device=at))]
+        real = data.x_train[data.sample(ipc, stream(0, "bench", "real", device=at))]
         nets = [WeightAdjustment().adjust(net, real[j::ipc], labels[::ipc], stream(0, "bench", "adjustment", j)) for j in range(ipc)]
 
     def serial(teachers: Sequence[networks.Network], images: Tensor) -> Tensor:
@@ -323,19 +323,15 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
     def together(precision: str, compiled: bool) -> Callable[[], Tensor]:
         method = SRe2L(roll=0)
         accelerate = functools.partial(compute.accelerate, at=at, precision=precision, compiled=compiled)
-        loss = accelerate(lambda images: method.objective(net, images, labels, ipc)[0])
-        if adjusted:
-            objective = method.of_each(nets, accelerate)
-
-            def loss(images: Tensor) -> Tensor:
-                return objective(images, labels)[0]
+        whole = accelerate(lambda images, labels: method.objective(net, images, labels, ipc)[:1])
+        objective = method.of_each(nets, accelerate) if adjusted else whole
 
         def run() -> Tensor:
             images = noise.clone().requires_grad_()
             updates = Adam([images], lr=0.25, betas=(0.5, 0.9))
             for step in range(2):
                 updates.lr = 0.25 * cosine(step, 2)
-                updates.step(torch.autograd.grad(loss(images), [images]))
+                updates.step(torch.autograd.grad(objective(images, labels)[0], [images]))
                 images.data.copy_(images.data.clamp(low, high))
             return images.detach()
 

@@ -32,7 +32,7 @@ class Features(Sequence):
 class Match:
     """What one update looks at: networks, batches, labels, the features of every block (computed once), and the loss.
 
-    `network` reads the real side and `student` the synthetic side; they are the same one unless the method has two.
+    `network` reads the real side and `student` the synthetic side; they are the same one unless the method has two, or several students.
     The real features carry no tape; the synthetic ones, and `loss` (a scalar), are differentiable in the stored numbers.
     """
 
