@@ -98,7 +98,8 @@ PROTOCOLS = {"synset": Protocol, "relabel": Relabel}
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Test accuracies in percent after the last epoch, one a network; sd is the sample standard deviation (n - 1)."""
+    """Test accuracies in percent after the last epoch, one a network; sd is the sample standard deviation (n - 1). `best`: those of each
+    network's best epoch, chosen on the test set, where the protocol was asked to look (`Relabel.every`)."""
 
     scores: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -106,6 +107,7 @@ class Scores:
     stored_numbers: int
     seconds: float
     controls: dict[str, "Scores"] = dataclasses.field(default_factory=dict)
+    best: tuple[float, ...] = ()
 
     @property
     def n(self) -> int:
@@ -118,6 +120,11 @@ class Scores:
     @property
     def sd(self) -> float:
         return math.sqrt(sum((score - self.mean) ** 2 for score in self.scores) / (self.n - 1)) if self.n > 1 else float("nan")
+
+    def result(self) -> dict:
+        """What a record keeps of them."""
+        return {"scores": list(self.scores), "accuracy": round(self.mean, 4), "evaluate_seconds": round(self.seconds, 3)} | (
+            {"best": list(self.best)} if self.best else {})
 
     def to_dict(self) -> dict:
         sd = None if self.n < 2 else round(self.sd, 4)
@@ -154,8 +161,15 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
     if synthetic.step_size is not None and isinstance(how, Protocol):
         how = dataclasses.replace(how, lr=float(synthetic.step_size.detach()))
     groups = _groups(seeds, how.at_once or (len(seeds) if data.device.type == "cuda" else 1))
-    scores = [accuracy(network, data) for group in groups for network in how.train(images, targets, data, group)]
-    return Scores(tuple(scores), seeds, synthetic.per_class, synthetic.stored_numbers, time.perf_counter() - began, others)
+    best = dict.fromkeys(seeds, 0.0)
+
+    def watch(seed: int, network: Network) -> None:
+        best[seed] = max(best[seed], accuracy(network, data))
+
+    watched = {"watch": watch} if getattr(how, "every", 0) else {}
+    scores = [accuracy(network, data) for group in groups for network in how.train(images, targets, data, group, **watched)]
+    bests = tuple(map(max, scores, best.values())) if watched else ()
+    return Scores(tuple(scores), seeds, synthetic.per_class, synthetic.stored_numbers, time.perf_counter() - began, others, bests)
 
 
 def _groups(seeds: tuple[int, ...], size: int) -> list[tuple[int, ...]]:

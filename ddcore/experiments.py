@@ -16,7 +16,11 @@ import pandas as pd
 import torch
 
 # Some are imported for the measurements that they register.
+<<<<<<< HEAD
 from ddcore import augment, bench, compute, contrast_speed, coresets, cost, information_curve, networks, profiles, race, records  # noqa: F401
+=======
+from ddcore import adjusted_teacher, augment, bench, compute, coresets, cost, information_curve, networks, profiles, race, records  # noqa: F401
+>>>>>>> dwa-book
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import OPTIMISERS, SCHEDULES, distill
@@ -179,8 +183,7 @@ class Experiment:
         protocol, many, how = self.protocol()
         seeds = [self.seed * 1000 + index for index in range(many)]
         scores = evaluate(synthetic, data, seeds=seeds, protocol=protocol, **vars(how))
-        result |= {"scores": list(scores.scores), "accuracy": round(scores.mean, 4), "evaluate_seconds": round(scores.seconds, 3)}
-        return result, synthetic if self.method else None
+        return result | scores.result(), synthetic if self.method else None
 
 
 def merge(*parts: Mapping) -> dict:

@@ -69,6 +69,7 @@ def entry(key: str) -> Entry:
 
 def drawings() -> dict[str, Callable[[pd.DataFrame], Figure]]:
     """The function that draws each figure, by its id."""
+    import ddcore.adjustment_plots
     import ddcore.host_plots
     import ddcore.plugins.plots
     import ddcore.theory.plots

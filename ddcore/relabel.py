@@ -19,9 +19,10 @@ from torch import Tensor
 from ddcore import compute, crops, mixing, networks, squeeze
 from ddcore.adam import Adam
 from ddcore.data import Dataset
+from ddcore.errors import BadInput
 from ddcore.networks import Network
 from ddcore.random import stream
-from ddcore.settings import one_of, positive
+from ddcore.settings import later, one_of, positive
 from ddcore.squeeze import Squeeze
 
 VERSION = 1
@@ -31,7 +32,9 @@ VERSION = 1
 class Relabel:
     """Published setting for CIFAR. `teacher_mode`: 'train' labels with the statistics of the batch at hand, as published there,
     'eval' with those of the training set, as published for ImageNet. `labels`: 'hard' trains on the labels of the set instead,
-    all else equal. `alpha`: 0.8 is published for mixup, 1 for cutmix. `crop`: pixels of padding, 0 for none.
+    all else equal. `alpha`: 0.8 is published for mixup, 1 for cutmix. `crop`: pixels of padding, 0 for none. `every`: epochs between two
+    tests while a student is trained, for its best epoch beside its last (10 as published for CIFAR, which reports the best); 0 tests
+    after the last alone.
 
     Students are trained one after another. `precision` and `compiled` hold for student and teacher.
     """
@@ -56,8 +59,11 @@ class Relabel:
     precision: str = "float32"
     compiled: bool = False
     seed_teacher: int = 0
+    every: int = later(0)
 
     def __post_init__(self):
+        if self.every < 0:
+            raise BadInput(f"relabel: every={self.every} must be 0, for no test before the end, or a number of epochs")
         positive("relabel", epochs=self.epochs, batch=self.batch, lr=self.lr, temperature=self.temperature, alpha=self.alpha)
         crops.check("relabel", self.crop)
         one_of("relabel", mixing.MIXES, mix=self.mix)
@@ -65,13 +71,15 @@ class Relabel:
         one_of("relabel", ("train", "eval"), teacher_mode=self.teacher_mode)
         one_of("relabel", compute.PRECISIONS, precision=self.precision)
 
-    def train(self, images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...]) -> list[Network]:
+    def train(self, images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...],
+              watch: Callable[[int, Network], None] | None = None) -> list[Network]:
         """One student a seed, each with its own initialisation, order and views; in training mode.
 
-        images: (n, C, H, W); labels: (n,) classes or (n, classes) probabilities, which only 'hard' looks at.
+        images: (n, C, H, W); labels: (n,) classes or (n, classes) probabilities, which only 'hard' looks at. `watch(seed, student)` is
+        called after each `every` epochs but the last, and may set the student's mode.
         """
         teacher = squeeze.squeeze(data, self.teacher, self.seed_teacher) if self.labels == "soft" else None
-        return [_student(images, labels, data, seed, teacher, self) for seed in seeds]
+        return [_student(images, labels, data, seed, teacher, self, watch) for seed in seeds]
 
 
 def soft_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -89,7 +97,8 @@ def labeller(teacher: Network, how: Relabel, device: torch.device) -> Callable[[
     return torch.no_grad()(forward)
 
 
-def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: Network | None, how: Relabel) -> Network:
+def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: Network | None, how: Relabel,
+             watch: Callable[[int, Network], None] | None = None) -> Network:
     device = images.device
     network = networks.build(how.network, data.shape, data.classes, width=how.width, device=device, dtype=images.dtype,
                              generator=stream(seed, "relabel", "network", device=device))
@@ -108,6 +117,9 @@ def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: 
             logits = forward(view)
             loss = soft_loss(logits, say(view), how.temperature) if say else _hard_loss(logits, labels[rows], mixed)
             optimiser.step(torch.autograd.grad(loss, parameters))
+        if watch and how.every and (epoch + 1) % how.every == 0 and epoch + 1 < how.epochs:
+            watch(seed, network)
+            network.train()
     return network
 
 

@@ -74,5 +74,4 @@ class Transfer:
         seeds = [self.of.experiment["seed"] * 1000 + index for index in range(many)]
         scores = evaluate(changed, data, seeds=seeds, protocol=name, **vars(how))
         return {"images_per_class": changed.per_class, "stored_numbers": changed.stored_numbers,
-                "stored_bits": changed.stored_numbers * STORED[self.stored].itemsize * 8, "scores": list(scores.scores),
-                "accuracy": round(scores.mean, 4), "evaluate_seconds": round(scores.seconds, 3)}, None
+                "stored_bits": changed.stored_numbers * STORED[self.stored].itemsize * 8} | scores.result(), None

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddcore import batch, figures, records
+from ddcore.adjustment_plots import MEASURES, WAYS
 from ddcore.records import Record, canonical, digest
 from ddcore.theory.plots import ARMS, BOUNDS, DIRECTIONS
 
 KEYS = list(figures.registry())
 FILES = ("csv", "json", "pdf", "png", "svg")
+TILES = ("lodc-images", "lodc-host-images", "dwa-images")
 
 
 def record_of(seed, preset="laptop", **changed) -> Record:
@@ -35,7 +37,7 @@ def record_of(seed, preset="laptop", **changed) -> Record:
 def frame_of(key: str) -> pd.DataFrame:
     """The columns that the drawing of `key` reads, for two small cells and three seeds."""
     seeds = range(3)
-    if key in ("lodc-images", "lodc-host-images"):
+    if key in TILES:
         pixels = bytes(range(16)).hex()
         return pd.DataFrame([{"set": name, "label": label, "index": index, "height": 4, "width": 4, "channels": 1, "pixels": pixels}
                              for name in ("real", "DM") for label in range(2) for index in range(2)])  # fmt: skip
@@ -87,7 +89,7 @@ def frame_of(key: str) -> pd.DataFrame:
         return pd.DataFrame([cell | {"ipc": 1, "method": method, "host": host, "kind": kind, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for method, host, kind in (("random", "none", "pixels"), ("DC", "DC", "pixels"), ("LoDC", "DC", "lowrank"))
                              for seed in seeds])
-    if key == "lodc-cross-architecture":
+    if key in ("lodc-cross-architecture", "dwa-cross-architecture"):
         return pd.DataFrame([{"method": method, "network": network, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for method in ("random", "DM") for network in ("convnet3", "mlp") for seed in seeds])
     if key == "lodc-cost":
@@ -135,6 +137,37 @@ def frame_of(key: str) -> pd.DataFrame:
                  for name, value, length in (("cosine", 0.5, None), ("condition", 1 / decay, None), ("safe", 0.8, None),
                                              ("change", -0.2, 0.5), ("change", 0.4, 1.0))]
         return pd.DataFrame(batches + arrows + lines)
+    if key == "dwa-factors":
+        return pd.DataFrame([cell | {"ipc": 2, "init": init, "r_var": r_var, "adjusted": on, "seed": seed, "accuracy": 50.0 + seed / 3}
+                             for init in ("noise", "real") for r_var in (1.0, 11.0) for on in (False, True) for seed in seeds])
+    if key == "dwa-arms":
+        return pd.DataFrame([cell | {"ipc": 2, "arm": arm, "seed": seed, "accuracy": 50.0 + seed / 3, "similarity": 0.5, "vendi": 1.5}
+                             for arm in ("none", "Gaussian", "ascent (DWA)") for seed in seeds])
+    if key == "dwa-decoupling":
+        return pd.DataFrame([cell | {"ipc": 2, "init": init, "r_var": r_var, "seed": seed, "accuracy": 50.0 + seed / 3, "within": 0.7,
+                                     "between": 0.2 + r_var / 50, "of a class": 0.1}
+                             for init in ("noise", "real") for r_var in (0.0, 1.0, 11.0) for seed in seeds])
+    if key == "dwa-k-rho":
+        sets = [cell | {"steps": K, "rho": rho, "seed": seed, "value": 50.0 + seed + 9 * rho, "quantity": "set", "direction": None}
+                for K in (1, 12) for rho in (0.015, 0.15) for seed in seeds]
+        return pd.DataFrame(sets + [cell | {"steps": 12, "rho": rho, "seed": seed, "value": 0.5 + rho, "quantity": name, "direction": way}
+                                    for name in ("accuracy", "batch_loss", "cosine") for way in WAYS for rho in (0.015, 0.15)
+                                    for seed in seeds])
+    if key == "dwa-diversity":
+        return pd.DataFrame([cell | {"ipc": ipc, "set": name, "seed": seed, "quantity": quantity, "layer": 0, "value": 0.5 + seed / 9}
+                             for ipc in (2, 10) for name in ("random", "DWA") for quantity in MEASURES for seed in seeds])
+    if key == "dwa-tsne":
+        return pd.DataFrame([cell | {"set": name, "label": label, "x": place / 7, "y": label + place / 9}
+                             for name in ("real", "SRe2L", "DWA") for label in range(3) for place in range(4)])
+    if key == "dwa-ipc":
+        return pd.DataFrame([cell | {"ipc": ipc, "set": name, "protocol": protocol, "seed": seed, "accuracy": 50.0 + seed / 3,
+                                     "best": 51.0 if protocol == "published" else None}
+                             for ipc in (1, 10) for protocol in ("clean", "published") for name in ("random", "SRe2L", "DWA")
+                             for seed in seeds])
+    if key == "dwa-label-cost":
+        return pd.DataFrame([cell | {"ipc": ipc, "teacher_bytes": 9999, "image_bytes": 640 * ipc, "label_bytes": 8000 * ipc, "set": "DWA",
+                                     "protocol": protocol, "seed": seed, "accuracy": 50.0 + ipc if ipc < 50 else None}
+                             for ipc in (1, 10, 50) for protocol in ("clean", "hard") for seed in seeds])
     if key == "theory-images":
         shares = {"image_share": 0.5, "average_share": 0.6, "average_pca": 0.7, "rank": 8.0}
         sets = [(name, 1, state) for name in ("DC", "LoDM") for state in ("before", "after", "change")]
@@ -236,7 +269,7 @@ def test_the_widths_are_those_of_the_templates(saved, key):
         width, dpi = image.width, image.info["dpi"][0]
     promised = figures.PAGE if figures.entry(key).width == "page" else figures.COLUMN
     assert width / dpi <= promised + 0.02
-    assert key in ("lodc-images", "lodc-host-images") or width / dpi == pytest.approx(promised, abs=0.02)  # tiles have a largest size
+    assert key in TILES or width / dpi == pytest.approx(promised, abs=0.02)  # tiles have a largest size
 
 
 def test_redrawn_they_are_the_same_bytes(saved, tmp_path):

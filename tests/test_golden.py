@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import ddcore
-from ddcore import augment, coresets, crops, experiments, measurements, mechanism, networks, records, relabel, squeeze, whitening
+from ddcore import augment, coresets, crops, diversity, experiments, measurements, mechanism, networks, records, relabel, squeeze, whitening
 from ddcore.data import Dataset
 from ddcore.methods import METHODS
 from ddcore.plugins import PLUGINS, weight_adjustment
@@ -146,9 +146,12 @@ def of_measurement(name: str) -> list[float]:
             "batch_variance": {"teacher": dataclasses.asdict(TEACHER), "images": 100, "sizes": (2, 10), "draws": 20, "points": 6},
             "information_curve": {"plugins": {"mutual_information": {"width": 8}}, "budget_ipc": 1, "steps": [0, 2], "lr_img": 1.0,
                                   "synthetic": race["synthetic"], "method": race["method"]},
+            "adjusted_teacher": {"teacher": dataclasses.asdict(TEACHER), "rhos": (0.1, 1.0), "directions": weight_adjustment.DIRECTIONS,
+                                 "steps": 3, "batches": 2, "images": 50},
             "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1}}[name]
     rows = measurements.MEASUREMENTS[name](ddcore.load("digits", "cpu"), seed=0, **settings)
-    every, skipped = (1, ("seconds", "first_seconds", "error")) if name in ("race", "tapes", "information_curve") else (7, ())
+    few = name in ("race", "tapes", "information_curve", "adjusted_teacher")
+    every, skipped = (1, ("seconds", "first_seconds", "error")) if few else (7, ())
     return [float(value) for row in rows[::every] for key, value in row.items() if isinstance(value, float) and key not in skipped]
 
 
@@ -209,11 +212,19 @@ def of_mechanism() -> list[float]:
     return [value for row in rows for value in row.values() if isinstance(value, float)][::17]
 
 
+def of_diversity() -> list[float]:
+    data = ddcore.load("digits", "cpu")
+    how = {"teacher": dataclasses.asdict(TEACHER), "seed_teacher": 0}
+    record = records.Record("0" * 16, "smoke", {"dataset": "digits", "seed": 0, "evaluate": how}, {}, {})
+    one = diversity.Diversity(record, ddcore.Pixels(data, 3, seed=0), images=20, neighbours=5)
+    return [row["value"] for row in one.make(data, None)[0]["rows"]]
+
+
 def of_whitening() -> list[float]:
     return sums(whitening.whiten(digits64()).x_test)
 
 
-MEASURE_THE_MACHINE = ("contrast_speed", "adjusted_speed", "cost", "profile", "speed")
+MEASURE_THE_MACHINE = ("adjusted_speed", "contrast_speed", "cost", "profile", "speed")
 
 # name: (version, numbers)
 COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
@@ -233,6 +244,7 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "mutual_information": (PLUGINS["mutual_information"].version, of_mutual_information),
     "weight_adjustment": (PLUGINS["weight_adjustment"].version, with_own_teacher(of_weight_adjustment)),
     "whitening": (whitening.VERSION, of_whitening),
+    "diversity": (diversity.Diversity.version, with_own_teacher(of_diversity)),
     "mechanism": (mechanism.Mechanism.version, of_mechanism),
     "distill": (experiments.DISTILL_VERSION, of_distill),
     "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),

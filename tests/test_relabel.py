@@ -9,6 +9,7 @@ import torch
 
 import ddcore
 from ddcore import crops, mixing, networks, relabel
+from ddcore.evaluate import accuracy
 from ddcore.experiments import Experiment, Runner
 from ddcore.random import stream
 from ddcore.relabel import Relabel
@@ -62,6 +63,34 @@ def test_training_is_the_published_loop(digits64, mode, mix):
         schedule.step()
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_watched_student_is_the_same_to_the_bit_and_its_best_epoch_is_known(digits, mode):
+    how = Relabel(**SMALL | {"epochs": 7, "lr": 0.05}, teacher_mode=mode)
+    watched, synthetic, seen = dataclasses.replace(how, every=2), ddcore.Pixels(digits, 2), {3: [], 4: []}
+
+    def watch(seed, student):
+        seen[seed].append(accuracy(student, digits))
+
+    images, labels = synthetic.images().detach(), synthetic.labels
+    alone, other = how.train(images, labels, digits, (3, 4)), watched.train(images, labels, digits, (3, 4), watch)
+    assert all(states_equal(one.state_dict(), two.state_dict()) for one, two in zip(alone, other, strict=True))
+    assert [len(tests) for tests in seen.values()] == [3, 3]
+    before, after = (ddcore.evaluate(synthetic, digits, seeds=[3, 4], protocol="relabel", **vars(one)) for one in (how, watched))
+    assert before.scores == after.scores
+    assert before.best == ()
+    assert after.best == tuple(max(*seen[seed], last) for seed, last in zip((3, 4), after.scores, strict=True))
+    assert after.result()["best"] == list(after.best)
+    assert "best" not in before.result()
+
+
+def test_watching_is_of_the_hash_only_when_asked():
+    def evaluate(**more):
+        return Experiment("digits", 1, evaluate={"protocol": "relabel", "teacher": TEACHER} | more).resolved()["evaluate"]
+
+    assert "every" not in evaluate()
+    assert evaluate(every=10) == evaluate() | {"every": 10}
 
 
 def test_hard_labels_are_mixed_as_the_images_are(digits64):
@@ -134,7 +163,7 @@ def test_one_image_a_class_several_channels_and_a_student_without_batch_norm(col
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"temperature": 0.0}, {"alpha": 0.0}, {"mix": "blend"}, {"labels": "none"},
-                                   {"teacher_mode": "test"}, {"crop": -4}, {"precision": "float16"}])
+                                   {"teacher_mode": "test"}, {"crop": -4}, {"every": -1}, {"precision": "float16"}])
 def test_ill_settings_are_refused(wrong, refuses):
     with refuses(next(iter(wrong))):
         Relabel(**wrong)

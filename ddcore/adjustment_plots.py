@@ -1,0 +1,189 @@
+"""Drawings of notebook 41: SRe2L's recovery, the adjustment of its weights, and how diverse the sets are."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from ddcore.figures import PAGE
+from ddcore.host_plots import cross_architecture
+from ddcore.plots import COLORS, MARKERS, NAMES, _cells, _figure, _log_ticks, _mean_line, _per_class, _points, images, plot
+
+MEASURES = {"similarity": "mean cosine", "vendi": "Vendi score", "of a class": "variance of means", "coverage": "coverage", "mmd2": "MMD²"}
+PALETTE = sns.color_palette("tab10")
+WAYS = ("ascent", "fisher", "gaussian", "descent")
+
+plot("dwa-images")(images)
+plot("dwa-cross-architecture")(cross_architecture)
+
+
+def _strip(axis, frame: pd.DataFrame, by: str, names: list) -> None:
+    """The seeds of each name in a line of its own, from the column `value`."""
+    for y, name in enumerate(names):
+        values, colour = frame[frame[by] == name].value.to_numpy(), "0.45" if name == "random" else COLORS[y]
+        axis.plot(values, y + np.linspace(-0.15, 0.15, len(values)), MARKERS[y], mfc="none", mec=colour, mew=0.8, ms=3.5)
+        axis.plot(values.mean(), y, "|", color=colour, ms=11, mew=1.6)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+
+
+@plot("dwa-factors")
+def factors(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, init, r_var, adjusted, seed, accuracy."""
+    figure, cells = _cells(frame, 2.3)
+    for axis, here in cells:
+        pairs = list(dict.fromkeys(zip(here.init, here.r_var, strict=True)))
+        for x, (init, r_var) in enumerate(pairs):
+            for on in (False, True):
+                found = here[(here.init == init) & (here.r_var == r_var) & (here.adjusted == on)]
+                label = "adjusted weights" if on else "the teacher's weights"
+                _points(axis, x + (0.18 if on else -0.18), found.accuracy.to_numpy(), 0.14, COLORS[on], MARKERS[on],
+                        label if x == 0 and axis is cells[0][0] else None)
+        axis.set_xticks(range(len(pairs)), [f"{init}\n{r_var:g}" for init, r_var in pairs])
+        axis.set_xlabel("start and r_var")
+        axis.margins(y=0.1)
+    figure.legend(loc="outside upper center", ncols=2, handletextpad=0.1)
+    return figure
+
+
+@plot("dwa-arms")
+def arms(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, arm (the first is no adjustment), seed, accuracy, similarity, vendi. Drawn are differences to the same seed of
+    the first."""
+    columns = {"accuracy": "accuracy (points)", "similarity": "mean cosine in a class", "vendi": "Vendi score in a class"}
+    none, *names = dict.fromkeys(frame.arm)
+    figure, axes = _figure(PAGE, 0.75 + 0.22 * len(names), len(columns), sharey=True)
+    for axis, (column, label) in zip(axes, columns.items(), strict=True):
+        bare = frame[frame.arm == none].set_index("seed")[column]
+        _strip(axis, frame.assign(value=frame[column] - frame.seed.map(bare)), "arm", names)
+        axis.axvline(0, color="0.45", lw=0.8, ls="--", zorder=0)
+        axis.set_xlabel(f"{label},\nover {bare.mean():.3g} of no adjustment")
+    return figure
+
+
+@plot("dwa-decoupling")
+def decoupling(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, init, r_var, seed, accuracy, within, between and 'of a class' (shares of the real images' variance)."""
+    columns = {"within": "within images", "between": "between those of a batch", "of a class": "between those of a class",
+               "accuracy": "test accuracy (%)"}
+    weights = sorted(frame.r_var.unique())
+    figure, axes = _figure(PAGE, 2.1, len(columns))
+    for axis, (column, label) in zip(axes, columns.items(), strict=True):
+        for index, (init, found) in enumerate(frame.groupby("init", sort=False)):
+            at = found.assign(accuracy=found[column], place=found.r_var.map(weights.index))
+            _mean_line(axis, at, "place", index, f"from {init}" if axis is axes[0] else None)
+        axis.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
+        axis.set_xlabel("r_var")
+        axis.set_title(label, fontsize=8)
+    axes[0].set_ylabel("share of the variance")
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+@plot("dwa-k-rho")
+def k_rho(frame: pd.DataFrame) -> Figure:
+    """Columns: steps, rho, seed, value, quantity ('set': accuracy of a set; of the adjusted teacher 'accuracy', 'batch_loss', 'cosine'),
+    direction (of the latter)."""
+    figure, axes = _figure(PAGE, 2.3, 4, width_ratios=(1.25, 1, 1, 1))
+    sets = frame[frame.quantity == "set"].pivot_table(index="steps", columns="rho", values="value")
+    axes[0].pcolormesh(sets.to_numpy(), cmap="viridis")
+    for (y, x), value in np.ndenumerate(sets.to_numpy()):
+        light = value < sets.to_numpy().mean()
+        axes[0].text(x + 0.5, y + 0.5, f"{value:.1f}", ha="center", va="center", fontsize=7, color="white" if light else "black")
+    axes[0].set_xticks(np.arange(len(sets.columns)) + 0.5, [f"{rho:g}" for rho in sets.columns])
+    axes[0].set_yticks(np.arange(len(sets)) + 0.5, [f"{K:g}" for K in sets.index])
+    axes[0].set_ylabel("steps K")
+    axes[0].set_title("accuracy of the sets (%)", fontsize=8)
+    titles = {"accuracy": "of the teacher (%)", "batch_loss": "loss of its batch", "cosine": "cosine of two batches'"}
+    for axis, (quantity, title) in zip(axes[1:], titles.items(), strict=True):
+        for index, direction in enumerate(WAYS):
+            found = frame[(frame.quantity == quantity) & (frame.direction == direction)].groupby("rho").value.mean()
+            axis.plot(range(len(found)), found, color=COLORS[index], marker=MARKERS[index], mfc="white",
+                      label=direction if axis is axes[1] else None)
+        axis.set_xticks(range(len(found)), [f"{rho:g}" for rho in found.index])
+        axis.set_title(title, fontsize=8)
+    axes[2].set_yscale("log")
+    for axis in axes:
+        axis.set_xlabel("rho")
+    figure.legend(loc="outside upper center", ncols=len(WAYS))
+    return figure
+
+
+@plot("dwa-diversity")
+def diversity(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, set, seed, quantity, layer, value."""
+    names = list(dict.fromkeys(frame.set))
+    cells = [part for _, part in frame.groupby(["dataset", "ipc"], sort=False)]
+    figure = Figure(figsize=(PAGE, 0.4 + (0.35 + 0.2 * len(names)) * len(cells)), layout="constrained")
+    axes = figure.subplots(len(cells), len(MEASURES), squeeze=False, sharey=True)
+    for line, here in zip(axes, cells, strict=True):
+        for axis, quantity in zip(line, MEASURES, strict=True):
+            _strip(axis, here[here.quantity == quantity], "set", names)
+        line[0].set_ylabel(f"{NAMES.get(here.dataset.iloc[0], here.dataset.iloc[0])}\n{_per_class(here.ipc.iloc[0])}")
+    for axis, label in zip(axes[-1], MEASURES.values(), strict=True):
+        axis.set_xlabel(label)
+    return figure
+
+
+@plot("dwa-tsne")
+def tsne(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, set ('real' or a synthetic one), label, x, y, seed."""
+    real, names = frame[frame.set == "real"], [name for name in dict.fromkeys(frame.set) if name != "real"]
+    figure, axes = _figure(PAGE, 3.1, len(names), sharex=True, sharey=True)
+    for axis, name in zip(axes, names, strict=True):
+        for label in sorted(real.label.unique()):
+            natural, ours = (some[some.label == label] for some in (real, frame[frame.set == name]))
+            colour, star = PALETTE[label % 10], name == "DWA"
+            axis.plot(natural.x, natural.y, ".", color=colour, ms=3, alpha=0.3, mew=0, zorder=1, rasterized=True)
+            axis.plot(ours.x, ours.y, "*" if star else "o", color=colour, mec="black", mew=0.4, ms=7 if star else 4.5)
+        axis.set_axis_off()
+        axis.set_title(name, fontsize=8)
+    return figure
+
+
+@plot("dwa-ipc")
+def comparison(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, protocol, set, seed, accuracy, best (that of the best epoch, where it was looked for)."""
+    names, protocols = list(dict.fromkeys(frame.set)), list(dict.fromkeys(frame.protocol))
+    figure, cells = _cells(frame, 2.5)
+    for axis, here in cells:
+        for group, protocol in enumerate(protocols):
+            for column, name in enumerate(names):
+                found = here[(here.protocol == protocol) & (here.set == name)]
+                if len(found):
+                    x, colour = group + 0.17 * (column - (len(names) - 1) / 2), "0.45" if column == 0 else COLORS[column - 1]
+                    label = name if group == 0 and axis is cells[0][0] else None
+                    _points(axis, x, found.accuracy.to_numpy(), 0.07, colour, MARKERS[column], label)
+                    axis.hlines(found.best.mean(), x - 0.08, x + 0.08, color=colour, lw=0.9, ls=(0, (1.5, 1)))
+        axis.set_xticks(range(len(protocols)), protocols)
+        axis.margins(y=0.08)
+    figure.legend(loc="outside upper center", ncols=len(names), handletextpad=0.1, columnspacing=1)
+    return figure
+
+
+@plot("dwa-label-cost")
+def label_cost(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, label_bytes, image_bytes, teacher_bytes, set, protocol ('clean': soft labels, or 'hard'), seed, accuracy; a
+    number of images without a recorded set has the first four alone."""
+    sizes, known = frame.drop_duplicates("ipc").set_index("ipc"), frame.dropna(subset="accuracy")
+    figure, axes = _figure(PAGE, 2.3, 2)
+    for index, (column, label) in enumerate({"label_bytes": "soft labels", "image_bytes": "images", "teacher_bytes": "teacher"}.items()):
+        axes[0].plot(sizes[column] / 2**20, color=("0.2", "0.5", "0.7")[index], marker=MARKERS[index], mfc="white", label=label)
+    axes[0].set_yscale("log")
+    _log_ticks(axes[0], list(sizes.index), "images a class (log scale)")
+    axes[0].set_ylabel("MiB (log scale)")
+    axes[0].legend()
+    for column, (name, of) in enumerate(known.groupby("set", sort=False)):
+        for protocol, found in of.groupby("protocol", sort=False):
+            stored = found.image_bytes + (found.label_bytes if protocol == "clean" else 0)
+            means = found.groupby(stored / 2**20).accuracy.agg(["mean", "std"])
+            colour = "0.45" if column == 0 else COLORS[column - 1]
+            axes[1].errorbar(means.index, means["mean"], means["std"].fillna(0), color=colour, marker=MARKERS[column], capsize=2,
+                             mfc=colour if protocol == "clean" else "white", ls="-" if protocol == "clean" else ":", elinewidth=0.8,
+                             label=name if protocol == "clean" else None)
+    axes[1].set_xscale("log")
+    axes[1].minorticks_off()
+    axes[1].set_xlabel("MiB of images and labels (log scale)")
+    axes[1].set_ylabel("test accuracy (%)")
+    axes[1].legend()
+    return figure
