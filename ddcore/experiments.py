@@ -16,11 +16,20 @@ import pandas as pd
 import torch
 
 # Some are imported for the measurements that they register.
-<<<<<<< HEAD
-from ddcore import augment, bench, compute, contrast_speed, coresets, cost, information_curve, networks, profiles, race, records  # noqa: F401
-=======
-from ddcore import adjusted_teacher, augment, bench, compute, coresets, cost, information_curve, networks, profiles, race, records  # noqa: F401
->>>>>>> dwa-book
+from ddcore import (  # noqa: F401
+    adjusted_teacher,
+    augment,
+    bench,
+    compute,
+    contrast_speed,
+    coresets,
+    cost,
+    information_curve,
+    networks,
+    profiles,
+    race,
+    records,
+)
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import OPTIMISERS, SCHEDULES, distill
