@@ -67,9 +67,9 @@ def same_memory(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _mean_line(axis, found: pd.DataFrame, x: str, index: int, label: str | None, shift: float = 0.0, **style) -> None:
-    """Mean and standard deviation of the accuracy over seeds by `x`."""
-    means = found.groupby(x).accuracy.agg(["mean", "std"])
+def _mean_line(axis, found: pd.DataFrame, x: str, index: int, label: str | None, shift: float = 0.0, y: str = "accuracy", **style) -> None:
+    """Mean and standard deviation of `y` over seeds by `x`."""
+    means = found.groupby(x)[y].agg(["mean", "std"])
     axis.errorbar(means.index + shift, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white",
                   capsize=2, label=label, **style)
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import COLORS, FASHION, MARKERS, _cells, _figure, _means, plot
+from ddcore.plots import COLORS, FASHION, MARKERS, _cells, _figure, _mean_line, _means, plot
 
 
 @plot("mim-gain")
@@ -85,9 +85,7 @@ def curves(frame: pd.DataFrame) -> Figure:
     figure, axes = _figure(PAGE, 2.2, len(blocks), sharey=True)
     for axis, block in zip(axes, blocks, strict=True):
         for index, (arm, found) in enumerate(frame[frame.block == block].groupby("arm", sort=False)):
-            means = found.groupby("step").information.agg(["mean", "std"])
-            axis.errorbar(means.index, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white",
-                          capsize=2, elinewidth=0.8, label=arm if axis is axes[0] else None)
+            _mean_line(axis, found, "step", index, arm if axis is axes[0] else None, y="information", elinewidth=0.8)
         axis.axhline(frame.ceiling.iloc[0], color="black", lw=0.8, ls="--", label="log classes" if axis is axes[0] else None)
         axis.set_xlabel("step")
         axis.set_title(f"block {block + 1}", fontsize=8)
