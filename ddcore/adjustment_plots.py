@@ -85,16 +85,14 @@ def k_rho(frame: pd.DataFrame) -> Figure:
     """Columns: steps, rho, seed, value, quantity ('set': accuracy of a set; of the adjusted teacher 'accuracy', 'batch_loss', 'cosine'),
     direction (of the latter)."""
     figure, axes = _figure(PAGE, 2.3, 4, width_ratios=(1.25, 1, 1, 1))
-    sets = frame[frame.quantity == "set"].pivot_table(index="steps", columns="rho", values="value")
-    axes[0].pcolormesh(sets.to_numpy(), cmap="viridis")
-    for (y, x), value in np.ndenumerate(sets.to_numpy()):
-        light = value < sets.to_numpy().mean()
-        axes[0].text(x + 0.5, y + 0.5, f"{value:.1f}", ha="center", va="center", fontsize=7, color="white" if light else "black")
-    axes[0].set_xticks(np.arange(len(sets.columns)) + 0.5, [f"{rho:g}" for rho in sets.columns])
-    axes[0].set_yticks(np.arange(len(sets)) + 0.5, [f"{K:g}" for K in sets.index])
-    axes[0].set_ylabel("steps K")
+    sets = frame[frame.quantity == "set"].assign(place=lambda sets: sets.rho.rank(method="dense") - 1)
+    for index, (K, found) in enumerate(sets.groupby("steps")):
+        _mean_line(axes[0], found, "place", index + len(WAYS), f"K = {K:g}", 0.08 * index, y="value", elinewidth=0.8)
+    axes[0].set_xticks(range(sets.rho.nunique()), [f"{rho:g}" for rho in sorted(sets.rho.unique())])
+    axes[0].set_xlim(-0.4, sets.rho.nunique() - 0.6)
+    axes[0].legend(loc="best")
     axes[0].set_title("accuracy of the sets (%)", fontsize=8)
-    titles = {"accuracy": "of the teacher (%)", "batch_loss": "loss of its batch", "cosine": "cosine of two batches'"}
+    titles = {"accuracy": "of the teacher (%)", "batch_loss": "loss of its batch", "cosine": "cosine between batches"}
     for axis, (quantity, title) in zip(axes[1:], titles.items(), strict=True):
         for index, direction in enumerate(WAYS):
             found = frame[(frame.quantity == quantity) & (frame.direction == direction)].groupby("rho").value.mean()
@@ -105,7 +103,7 @@ def k_rho(frame: pd.DataFrame) -> Figure:
     axes[2].set_yscale("log")
     for axis in axes:
         axis.set_xlabel("rho")
-    figure.legend(loc="outside upper center", ncols=len(WAYS))
+    figure.legend(handles=axes[1].get_legend_handles_labels()[0], loc="outside upper center", ncols=len(WAYS))
     return figure
 
 
