@@ -57,6 +57,7 @@ def arms(frame: pd.DataFrame) -> Figure:
         bare = frame[frame.arm == none].set_index("seed")[column]
         _strip(axis, frame.assign(value=frame[column] - frame.seed.map(bare)), "arm", names)
         axis.axvline(0, color="0.45", lw=0.8, ls="--", zorder=0)
+        axis.locator_params(axis="x", nbins=4)
         axis.set_xlabel(f"{label},\nover {bare.mean():.3g} of no adjustment")
     return figure
 
@@ -70,8 +71,8 @@ def decoupling(frame: pd.DataFrame) -> Figure:
     figure, axes = _figure(PAGE, 2.1, len(columns))
     for axis, (column, label) in zip(axes, columns.items(), strict=True):
         for index, (init, found) in enumerate(frame.groupby("init", sort=False)):
-            at = found.assign(accuracy=found[column], place=found.r_var.map(weights.index))
-            _mean_line(axis, at, "place", index, f"from {init}" if axis is axes[0] else None)
+            at = found.assign(place=found.r_var.map(weights.index))
+            _mean_line(axis, at, "place", index, f"from {init}" if axis is axes[0] else None, y=column)
         axis.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
         axis.set_xlabel("r_var")
         axis.set_title(label, fontsize=8)

@@ -98,6 +98,23 @@ def test_its_continual_learning_is_the_recorded_one():
     assert f"{gain.mean():.1f} ± {gain.sem() * stats.t.ppf(0.975, len(gain) - 1):.1f} points ahead" in README
 
 
+def test_its_term_is_the_recorded_one():
+    frame = figures.data("mim-gain")
+    wide = frame.pivot_table(index=["dataset", "seed"], columns="arm", values="accuracy")
+    shown = {}
+    for arm in ("+ MIM", "more steps"):
+        for dataset, apart in (wide[arm] - wide["base"]).groupby("dataset"):
+            shown[arm, dataset] = f"{apart.mean():+.1f} ± {apart.sem() * stats.t.ppf(0.975, len(apart) - 1):.1f}"
+    assert f"**{shown['+ MIM', 'cifar10']}** points on\nCIFAR-10" in README
+    assert f"{shown['+ MIM', 'fashion_mnist']} on Fashion-MNIST" in README
+    assert f"more steps of DM bring {shown['more steps', 'cifar10']} and {shown['more steps', 'fashion_mnist']}" in README
+    cifar = wide.loc["cifar10"].mean()
+    assert f"({cifar['+ MIM']:.1f} % after {cifar['base']:.1f})" in README
+    critics = figures.data("mim-negatives").groupby("arm").accuracy.mean().drop("method alone")
+    pull = critics.pop("class means alone")
+    assert f"alone come to {pull:.1f} %, and every critic that pushes away to {critics.min():.1f} or more" in README
+
+
 def test_its_labels_are_the_recorded_ones():
     for one in summary(figures.data("compare-relabel"), ["dataset", "ipc", "images", "labels"]).itertuples():
         assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {one.images}, {one.labels} labels |"), one
