@@ -122,6 +122,22 @@ def test_its_labels_are_the_recorded_ones():
         assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {one.images}, {one.labels} labels |"), one
 
 
+def test_its_adjustment_is_the_recorded_one():
+    frame = figures.data("dwa-factors")
+    shown = []
+    for name in ("init", "r_var", "adjusted"):
+        low, high = frame.groupby(name).accuracy.mean()
+        shown.append(f"{high - low:+.1f}")
+    assert "the real start brings {} points, `r_var` {}, the adjustment {}".format(*shown) in README
+    means = frame.groupby(["init", "r_var", "adjusted"]).accuracy.mean()
+    here = figures.data("compare-relabel").query("dataset == 'fashion_mnist' and ipc == 10 and labels == 'soft'")
+    real = here.groupby("images").accuracy.mean()
+    assert f"SRe2L {means['noise', 1.0, False]:.1f} %, DWA {means['real', 11.0, True]:.1f}" in README
+    assert f"random real images with\nthe same labels {real['random real']:.1f}" in README
+    arms = figures.data("dwa-arms").groupby("arm").accuracy.mean()
+    assert f"by more than {(arms - arms['none']).abs().max():.1f} points (`dwa-arms`)" in README
+
+
 def test_its_theory_is_the_recorded_one():
     found = figures.data("theory-memory").groupby(["arm", "stored"]).error.agg(["mean", "std"])
     named = {"teacher": "all samples", "same": "the teacher's initialisation", "fresh": "unseen", "undistilled": "not distilled",
