@@ -128,7 +128,7 @@ def continual(frame: pd.DataFrame) -> Figure:
         axis.set_xticks(sorted(frame.classes.unique()))
         axis.set_xlabel("classes seen")
     cells[0][0].set_ylabel("accuracy on classes seen (%)")
-    figure.legend(loc="outside upper center", ncols=2 if len(methods) == 4 and len(cells) == 1 else len(methods), columnspacing=1.2)
+    figure.legend(loc="outside upper center", ncols=len(methods), columnspacing=1.2)
     return figure
 
 

@@ -98,6 +98,8 @@ def test_its_continual_learning_is_the_recorded_one():
         gain = wide["LoDM"] - wide["DM"]
         ahead.append(f"{gain.mean():.1f} ± {gain.sem() * stats.t.ppf(0.975, len(gain) - 1):.1f}")
     assert f"LoDM is {' and '.join(ahead)} points ahead of DM" in README
+    last = figures.data("continual-10").query("classes == 10").groupby("method").accuracy.mean()
+    assert f"(`continual-10`): {last['DM']:.1f} DM, {last['LoDM']:.1f} LoDM" in README
 
 
 def test_its_term_is_the_recorded_one():
