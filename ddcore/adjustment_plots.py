@@ -93,13 +93,13 @@ def k_rho(frame: pd.DataFrame) -> Figure:
     axes[0].set_xlim(-0.4, sets.rho.nunique() - 0.6)
     axes[0].legend(loc="best")
     axes[0].set_title("accuracy of the sets (%)", fontsize=8)
-    titles = {"accuracy": "of the teacher (%)", "batch_loss": "loss of its batch", "cosine": "cosine between batches"}
+    titles = {"accuracy": "of the teacher (%)", "batch_loss": "loss of its batch", "cosine": "cosine of two"}
     for axis, (quantity, title) in zip(axes[1:], titles.items(), strict=True):
         for index, direction in enumerate(WAYS):
             found = frame[(frame.quantity == quantity) & (frame.direction == direction)].groupby("rho").value.mean()
             axis.plot(range(len(found)), found, color=COLORS[index], marker=MARKERS[index], mfc="white",
                       label=direction if axis is axes[1] else None)
-        axis.set_xticks(range(len(found)), [f"{rho:g}" for rho in found.index])
+        axis.set_xticks(range(len(found)), [f"{rho:g}" for rho in found.index], rotation=45)
         axis.set_title(title, fontsize=8)
     axes[2].set_yscale("log")
     for axis in axes:
