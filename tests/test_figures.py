@@ -389,7 +389,7 @@ def test_a_figure_of_nothing_is_refused(tmp_path, refuses):
 
 def test_a_failed_drawing_leaves_the_old_figure(folder, monkeypatch):
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    with pytest.raises(AttributeError):
+    with pytest.raises(KeyError):
         figures.save("lodc-rank", frame_of("lodc-rank").drop(columns="accuracy"), [record_of(0)], folder=folder)
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     assert figures.check(folder) == []
