@@ -27,6 +27,16 @@ def _strip(axis, frame: pd.DataFrame, by: str, names: list) -> None:
     axis.set_ylim(len(names) - 0.5, -0.5)
 
 
+def _lines(frame: pd.DataFrame, names: int, columns: int) -> tuple[Figure, list]:
+    """A line of axes for each dataset and number of images a class, with its part of the frame."""
+    cells = [part for _, part in frame.groupby(["dataset", "ipc"], sort=False)]
+    figure = Figure(figsize=(PAGE, 0.4 + (0.45 + 0.2 * names) * len(cells)), layout="constrained")
+    axes = figure.subplots(len(cells), columns, squeeze=False, sharey=True)
+    for line, here in zip(axes, cells, strict=True):
+        line[0].set_ylabel(f"{NAMES.get(here.dataset.iloc[0], here.dataset.iloc[0])}\n{_per_class(here.ipc.iloc[0])}")
+    return figure, list(zip(axes, cells, strict=True))
+
+
 @plot("dwa-factors")
 def factors(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, init, r_var, adjusted, seed, accuracy."""
@@ -52,13 +62,14 @@ def arms(frame: pd.DataFrame) -> Figure:
     the first."""
     columns = {"accuracy": "accuracy (points)", "similarity": "mean cosine in a class", "vendi": "Vendi score in a class"}
     none, *names = dict.fromkeys(frame.arm)
-    figure, axes = _figure(PAGE, 0.75 + 0.22 * len(names), len(columns), sharey=True)
-    for axis, (column, label) in zip(axes, columns.items(), strict=True):
-        bare = frame[frame.arm == none].set_index("seed")[column]
-        _strip(axis, frame.assign(value=frame[column] - frame.seed.map(bare)), "arm", names)
-        axis.axvline(0, color="0.45", lw=0.8, ls="--", zorder=0)
-        axis.locator_params(axis="x", nbins=4)
-        axis.set_xlabel(f"{label},\nover {bare.mean():.3g} of no adjustment")
+    figure, lines = _lines(frame, len(names), len(columns))
+    for axes, here in lines:
+        for axis, (column, label) in zip(axes, columns.items(), strict=True):
+            bare = here[here.arm == none].set_index("seed")[column]
+            _strip(axis, here.assign(value=here[column] - here.seed.map(bare)), "arm", names)
+            axis.axvline(0, color="0.45", lw=0.8, ls="--", zorder=0)
+            axis.locator_params(axis="x", nbins=4)
+            axis.set_xlabel(f"{label},\nover {bare.mean():.3g} of no adjustment")
     return figure
 
 
@@ -112,14 +123,11 @@ def k_rho(frame: pd.DataFrame) -> Figure:
 def diversity(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, set, seed, quantity, layer, value."""
     names = list(dict.fromkeys(frame.set))
-    cells = [part for _, part in frame.groupby(["dataset", "ipc"], sort=False)]
-    figure = Figure(figsize=(PAGE, 0.4 + (0.35 + 0.2 * len(names)) * len(cells)), layout="constrained")
-    axes = figure.subplots(len(cells), len(MEASURES), squeeze=False, sharey=True)
-    for line, here in zip(axes, cells, strict=True):
-        for axis, quantity in zip(line, MEASURES, strict=True):
+    figure, lines = _lines(frame, len(names), len(MEASURES))
+    for axes, here in lines:
+        for axis, quantity in zip(axes, MEASURES, strict=True):
             _strip(axis, here[here.quantity == quantity], "set", names)
-        line[0].set_ylabel(f"{NAMES.get(here.dataset.iloc[0], here.dataset.iloc[0])}\n{_per_class(here.ipc.iloc[0])}")
-    for axis, label in zip(axes[-1], MEASURES.values(), strict=True):
+    for axis, label in zip(lines[-1][0], MEASURES.values(), strict=True):
         axis.set_xlabel(label)
     return figure
 

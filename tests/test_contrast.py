@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ddcore.kernels.contrast import CRITICS, contrast, contrast_chunked, contrast_reference
+from ddcore.kernels.contrast import BLOCK, CRITICS, contrast, contrast_chunked, contrast_reference
 from ddcore.random import stream
 
 critics = pytest.mark.parametrize("critic", CRITICS)
@@ -75,10 +75,12 @@ def test_gradients_are_those_of_the_loss(critic, own):
     assert gradgradcheck(lambda fake: contrast_reference(fake, *others, **how).loss, fake)
 
 
-def test_many_blocks_are_as_one():
-    """More real rows than a block has, and more rows of a class."""
+@critics
+@negatives
+def test_many_blocks_are_as_one(critic, own):
+    """More real rows than a block has, more rows of a class, and a block with rows of both."""
     fake, fake_labels, real, real_labels, classes = sides(1, 1100, 1500, 3, 2)
-    how = {"temperature": 0.2, "own": True}
+    how = {"temperature": 0.2, "own": own, "critic": critic}
     whole = contrast_chunked(fake.requires_grad_(), fake_labels, real, real_labels, classes, **how)
     expected = contrast_reference(fake, fake_labels, real, real_labels, classes, **how)
     torch.testing.assert_close(whole.loss, expected.loss, rtol=1e-12, atol=0)
@@ -104,7 +106,7 @@ def test_nothing_of_size_m_times_n_is_made(critic):
     for op, within in ((contrast_chunked, True), (contrast_reference, False)):
         with Largest() as largest:
             grad(op(fake, *others, temperature=0.1, critic=critic).loss.sum(), fake)
-        assert (largest.numbers <= 2**18) == within
+        assert (largest.numbers <= BLOCK) == within
     assert largest.numbers >= 600 * 3000
 
 
