@@ -151,9 +151,10 @@ def tsne(frame: pd.DataFrame) -> Figure:
 @plot("dwa-ipc")
 def comparison(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, protocol, set, seed, accuracy, best (that of the best epoch, where it was looked for)."""
-    names, protocols = list(dict.fromkeys(frame.set)), list(dict.fromkeys(frame.protocol))
+    names = list(dict.fromkeys(frame.set))
     figure, cells = _cells(frame, 2.5)
     for axis, here in cells:
+        protocols = list(dict.fromkeys(here.protocol))
         for group, protocol in enumerate(protocols):
             for column, name in enumerate(names):
                 found = here[(here.protocol == protocol) & (here.set == name)]
@@ -189,8 +190,9 @@ def label_cost(frame: pd.DataFrame) -> Figure:
                              mfc=colour if protocol == "clean" else "white", ls="-" if protocol == "clean" else ":", elinewidth=0.8,
                              label=name if protocol == "clean" else None)
     axes[1].set_xscale("log")
-    axes[1].minorticks_off()
-    axes[1].set_xlabel("MiB of images and labels (log scale)")
+    low, high = axes[1].get_xlim()
+    _log_ticks(axes[1], [mark for power in range(-4, 6) for mark in (float(f"1e{power}"), float(f"3e{power}")) if low < mark < high],
+               "MiB of images and labels (log scale)")
     axes[1].set_ylabel("test accuracy (%)")
     axes[1].legend()
     return figure
