@@ -169,6 +169,29 @@ def test_the_ratio_of_gradients_is_that_of_their_norms(digits64, name):
     assert ratios[0] == pytest.approx(float(norms[0] / norms[1]), rel=1e-3)
 
 
+class Once(torch.autograd.Function):
+    """The identity; like a compiled graph, it can be walked back once."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.walked = False
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        assert not ctx.walked
+        ctx.walked = True
+        return gradient
+
+
+def test_ratios_walk_no_graph_twice(digits64):
+    synthetic, method = ddcore.Pixels(digits64, 1), METHODS["dm"][0]
+    expected = gradient_ratios(digits64, synthetic, method, [MIM(weight=0.1), MIM(weight=0.2)], seed=0)
+    images = synthetic.images
+    synthetic.images = lambda *rows: Once.apply(images(*rows))
+    assert gradient_ratios(digits64, synthetic, method, [MIM(weight=0.1), MIM(weight=0.2)], seed=0) == expected
+
+
 @pytest.mark.usefixtures("untouched")
 def test_projections_are_drawn_from_the_seed_alone_and_keep_angles():
     one, same, other = (projection(seed, layer, 500, 4000, torch.device("cpu"), torch.float64) for seed, layer in ((0, 1), (0, 1), (0, 2)))
