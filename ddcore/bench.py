@@ -127,7 +127,7 @@ def compare(name: str, providers: dict[str, Provider], truth: Tensor, at: torch.
         rows.append({"name": name, "provider": provider, "ratio": round(ratio, 3), "ratio_p20": round(low, 3), "ratio_p80": round(high, 3),
                      "memory_ratio": round(peaks[0] / peak, 3) if peak else None,
                      "operations": operations(one.run) if one.eager else None,
-                     "fraction_of_ceiling": round(work / took / limit, 3) if work else None, "max_rel_error": float(f"{error:.2e}"),
+                     "fraction_of_ceiling": float(f"{work / took / limit:.3g}") if work else None, "max_rel_error": float(f"{error:.2e}"),
                      "seconds": float(f"{took:.4g}"), "n": rounds})
     return rows
 
@@ -340,7 +340,7 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
     truth = serial([copy.deepcopy(one).double() for one in nets], noise.double())
     net.requires_grad_(False)
     providers = _providers("batch after batch", lambda: serial(nets, noise), together, compiled)
-    return compare(f"recover, 2 steps, ipc {ipc}", providers, truth, at, rounds)
+    return compare(f"recover, {'weights adjusted' if adjusted else '2 steps'}, ipc {ipc}", providers, truth, at, rounds)
 
 
 class _Tape(torch.autograd.graph.saved_tensors_hooks):
@@ -402,7 +402,7 @@ def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int
     return rows
 
 
-@measurement(version=3)
+@measurement(version=4)
 def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, rounds: int, compiled: bool = True) -> list[dict]:
     """Every step and kernel against the published structure, on this machine: the rows of `ddcore bench`."""
     positive("bench", rounds=rounds)
@@ -410,16 +410,6 @@ def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, ro
     size = {"ipc": ipc, "width": width, "rounds": rounds}
     step = size | {"batch_real": batch_real, "compiled": compiled}
     rows = [row for name in STEPS for row in step_rows(name, data, **step)]
-    rows += [*recover_rows(data, compiled=compiled, **size), *kernel_rows(data, batch_real=batch_real, **size)]
+    rows += [row for adjusted in (False, True) for row in recover_rows(data, compiled=compiled, adjusted=adjusted, **size)]
+    rows += kernel_rows(data, batch_real=batch_real, **size)
     return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, rounds=rounds, compiled=compiled)
-
-
-@measurement(version=1)
-def adjusted_speed(data: Dataset, *, seed: int, width: int, ipc: int, rounds: int, compiled: bool = True) -> list[dict]:
-    """Recovering `ipc` batches that have weights of their own, against the structure of the released code; the adjustment before it is
-    not timed. Columns: device, structure, and of the rows of `speed` seconds, ratio, its percentiles, max_rel_error, n."""
-    positive("bench", rounds=rounds)
-    data.need(ipc, "bench")
-    rows = recover_rows(data, ipc=ipc, width=width, rounds=rounds, compiled=compiled, adjusted=True)
-    kept = ("seconds", "ratio", "ratio_p20", "ratio_p80", "max_rel_error", "n")
-    return [{"device": data.device.type, "structure": row["provider"]} | {name: row[name] for name in kept} for row in rows]

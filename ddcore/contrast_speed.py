@@ -18,7 +18,7 @@ from ddcore.timing import in_turns
 PER_PAIR = 16  # float32 numbers that eager autograd holds at once for a pair of a synthetic and a real row
 
 
-@measurement(version=1, of_data=False)
+@measurement(version=2, of_data=False)
 def contrast_speed(at: torch.device, *, seed: int, cases: Sequence[Sequence[int]], rounds: int, most_bytes: float, width: int = 128,
                    classes: int = 10, compiled: bool = True) -> list[dict]:
     """Sigmoid NCE and its gradient in the synthetic rows, for (layers K, synthetic rows M, real rows N) each, the providers taking turns.

@@ -95,13 +95,6 @@ def test_rows_of_recovery(digits, quick, adjusted):
     assert all(row["max_rel_error"] < 1e-3 for row in rows[:3])
 
 
-def test_rows_of_recovery_with_other_weights_for_every_batch(digits, quick):
-    rows = bench.adjusted_speed(digits, seed=0, ipc=2, width=8, rounds=1)
-    assert [row["structure"] for row in rows[:2]] == ["batch after batch (published)", "together"]
-    assert {row["device"] for row in rows} == {"cpu"}
-    assert rows[1]["ratio"] > 0
-
-
 def test_seconds_is_the_median_without_the_first_call():
     naps = iter([0.3, 0.01, 0.05, 0.01])
     assert 0.01 <= timing.seconds(lambda: time.sleep(next(naps)), CPU, 3) < 0.05
