@@ -12,7 +12,10 @@ PLOTS: dict = {}
 COLORS = sns.color_palette("colorblind")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NAMES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "digits"}
-FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+CLASSES = {
+    "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
+    "cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
 
 
 def plot(key: str):
@@ -163,7 +166,7 @@ def spectra(frame: pd.DataFrame) -> Figure:
     whole, classes = curves.loc["all"], curves.drop(index="all")
     pixels = 100 * frame[frame["class"].astype(str) == "all"].groupby("rank").energy_pixels.mean()
     at = 2 if 2 in curves else curves.columns[0]
-    names = dict(zip(map(str, range(10)), FASHION, strict=True)) if (frame.dataset == "fashion_mnist").all() else {}
+    names = {str(label): name for label, name in enumerate(CLASSES.get(frame.dataset.iloc[0], ()))}
     figure, axes = _figure(COLUMN, 2.2)
     axis = axes[0]
     axis.plot(classes.T, color="0.75", lw=0.7, zorder=1)

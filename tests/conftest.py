@@ -1,6 +1,7 @@
 """What several test files share: small datasets, the check of a refusal, hypothesis without clocks or a database."""
 
 import contextlib
+import dataclasses
 import random
 
 import numpy as np
@@ -19,6 +20,12 @@ settings.load_profile("ddcore")
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     return ddcore.load("digits", "cpu")
+
+
+@pytest.fixture(scope="session")
+def digits64(digits) -> Dataset:
+    """The digits in float64."""
+    return dataclasses.replace(digits, x_train=digits.x_train.double(), x_test=digits.x_test.double())
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """DM: all classes in one pass are the published loop over classes, in loss and image gradient."""
 
-import dataclasses
 import itertools
 
 import pytest
@@ -12,12 +11,6 @@ import ddcore
 from ddcore import augment
 from ddcore.kernels.class_means import class_mean_distance, class_means
 from ddcore.random import stream
-
-
-@pytest.fixture(scope="module")
-def digits64():
-    data = ddcore.load("digits", "cpu")
-    return dataclasses.replace(data, x_train=data.x_train.double(), x_test=data.x_test.double())
 
 
 def loop_over_classes(match, data, synthetic, drawn, index):

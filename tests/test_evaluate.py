@@ -19,11 +19,6 @@ def digits():
     return ddcore.load("digits", "cpu")
 
 
-@pytest.fixture(scope="module")
-def digits64(digits):
-    return dataclasses.replace(digits, x_train=digits.x_train.double(), x_test=digits.x_test.double())
-
-
 def parameters(network):
     return torch.cat([tensor.detach().flatten() for tensor in network.state_dict().values()])
 

@@ -1,6 +1,5 @@
 """DC and DSA: all classes in one explicit pass are the published loop over classes, in loss and image gradient."""
 
-import dataclasses
 import itertools
 import json
 
@@ -21,12 +20,6 @@ from ddcore.random import stream
 
 SETS = {"pixels": lambda data: ddcore.Pixels(data, 3), "one image": lambda data: ddcore.Pixels(data, 1),
         "lowrank": lambda data: ddcore.LowRank(data, 2, rank=1), "soft labels": lambda data: ddcore.Pixels(data, 3, soft=2.0)}
-
-
-@pytest.fixture(scope="module")
-def digits64():
-    data = ddcore.load("digits", "cpu")
-    return dataclasses.replace(data, x_train=data.x_train.double(), x_test=data.x_test.double())
 
 
 def agree(ours, theirs):

@@ -24,12 +24,6 @@ METHODS = {"dc": (ddcore.DC(**FEW, outer=2, inner=1), {}), "dsa": (ddcore.DSA(**
            "sre2l": (ddcore.SRe2L(teacher=ddcore.Squeeze(network="convnet2-bn", width=4, epochs=1, crop=1), batch_real=5), {})}
 
 
-@pytest.fixture(scope="module")
-def digits64():
-    data = ddcore.load("digits", "cpu")
-    return dataclasses.replace(data, x_train=data.x_train.double(), x_test=data.x_test.double())
-
-
 def first(data, name, ipc=2):
     method, how = METHODS[name]
     synthetic = ddcore.Pixels(data, ipc, **how)

@@ -22,11 +22,6 @@ SMALL = {"network": "convnet2-bn", "width": 5, "epochs": 3, "batch": 8, "crop": 
 pytestmark = pytest.mark.usefixtures("teachers")
 
 
-@pytest.fixture(scope="module")
-def digits64(digits):
-    return dataclasses.replace(digits, x_train=digits.x_train.double(), x_test=digits.x_test.double())
-
-
 def states_equal(one, other):
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 

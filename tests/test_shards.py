@@ -1,6 +1,5 @@
 """Shards recovered apart and joined are the set recovered whole, bit for bit."""
 
-import dataclasses
 
 import pytest
 import torch
@@ -12,12 +11,6 @@ from ddcore.squeeze import Squeeze
 pytestmark = pytest.mark.usefixtures("teachers")
 TINY = Squeeze(network="convnet2-bn", width=6, epochs=2, crop=1, flip=False)
 ADAM = {"optimiser": "adam", "lr_img": 0.25, "momentum": 0.5, "schedule": "cosine"}
-
-
-@pytest.fixture(scope="module")
-def digits64():
-    data = ddcore.load("digits", "cpu")
-    return dataclasses.replace(data, x_train=data.x_train.double(), x_test=data.x_test.double())
 
 
 def sets(data):

@@ -15,11 +15,6 @@ from ddcore.squeeze import Squeeze
 TINY = Squeeze(network="convnet2-bn", width=6, epochs=2, crop=1, flip=False)
 
 
-@pytest.fixture(scope="module")
-def digits64(digits):
-    return dataclasses.replace(digits, x_train=digits.x_train.double(), x_test=digits.x_test.double())
-
-
 def test_training_is_the_published_loop(digits64, tmp_path):
     """SGD with momentum and weight decay, the rate by torch's cosine once an epoch, batch norm in training mode."""
     from torch.optim import SGD

@@ -23,12 +23,6 @@ ADAM = {"optimiser": "adam", "lr_img": 0.25, "momentum": 0.5, "schedule": "cosin
 pytestmark = pytest.mark.usefixtures("teachers")
 
 
-@pytest.fixture(scope="module")
-def digits64():
-    data = ddcore.load("digits", "cpu")
-    return dataclasses.replace(data, x_train=data.x_train.double(), x_test=data.x_test.double())
-
-
 def sets(data):
     return [ddcore.Pixels(data, 1, init="noise"), ddcore.Pixels(data, 3, init="noise"), ddcore.LowRank(data, 2, rank=1)]
 

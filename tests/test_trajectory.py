@@ -1,6 +1,5 @@
 """MTT: one gradient found three ways (adjoint, unrolled, checkpointed), the approximation of TESLA, the method in the loop."""
 
-import dataclasses
 import itertools
 
 import pytest
@@ -20,12 +19,6 @@ from ddcore.trajectories import Experts, flatten, unflatten
 
 SMALL = Experts(width=8, experts=2, epochs=3, lr=0.05)
 FEW = {"experts": SMALL, "expert_epochs": 1, "max_start_epoch": 2, "syn_steps": 5, "batch_real": 5}
-
-
-@pytest.fixture(scope="module")
-def digits64():
-    data = ddcore.load("digits", "cpu")
-    return dataclasses.replace(data, x_train=data.x_train.double(), x_test=data.x_test.double())
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,12 +24,6 @@ ADAM = {"optimiser": "adam", "lr_img": 0.25, "momentum": 0.5, "schedule": "cosin
 
 
 @pytest.fixture(scope="module")
-def digits64():
-    data = ddcore.load("digits", "cpu")
-    return dataclasses.replace(data, x_train=data.x_train.double(), x_test=data.x_test.double())
-
-
-@pytest.fixture(scope="module")
 def teacher(digits64, teachers):
     return squeeze(digits64, TINY)
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import COLORS, FASHION, MARKERS, _cells, _figure, _mean_line, _means, plot
+from ddcore.plots import CLASSES, COLORS, MARKERS, _cells, _figure, _mean_line, _means, plot
 
 
 @plot("mim-gain")
@@ -137,7 +137,7 @@ def class_correlation(frame: pd.DataFrame) -> Figure:
 
 
 def _classes(frame: pd.DataFrame) -> tuple:
-    return FASHION if (frame.dataset == "fashion_mnist").all() else tuple(sorted(frame["row" if "row" in frame else "label"].unique()))
+    return CLASSES.get(frame.dataset.iloc[0], tuple(sorted(frame["row" if "row" in frame else "label"].unique())))
 
 
 @plot("mim-tsne")
