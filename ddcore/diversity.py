@@ -16,7 +16,7 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.networks import Network
 from ddcore.random import stream
-from ddcore.records import Record
+from ddcore.records import OfRecord, Record
 from ddcore.settings import build, positive
 from ddcore.squeeze import Squeeze
 from ddcore.synthetic import Synthetic
@@ -87,7 +87,7 @@ def teacher_of(record: Record) -> tuple[Squeeze, int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Diversity:
+class Diversity(OfRecord):
     """A measurement of one set, seen by its teacher, beside `images` real images a class, the same for every set of a seed.
 
     `of`: the record of the set, undistilled or not; `neighbours`: of `coverage`; the bandwidth of `mmd2` is the median distance of the
@@ -107,14 +107,6 @@ class Diversity:
         if self.synthetic.per_class < 2:
             raise BadInput("diversity: a set of 1 image a class has none within a class; give one of at least two")
         teacher_of(self.of)
-
-    @property
-    def dataset(self) -> str:
-        return self.of.experiment["dataset"]
-
-    @property
-    def holdout(self) -> float:
-        return self.of.experiment["holdout"]
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""

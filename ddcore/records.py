@@ -41,6 +41,20 @@ class Record:
         return path
 
 
+class OfRecord:
+    """What is computed of the set of a record `of`, on its dataset."""
+
+    of: Record
+
+    @property
+    def dataset(self) -> str:
+        return self.of.experiment["dataset"]
+
+    @property
+    def holdout(self) -> float:
+        return self.of.experiment["holdout"]
+
+
 def canonical(value) -> str:
     """JSON with sorted keys and no spaces: equal for equal settings."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -14,7 +14,7 @@ import torch
 from ddcore.data import Dataset
 from ddcore.evaluate import evaluate
 from ddcore.experiments import Experiment, merge
-from ddcore.records import Record
+from ddcore.records import OfRecord, Record
 from ddcore.settings import one_of
 from ddcore.synthetic import Synthetic
 
@@ -23,7 +23,7 @@ STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 @dataclasses.dataclass(frozen=True)
-class Transfer:
+class Transfer(OfRecord):
     """`of`: the record of the set, `synthetic` the set; `evaluate`: where this evaluation differs from the record's; `stored`: the
     type that the set's numbers are rounded to first; `rescaled`: each image is first scaled to the standard deviation that real images
     have, which costs no number, as a factor takes it up."""
@@ -43,14 +43,6 @@ class Transfer:
     def _experiment(self) -> Experiment:
         undistilled = {name: self.of.experiment[name] for name in ("dataset", "budget_ipc", "synthetic", "holdout", "seed")}
         return Experiment(**undistilled, evaluate=merge(self.of.experiment["evaluate"], self.evaluate))
-
-    @property
-    def dataset(self) -> str:
-        return self.of.experiment["dataset"]
-
-    @property
-    def holdout(self) -> float:
-        return self.of.experiment["holdout"]
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers: the set's own, by the hash of its record, and this evaluation."""
