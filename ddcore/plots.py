@@ -209,11 +209,11 @@ def gradient_geometry(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _cells(frame: pd.DataFrame, height: float, columns: int = 4, **keywords):
+def _cells(frame: pd.DataFrame, height: float, columns: int = 3, **keywords):
     """A panel for each dataset and number of images, named by them: the figure, and (axis, its part of the frame) each."""
     names, parts = zip(*frame.groupby(["dataset", "ipc"], sort=False), strict=True)
-    columns = min(columns, len(names))
     lines = -(-len(names) // columns)
+    columns = -(-len(names) // lines)
     figure = Figure(figsize=(PAGE, height * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False, **keywords).flatten()
     for axis in axes[::columns]:
