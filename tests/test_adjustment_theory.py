@@ -193,6 +193,12 @@ def test_its_features_are_principal_components_and_a_constant(digits, problem):
     torch.testing.assert_close(moments, torch.cat([values / values[0], values.new_ones(1)]).diag(), rtol=1e-9, atol=1e-12)
 
 
+def test_the_minimum_is_the_same_from_any_start(problem):
+    """The loss is convex; where it is nearly linear a full step of Newton's goes too far."""
+    w, far = torch.ones(100, dtype=torch.float64), 30 * normal(2, 9 * 6)
+    torch.testing.assert_close(problem.minimum(w, far), problem.minimum(w), rtol=0, atol=1e-6)
+
+
 def test_the_rest_and_the_batch_pull_against_each_other(problem):
     everything = torch.ones(100, dtype=torch.float64)
     theta = problem.minimum(everything)
