@@ -27,25 +27,30 @@ def test_a_vanishing_adjustment_is_the_teacher(digits, found):
     network = squeeze(digits, build(Squeeze, TEACHER))
     index = digits.sample(3, stream(1, "adjusted_teacher"))
     with torch.no_grad():
-        right = 100 * (network(digits.x_test).argmax(1) == digits.y_test).double().mean().item()
+        right = 100 * (network(digits.x_test).argmax(1) == digits.y_test).double()
         loss = F.cross_entropy(network(digits.x_train[index]), digits.y_train[index]).item()
     for direction in ASKED["directions"]:
-        assert found[direction, 1e-6]["accuracy"] == pytest.approx(right, abs=1e-3)
+        assert found[direction, 1e-6]["accuracy"] == pytest.approx(right.mean().item(), abs=1e-3)
         assert found[direction, 1e-6]["batch_loss"] == pytest.approx(loss, abs=1e-4)
+    ends = adjusted_teacher(digits, seed=1, **ASKED | {"images": 2, "batches": 1, "rhos": (1e-6,), "directions": ("ascent",)})
+    assert ends[0]["accuracy"] == right[[0, -1]].mean().item(), "at even distances: of two the first and the last"
 
 
 def test_a_small_step_changes_the_loss_by_its_length_times_the_gradient(digits, found):
     """To first order: rho |g| up, as much down, and hardly anything across."""
     network = squeeze(digits, build(Squeeze, TEACHER)).requires_grad_()
-    norms = []
+    norms, ways = [], []
     for rows in digits.sample(3, stream(1, "adjusted_teacher")).unflatten(0, (10, 3)).T:
         g = torch.autograd.grad(F.cross_entropy(network(digits.x_train[rows]), digits.y_train[rows]), list(network.parameters()))
-        norms.append(torch.stack([one.norm() for one in g]).norm().item())
+        ways.append(torch.cat([one.flatten() for one in g]).double())
+        norms.append(ways[-1].norm().item())
     rise = {name: found[name, 1e-3]["batch_loss"] - found[name, 1e-6]["batch_loss"] for name in ASKED["directions"]}
     expected = 1e-3 * sum(norms) / 3
     assert rise["ascent"] == pytest.approx(expected, rel=0.05)
     assert rise["descent"] == pytest.approx(-expected, rel=0.05)
     assert abs(rise["gaussian"]) < expected / 4
+    pairs = [torch.cosine_similarity(ways[a], ways[b], 0).item() for a in range(3) for b in range(a)]
+    assert found["ascent", 1e-6]["cosine"] == pytest.approx(sum(pairs) / 3, abs=1e-3)
 
 
 def test_opposite_ways_agree_among_batches_alike_and_noise_does_not(found):
@@ -81,6 +86,22 @@ def test_a_map_places_every_image_and_is_the_same_again(made):
     apart = [sum((a[axis] - b[axis]) ** 2 for axis in "xy") for a in first[:60] for b in first[:60] if a["label"] == b["label"]]
     whole = [sum((a[axis] - b[axis]) ** 2 for axis in "xy") for a in first[:60] for b in first[:60]]
     assert sum(apart) / len(apart) < sum(whole) / len(whole)
+
+
+def test_the_scale_of_a_logit_does_not_move_the_map(made, monkeypatch):
+    """They are standardised, each by its own deviation: to the bit for powers of two."""
+    runner, record, synthetic = made
+    one = LogitMap("digits", [("random", record, synthetic)], images=2, perplexity=5.0)
+    before = one.make(runner.data("digits"), None)
+
+    def scaled(*how):
+        network = squeeze(*how)
+        network.classifier.requires_grad_(False).weight *= 2.0 ** torch.arange(10)[:, None]
+        network.classifier.bias *= 2.0 ** torch.arange(10)
+        return network
+
+    monkeypatch.setattr("ddcore.logit_map.squeeze.squeeze", scaled)
+    assert one.make(runner.data("digits"), None) == before
 
 
 def test_a_map_of_no_set_or_of_another_dataset_is_refused(made, refuses):

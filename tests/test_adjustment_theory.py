@@ -17,7 +17,7 @@ from ddcore.kernels.statistics import channel_moments, statistics_loss
 from ddcore.random import stream
 from ddcore.relabel import soft_loss
 from ddcore.theory import adjustment as theory
-from ddcore.theory.batch_variance import batch_variance, image_moments, norm_inputs, pushes
+from ddcore.theory.batch_variance import _arrows, batch_variance, image_moments, norm_inputs, pushes
 from ddcore.theory.leave_out import SoftmaxRegression, ascend, leave_out, regression
 from ddcore.theory.low_rank import value
 
@@ -185,6 +185,20 @@ def test_the_regression_is_what_it_says(problem):
     assert torch.bincount(problem.y).tolist() == [10] * 10
 
 
+def test_its_features_are_principal_components_and_a_constant(digits, problem):
+    """Uncorrelated, their variances those of the images over the largest."""
+    images = digits.x_train[digits.sample(10, stream(0, "leave_out"))].double().flatten(1)
+    values = torch.linalg.eigvalsh(torch.cov(images.T)).flip(0)[:5]
+    moments = problem.x.T @ problem.x / 100
+    torch.testing.assert_close(moments, torch.cat([values / values[0], values.new_ones(1)]).diag(), rtol=1e-9, atol=1e-12)
+
+
+def test_the_minimum_is_the_same_from_any_start(problem):
+    """The loss is convex; where it is nearly linear a full step of Newton's goes too far."""
+    w, far = torch.ones(100, dtype=torch.float64), 30 * normal(2, 9 * 6)
+    torch.testing.assert_close(problem.minimum(w, far), problem.minimum(w), rtol=0, atol=1e-6)
+
+
 def test_the_rest_and_the_batch_pull_against_each_other(problem):
     everything = torch.ones(100, dtype=torch.float64)
     theta = problem.minimum(everything)
@@ -292,6 +306,13 @@ def test_dwas_steps_are_no_longer_than_rho_and_climb(problem):
         assert bare.loss(theta + step, of_batch) > bare.loss(theta, of_batch)
 
 
+def test_an_ascent_goes_on_from_where_it_is():
+    """One step and then two are three."""
+    turn, theta = normal(0, 4, 4), normal(1, 4)
+    first = ascend(turn.mv, theta, 0.3, 1)
+    torch.testing.assert_close(ascend(turn.mv, theta, 0.9, 3), first + ascend(turn.mv, theta + first, 0.6, 2), rtol=1e-12, atol=1e-14)
+
+
 def stationary(seed, images, dims=3):
     gradients = normal(seed, images, dims)
     return gradients - gradients.mean(0)
@@ -365,6 +386,8 @@ def test_the_labels_of_imagenet(ipc, gib):
 def test_label_bytes_are_those_of_a_tensor():
     labels = torch.zeros(2 * 5, 3, 5, dtype=torch.float16)  # two images a class of five, three epochs
     assert value(theory.label_bytes(), ipc=2, C=5, epochs=3) == labels.nbytes
+    images = torch.zeros(2 * 5, 3, 4, 7, dtype=torch.uint8)
+    assert value(theory.label_share(), C=5, epochs=3, H=4, W=7) == pytest.approx(labels.nbytes / images.nbytes)
 
 
 @pytest.mark.parametrize(("K", "iterations", "percent"), [(12, 1000, 1.8), (12, 2000, 0.9), (15, 2000, 1.125)])
@@ -384,6 +407,8 @@ def test_measured_variances_are_the_expected_ones(digits, untouched):
     assert set(table.index.get_level_values("layer")) == {1, 2}
     assert (table.between - table.expected).abs().max() < 0.02
     assert (table.between.loc[:, ["any class", "one class"], 1] == 0).all()
+    whole = table.xs("any class", level="law").drop(index=1, level="size").reset_index("size")
+    assert (whole.within + whole.expected / (1 - 1 / whole["size"])).tolist() == pytest.approx([1] * 4, abs=0.02), "the total variance"
     each = table.expected.unstack("law").xs(10, level="size")
     assert (each["one class"] < each["any class"]).all()
     assert (each["any class"] < each["one a class"]).all()
@@ -392,6 +417,28 @@ def test_measured_variances_are_the_expected_ones(digits, untouched):
     translation = arrows[arrows.quantity == "mean"]
     assert translation[["dx", "dy"]].nunique().tolist() == [1, 1]
     assert frame.equals(pd.DataFrame(batch_variance(digits, seed=0, **settings)))
+
+
+def test_arrows_are_in_standard_deviations_of_the_two_channels_that_vary_most():
+    x, mean, var = normal(0, 4, 3, 2, 2) * torch.tensor([5.0, 0.1, 2.0]).view(3, 1, 1), normal(0, 3), normal(1, 3).square()
+    frame, at = pd.DataFrame(_arrows(x, mean, var, 16)), (x - mean.view(3, 1, 1)) / var.sqrt().view(3, 1, 1)
+    for (name, push), columns in itertools.product(pushes(x, mean, var).items(), (["x", "y"], ["dx", "dy"])):
+        shown = at if "x" in columns else push / var.sqrt().view(3, 1, 1)
+        found = torch.tensor(frame.loc[frame.quantity == name, columns].to_numpy().tolist(), dtype=x.dtype).T
+        torch.testing.assert_close(found, shown[:, [0, 2]].movedim(1, 0).flatten(1), rtol=1e-5, atol=1e-9)
+
+
+def test_where_the_decay_outweighs_the_images_the_rest_is_a_bowl(digits):
+    """H is N decay times the identity, nearly: the gradient is the way to the minimum, and on any way of length l and cosine c to it
+    L_rest changes by l^2 - 2 l c of its fall."""
+    frame = pd.DataFrame(leave_out(digits, seed=0, images=50, components=3, decays=(1e4,), batches=2, steps=3, lengths=(0.5, 2.0)))
+    of_gradient = frame[frame.arm == "gradient"].groupby("quantity").value.mean()
+    expected = {"safe": 2, "share": 1, "floor": 1, "condition": 1}
+    assert of_gradient[list(expected)].to_dict() == pytest.approx(expected, abs=1e-3)
+    cosine = frame[frame.quantity == "cosine"].groupby("arm").value.mean()
+    assert cosine[["retrained", "Newton", "gradient", "ascent"]].tolist() == pytest.approx([1] * 4, abs=1e-3)
+    changes = frame[frame.quantity == "change"]
+    assert changes.value.tolist() == pytest.approx((changes.length**2 - 2 * changes.length * changes.arm.map(cosine)).tolist(), abs=2e-3)
 
 
 def test_measured_directions(digits, untouched):
@@ -407,6 +454,7 @@ def test_measured_directions(digits, untouched):
     assert frame[(frame.quantity == "change")].value.min() > -1 - 1e-9, "no direction beats the minimum"
     by_batch = frame.pivot_table(index=["decay", "batch"], columns="quantity", values="value")
     assert (by_batch.share > by_batch.floor).all()
+    assert (by_batch.condition > 1).all()
 
 
 @pytest.mark.parametrize(("name", "wrong", "word"), [

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -52,8 +52,9 @@ def test_the_definition_by_hand(critic, own):
 
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 30), st.integers(1, 9), st.integers(1, 5), st.sampled_from(CRITICS),
        st.booleans(), st.sampled_from([1e-4, 0.1, 1.0, 1e4]))
+@example(2, 3, 4, 2, 1, "infonce", False, 1.0)
 def test_chunked_is_the_reference(layers, fakes, reals, width, classes, critic, own, temperature):
-    """One row, one class, a class without real rows: all come up."""
+    """One row, one class and hence no negatives, a class without real rows: all come up."""
     fake, *others = sides(layers, fakes, reals, width, classes)
     fake.requires_grad_()
     how = {"temperature": temperature, "critic": critic, "own": own, "log_z": torch.linspace(-1, 2, layers, dtype=torch.float64)}
@@ -78,12 +79,13 @@ def test_gradients_are_those_of_the_loss(critic, own):
 @critics
 @negatives
 def test_many_blocks_are_as_one(critic, own):
-    """More real rows than a block has, more rows of a class, and a block with rows of both."""
-    fake, fake_labels, real, real_labels, classes = sides(1, 1100, 1500, 3, 2)
+    """More rows of both sides than a block has, and more real ones of a class; classes begin and end anywhere in a block."""
+    fake, fake_labels, real, real_labels, classes = sides(2, 700, 1600, 3, 3)
     how = {"temperature": 0.2, "own": own, "critic": critic}
     whole = contrast_chunked(fake.requires_grad_(), fake_labels, real, real_labels, classes, **how)
     expected = contrast_reference(fake, fake_labels, real, real_labels, classes, **how)
-    torch.testing.assert_close(whole.loss, expected.loss, rtol=1e-12, atol=0)
+    for x, y in zip(whole, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-12, atol=0)
     torch.testing.assert_close(grad(whole.loss.sum(), fake)[0], grad(expected.loss.sum(), fake)[0], rtol=1e-10, atol=1e-14)
 
 
@@ -121,6 +123,15 @@ def test_a_normalised_critic_that_knows_nothing_has_the_loss_of_a_guess(reals):
     assert float(log_z) == pytest.approx(0, abs=1e-12)
     assert float(found.log_h) == pytest.approx(-math.log(many + 1), rel=1e-12)
     assert float(found.loss + found.log_h) == pytest.approx(many * math.log1p(1 / many), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_negative_costs_log_of_one_plus_exp_to_rounding(dtype):
+    """log(1 + e^s) of every s, to the last digits of the smallest too, which 1 + e^s has lost."""
+    s = torch.linspace(-80, 80, 321, dtype=dtype)
+    found = contrast(s[:, None, None], torch.tensor([0]), torch.ones(321, 1, 1, dtype=dtype), torch.tensor([1]), 2, temperature=1.0)
+    expected = torch.tensor([max(one, 0) + math.log1p(math.exp(-abs(one))) for one in s.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(found.loss.double(), expected, rtol=8 * torch.finfo(dtype).eps, atol=0)
 
 
 @given(st.integers(2, 6), st.integers(1, 5), st.floats(0.02, 5))

@@ -69,6 +69,7 @@ def test_coverage_on_a_line():
     assert coverage(real, synthetic, 1).item() == 0.75  # radii 1, 1, 2, 4; nearest 0.5, 0.5, 2.5, 2
     assert coverage(real, synthetic, 2).item() == 1.0  # radii 3, 2, 3, 6
     assert coverage(real, synthetic[1:], 1).item() == 0.25
+    assert coverage(real, real[1:2], 1).item() == 0.25  # nearest 1, 0, 2, 6: as near as the neighbour is not nearer
 
 
 @pytest.mark.parametrize(("many", "few", "neighbours"), [(60, 6, 5), (30, 30, 3), (40, 2, 20)])
@@ -101,6 +102,10 @@ def test_mmd2_of_the_same_law_is_zero_in_the_mean():
     draws = torch.stack([mmd2(normal(seed, 8, 3), normal(seed + 10**7, 5, 3), 1.0) for seed in range(1000)])
     assert abs(draws.mean().item()) < 4 * draws.std().item() / math.sqrt(1000)
     assert (draws < 0).any()
+
+
+def test_the_median_distance_is_that_of_different_rows():
+    assert median_distance(torch.tensor([[0.0], [1.0], [5.0]])).item() == 4  # of 1, 4 and 5
 
 
 @given(seeds)
@@ -181,6 +186,22 @@ def test_the_real_images_themselves_are_covered_and_have_their_variance(made):
     values = found.set_index(["quantity", "layer"]).value
     assert values["coverage", 0] == 1
     assert [values["within", layer] + values["between", layer] for layer in (1, 2)] == pytest.approx([1, 1], abs=1e-5)
+    with torch.no_grad():
+        same.tensors["pixels"].mul_(2)
+    values = rows([runner.run(Diversity(undistilled, same, images=40, neighbours=1))]).set_index(["quantity", "layer"]).value
+    assert values["within", 1] + values["between", 1] == pytest.approx(4, abs=1e-4), "through a convolution, of the real images'"
+
+
+def test_copies_of_one_image_have_no_diversity(made):
+    """Nor a median distance: the bandwidth is that of the real images."""
+    runner, undistilled, _ = made
+    copies = Experiment("digits", 3, {"kind": "pixels", "init": "real"}, evaluate=HOW, seed=1).start(runner.data("digits"))
+    with torch.no_grad():
+        copies.tensors["pixels"].copy_(copies.tensors["pixels"][::3].repeat_interleave(3, 0))
+    values = rows([runner.run(Diversity(undistilled, copies, images=40, neighbours=8))]).set_index(["quantity", "layer"]).value
+    assert [values[name, 0] for name in ("similarity", "vendi")] == pytest.approx([1, 1], abs=1e-5)
+    assert 0 < values["mmd2", 0] < 2
+    assert [values["of a class", layer] for layer in (1, 2)] == [0, 0]
 
 
 def test_a_set_without_pairs_or_teacher_is_refused(made, refuses):

@@ -337,6 +337,27 @@ def test_sizes_with_and_without_the_normaliser():
 # The measurements
 
 
+@pytest.mark.parametrize("count", [4, 4096])
+def test_estimates_at_both_ends(count):
+    """Closed forms: of independent samples, and of separated classes, of whose pairs negatives of other classes give log N alone."""
+    least, greatest = label_pairs.least_gap(count), number(theory.greatest_gap(), N=count, C=5)
+    same, apart = (table(one.double()) for one in (torch.full((5, 2), 0.5), torch.eye(5)))
+    nothing, slack, log_c = sweeps.estimates(exact(same, same), count, 5), math.log1p(1 / count), math.log(5)
+    assert nothing == close({"information": 0, "positives alone": -slack, "whole bound": -least, "corrected bound": 0,
+                             "other classes, positives alone": -slack, "other classes, whole": -least, "other classes, repaired": 0})
+    assert sweeps.estimates(exact(apart, apart), count, 5) == close({
+        "information": log_c, "positives alone": log_c - math.log1p(5 / count), "whole bound": log_c - greatest,
+        "corrected bound": log_c - greatest + least, "other classes, positives alone": math.log(count),
+        "other classes, whole": math.log(count), "other classes, repaired": log_c})
+
+
+def test_sampled_sides_are_independent():
+    """Given their classes: the mean of log r over joint pairs is then I in expectation, even of one sample a class and side."""
+    frame = pd.DataFrame([row for seed in range(100) for row in sweeps.information_bounds(
+        CPU, seed=seed, classes=2, separation=(1.0,), negatives=(4,), draws=1) if row["quantity"] == "information"])
+    assert abs((frame.sampled - frame.exact).mean()) < 4 * frame.sampled.std() / 10
+
+
 def test_measured_bounds_are_those_of_the_pairs(untouched):
     frame = pd.DataFrame(sweeps.information_bounds(CPU, seed=0, classes=3, separation=(1.0, 2.0), negatives=(4, 64), draws=20))
     assert len(frame) == 2 * 2 * 7
