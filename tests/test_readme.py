@@ -66,12 +66,12 @@ def test_its_hosts_are_the_recorded_ones():
     shown = {one: f"{one.mean:.1f} ± {one.sd:.1f}" for one in summary(frame, ["dataset", "method"]).itertuples()}
     for one, text in shown.items():
         host = one.method.removeprefix("Lo")
-        if host in ("DC", "DSA", "DM"):
+        if host in ("DC", "DSA", "DM", "MTT"):
             assert text in row(f"| {host}, {NAMES[one.dataset]} |"), one
         elif host == "SVD":
             assert sum(text in line for line in README.splitlines() if f", {NAMES[one.dataset]} |" in line) >= 2, one
     wide = frame.pivot_table(index=["dataset", "seed"], columns="method", values="accuracy")
-    for host in ("DC", "DSA", "DM"):
+    for host in ("DC", "DSA", "DM", "MTT"):
         for dataset, difference in (wide[f"Lo{host}"] - wide[host]).dropna().groupby("dataset"):
             half = difference.sem() * stats.t.ppf(0.975, len(difference) - 1)
             assert f"{difference.mean():+.1f} ± {half:.1f}" in row(f"| {host}, {NAMES[dataset]} |")
@@ -103,20 +103,19 @@ def test_its_continual_learning_is_the_recorded_one():
 
 
 def test_its_term_is_the_recorded_one():
-    frame = figures.data("mim-gain")
-    wide = frame.pivot_table(index=["dataset", "seed"], columns="arm", values="accuracy")
-    shown = {}
-    for arm in ("+ MIM", "more steps"):
-        for dataset, apart in (wide[arm] - wide["base"]).groupby("dataset"):
-            shown[arm, dataset] = f"{apart.mean():+.1f} ± {apart.sem() * stats.t.ppf(0.975, len(apart) - 1):.1f}"
-    assert f"**{shown['+ MIM', 'cifar10']}** points on\nCIFAR-10" in README
-    assert f"{shown['+ MIM', 'fashion_mnist']} on Fashion-MNIST" in README
-    assert f"more steps of DM bring {shown['more steps', 'cifar10']} and {shown['more steps', 'fashion_mnist']}" in README
-    cifar = wide.loc["cifar10"].mean()
-    assert f"({cifar['+ MIM']:.1f} % after {cifar['base']:.1f})" in README
+    wide = figures.data("mim-gain").pivot_table(index=["method", "dataset", "ipc", "seed"], columns="arm", values="accuracy")
+    for (method, dataset, ipc), here in wide.groupby(level=[0, 1, 2]):
+        line = row(f"| {method} | {NAMES[dataset]}, {ipc} |")
+        assert f"| {here['base'].mean():.1f} ± {here['base'].std():.1f} |" in line
+        for arm in ("+ MIM", "more steps"):
+            apart = here[arm] - here["base"]
+            half = apart.sem() * stats.t.ppf(0.975, len(apart) - 1)
+            assert f"{apart.mean():+.1f} ± {half:.1f}".replace("-", "−") in line.replace("*", ""), (method, dataset, ipc, arm)
     critics = figures.data("mim-negatives").groupby("arm").accuracy.mean().drop("method alone")
     pull = critics.pop("class means alone")
     assert f"alone come to {pull:.1f} %, and every critic that pushes away to {critics.min():.1f} or more" in README
+    alike = figures.data("mim-class-correlation").query("row != column").groupby("arm").correlation.mean()
+    assert f"{alike['DM + MIM']:.2f} with, {alike['DM']:.2f} without" in README
 
 
 def test_its_labels_are_the_recorded_ones():
@@ -126,18 +125,16 @@ def test_its_labels_are_the_recorded_ones():
 
 def test_its_adjustment_is_the_recorded_one():
     frame = figures.data("dwa-factors")
-    shown = []
-    for name in ("init", "r_var", "adjusted"):
-        low, high = frame.groupby(name).accuracy.mean()
-        shown.append(f"{high - low:+.1f}")
-    assert "the real start brings {} points, `r_var` {}, the adjustment {}".format(*shown) in README
-    means = frame.groupby(["init", "r_var", "adjusted"]).accuracy.mean()
-    here = figures.data("compare-relabel").query("dataset == 'fashion_mnist' and ipc == 10 and labels == 'soft'")
-    real = here.groupby("images").accuracy.mean()
-    assert f"SRe2L {means['noise', 1.0, False]:.1f} %, DWA {means['real', 11.0, True]:.1f}" in README
-    assert f"random real images with\nthe same labels {real['random real']:.1f}" in README
-    arms = figures.data("dwa-arms").groupby("arm").accuracy.mean()
-    assert f"by more than {(arms - arms['none']).abs().max():.1f} points (`dwa-arms`)" in README
+    init, r_var, adjusted = ([f"{high - low:+.1f}".replace("-", "−") for low, high in
+                              (here.groupby(name).accuracy.mean() for _, here in frame.groupby("dataset", sort=False))]
+                             for name in ("init", "r_var", "adjusted"))
+    assert f"worth {init[0]} points on Fashion-MNIST and {init[1]} on CIFAR-10" in README
+    assert f"`r_var` {r_var[0]} and {r_var[1]}, the adjustment {adjusted[0]} and {adjusted[1]}" in README
+    arms = figures.data("dwa-arms").groupby(["dataset", "arm"]).accuracy.mean().unstack("arm")
+    assert f"by more than {arms.sub(arms['none'], axis=0).abs().max().max():.1f} points (`dwa-arms`)" in README
+    protocols = {"clean": "soft |", "published": "soft, as published |", "hard": "hard |"}
+    for one in summary(figures.data("dwa-ipc").query("ipc == 10"), ["dataset", "protocol", "set"]).itertuples():
+        assert f"{one.mean:.1f} ± {one.sd:.1f}" in row(f"| {NAMES[one.dataset]}, {protocols[one.protocol]}"), one
 
 
 def test_its_theory_is_the_recorded_one():
