@@ -27,13 +27,14 @@ def _strip(axis, frame: pd.DataFrame, by: str, names: list) -> None:
     axis.set_ylim(len(names) - 0.5, -0.5)
 
 
-def _lines(frame: pd.DataFrame, names: int, columns: int) -> tuple[Figure, list]:
-    """A line of axes for each dataset and number of images a class, with its part of the frame."""
-    cells = [part for _, part in frame.groupby(["dataset", "ipc"], sort=False)]
+def _lines(frame: pd.DataFrame, by: list, names: int, columns: int) -> tuple[Figure, list]:
+    """A line of axes for each value of the columns `by`, named by it, with its part of the frame."""
+    cells = [part for _, part in frame.groupby(by, sort=False)]
     figure = Figure(figsize=(PAGE, 0.4 + (0.45 + 0.2 * names) * len(cells)), layout="constrained")
     axes = figure.subplots(len(cells), columns, squeeze=False, sharey=True)
     for line, here in zip(axes, cells, strict=True):
-        line[0].set_ylabel(f"{NAMES.get(here.dataset.iloc[0], here.dataset.iloc[0])}\n{_per_class(here.ipc.iloc[0])}")
+        dataset = here.dataset.iloc[0]
+        line[0].set_ylabel("\n".join([NAMES.get(dataset, dataset)] + [_per_class(here.ipc.iloc[0])] * ("ipc" in by)))
     return figure, list(zip(axes, cells, strict=True))
 
 
@@ -58,18 +59,23 @@ def factors(frame: pd.DataFrame) -> Figure:
 
 @plot("dwa-arms")
 def arms(frame: pd.DataFrame) -> Figure:
-    """Columns: dataset, ipc, arm (the first is no adjustment), seed, accuracy, similarity, vendi. Drawn are differences to the same seed of
-    the first."""
-    columns = {"accuracy": "accuracy (points)", "similarity": "mean cosine in a class", "vendi": "Vendi score in a class"}
+    """Columns: dataset, ipc, arm (the first is no adjustment), seed, accuracy, similarity, vendi (nothing at one image a class). Drawn are
+    differences to the same seed of the first: accuracy at every number of images, the others at the largest."""
+    labels = {"accuracy": "points over {:.1f} %", "similarity": "mean cosine over {:.3f}", "vendi": "Vendi score over {:.2f}"}
     none, *names = dict.fromkeys(frame.arm)
-    figure, lines = _lines(frame, len(names), len(columns))
+    ipcs = sorted(frame.ipc.unique())
+    panels = [("accuracy", ipc) for ipc in ipcs] + [("similarity", ipcs[-1]), ("vendi", ipcs[-1])]
+    figure, lines = _lines(frame, ["dataset"], len(names), len(panels))
     for axes, here in lines:
-        for axis, (column, label) in zip(axes, columns.items(), strict=True):
-            bare = here[here.arm == none].set_index("seed")[column]
-            _strip(axis, here.assign(value=here[column] - here.seed.map(bare)), "arm", names)
+        for axis, (column, ipc) in zip(axes, panels, strict=True):
+            some = here[here.ipc == ipc]
+            bare = some[some.arm == none].set_index("seed")[column]
+            _strip(axis, some.assign(value=some[column] - some.seed.map(bare)), "arm", names)
             axis.axvline(0, color="0.45", lw=0.8, ls="--", zorder=0)
             axis.locator_params(axis="x", nbins=4)
-            axis.set_xlabel(f"{label},\nover {bare.mean():.3g} of no adjustment")
+            axis.set_xlabel(labels[column].format(bare.mean()))
+    for axis, (_, ipc) in zip(lines[0][0], panels, strict=True):
+        axis.set_title(_per_class(ipc), fontsize=8)
     return figure
 
 
@@ -123,7 +129,7 @@ def k_rho(frame: pd.DataFrame) -> Figure:
 def diversity(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, set, seed, quantity, layer, value."""
     names = list(dict.fromkeys(frame.set))
-    figure, lines = _lines(frame, len(names), len(MEASURES))
+    figure, lines = _lines(frame, ["dataset", "ipc"], len(names), len(MEASURES))
     for axes, here in lines:
         for axis, quantity in zip(axes, MEASURES, strict=True):
             _strip(axis, here[here.quantity == quantity], "set", names)

@@ -97,5 +97,5 @@ def recorded(key: str) -> None:
         return
     buffer = io.BytesIO()
     with PIL.Image.open(figures.FOLDER / f"{key}.png") as drawn:
-        drawn.convert("RGB").reduce(2).quantize(256, dither=PIL.Image.Dither.NONE).save(buffer, "png", optimize=True)
+        drawn.convert("RGB").reduce(2).quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, "png", optimize=True)
     display(Image(buffer.getvalue(), alt=one.alt), Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"))

@@ -141,8 +141,9 @@ def frame_of(key: str) -> pd.DataFrame:
         return pd.DataFrame([cell | {"ipc": 2, "init": init, "r_var": r_var, "adjusted": on, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for init in ("noise", "real") for r_var in (1.0, 11.0) for on in (False, True) for seed in seeds])
     if key == "dwa-arms":
-        return pd.DataFrame([cell | {"ipc": 2, "arm": arm, "seed": seed, "accuracy": 50.0 + seed / 3, "similarity": 0.5, "vendi": 1.5}
-                             for arm in ("none", "Gaussian", "ascent (DWA)") for seed in seeds])
+        return pd.DataFrame([cell | {"ipc": ipc, "arm": arm, "seed": seed, "accuracy": 50.0 + seed / 3, "vendi": 1.5 if ipc > 1 else None,
+                              "similarity": 0.5 if ipc > 1 else None}
+                             for ipc in (1, 2) for arm in ("none", "Gaussian", "ascent (DWA)") for seed in seeds])
     if key == "dwa-decoupling":
         return pd.DataFrame([cell | {"ipc": 2, "init": init, "r_var": r_var, "seed": seed, "accuracy": 50.0 + seed / 3, "within": 0.7,
                                      "between": 0.2 + r_var / 50, "of a class": 0.1}
