@@ -11,11 +11,6 @@ from ddcore.random import stream
 from ddcore.synthetic import load_synthetic
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return ddcore.load("digits", "cpu")
-
-
 def real_of(data, per_class, seed):
     """The images that `LowRank` from SVD factors."""
     return data.x_train[data.sample(per_class, stream(seed, "lowrank", "svd"))]

@@ -12,11 +12,6 @@ import ddcore
 from ddcore.methods import Match
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return ddcore.load("digits", "cpu")
-
-
 @dataclasses.dataclass(frozen=True)
 class Quadratic:
     """Matches with loss |X - target|^2 / 2, which becomes `wrong` at step `at`."""

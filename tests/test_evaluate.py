@@ -14,11 +14,6 @@ from ddcore.random import stream
 SMALL = {"network": "convnet2", "width": 6, "epochs": 7, "batch": 16}
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return ddcore.load("digits", "cpu")
-
-
 def parameters(network):
     return torch.cat([tensor.detach().flatten() for tensor in network.state_dict().values()])
 

@@ -10,11 +10,6 @@ from ddcore.synthetic import truncated_svd
 from ddcore.tucker import hosvd
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return ddcore.load("digits", "cpu")
-
-
 def draw(seed, *shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
