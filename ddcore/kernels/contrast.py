@@ -124,7 +124,8 @@ def _chunks(fake, fake_labels, real, real_labels, classes, offset, share, scale,
     places = list(zip(itertools.pairwise(fake_starts.tolist()), itertools.pairwise(starts.tolist()), strict=True))
     u, shift, each = fake[:, fake_order].to(offset.dtype), -offset[:, fake_order, None], share[fake_order, None]
     value, log_h, sums, pull = torch.zeros_like(shift), torch.zeros_like(shift), torch.full_like(shift, -math.inf), torch.zeros_like(u)
-    high, wide = min(512, u.shape[1]), max(1, BLOCK // (len(u) * min(512, u.shape[1])))
+    high = min(512, u.shape[1])
+    wide = max(1, BLOCK // (len(u) * high))
     for column in range(0, len(order), wide):
         v = real[:, order[column : column + wide]].to(u.dtype)
         for row in range(0, u.shape[1], high):
