@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddcore.continual import Continual, class_order, forgetting
-from ddcore.data import load
 from ddcore.errors import BadInput
 from ddcore.experiments import Experiment, Runner
 from ddcore.records import canonical
@@ -15,11 +14,6 @@ from ddcore.records import canonical
 EVALUATE = {"width": 8, "epochs": 8, "networks": 2, "strategy": "none"}
 DM = {"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},
       "distill": {"steps": 3}}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits", "cpu")
 
 
 def test_only_keeps_the_images_of_its_classes_and_numbers_them_in_order(digits):
