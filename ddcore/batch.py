@@ -102,26 +102,31 @@ class Outcome:
     error: str = ""
 
 
-def execute(notebook: Path, out: Path, given: Mapping) -> Outcome:
-    """Run one notebook through papermill into `out`; what it had computed before a failure stays in its output."""
+def execute(notebook: Path, out: Path, given: Mapping, threads: int | None = None) -> Outcome:
+    """Run one notebook through papermill into `out`; what it had computed before a failure stays in its output.
+    `threads`: how many torch takes, where OMP_NUM_THREADS does not say; None: its own choice."""
     folder = out / "figures" if given.get("preset", "smoke") == "smoke" else figures.FOLDER
     ours = [folder / f"{key}.json" for key, one in figures.registry().items() if one.notebook == notebook.stem]
     before = {path: path.stat().st_mtime_ns for path in ours if path.is_file()}
-    outcome = _papermill(notebook, out / notebook.name, ("--parameters_yaml", yaml.safe_dump(dict(given) | {"out": str(out)})))
+    outcome = _papermill(notebook, out / notebook.name, ("--parameters_yaml", yaml.safe_dump(dict(given) | {"out": str(out)})), threads)
     made = [path.stem for path in ours if path.is_file() and before.get(path) != path.stat().st_mtime_ns]
     return dataclasses.replace(outcome, figures=tuple(made))
 
 
-def environment() -> dict[str, str]:
-    """The environment of a kernel: no warning about its sockets, pictures without a screen, this package in reach, and threads
-    that sleep while they wait: spinning ones make notebooks side by side several times slower."""
+def environment(threads: int | None = None) -> dict[str, str]:
+    """The environment of a kernel: no warning about its sockets, pictures without a screen, this package in reach, `threads` of
+    torch, and such as sleep while they wait: spinning ones make notebooks side by side several times slower."""
     path = os.pathsep.join(filter(None, (str(records.TOP), os.environ.get("PYTHONPATH"))))
-    return {"OMP_WAIT_POLICY": "PASSIVE"} | dict(os.environ) | {
+    share = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | share | dict(os.environ) | {
         "PYTHONPATH": path, "IPYTHONDIR": str(NOTEBOOKS / "ipython"), "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
-def reproduce(name: str = "smoke", *, only: str = "", jobs: int = 1, given: Mapping | None = None) -> Iterable[Outcome]:
-    """Run the notebooks at preset `name` into `runs/<preset>/`; outcomes as they come. All parameters are checked first."""
+def reproduce(name: str = "smoke", *, only: str = "", jobs: int | None = None, given: Mapping | None = None) -> Iterable[Outcome]:
+    """Run the notebooks at preset `name` into `runs/<preset>/`; outcomes as they come. All parameters are checked first.
+
+    `jobs` notebooks at once share the cores. None: one a core, four at most, at smoke, whose matrices are too small to share; else one.
+    """
     for fixed in ("preset", "out"):
         if fixed in (given or {}):
             raise BadInput(f"{fixed}={given[fixed]!r} can't be set here; the preset is chosen by --preset, and files go to runs/<preset>")
@@ -130,9 +135,12 @@ def reproduce(name: str = "smoke", *, only: str = "", jobs: int = 1, given: Mapp
     for notebook in found:
         check(notebook, given)
     out = records.TOP / "runs" / name
+    cores = records.hardware()["cores"]
+    jobs = jobs or (min(cores, 4) if name == "smoke" else 1)
+    threads = max(1, cores // jobs) if jobs > 1 else None
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
-        for future in concurrent.futures.as_completed([pool.submit(execute, notebook, out, given) for notebook in found]):
+        for future in concurrent.futures.as_completed([pool.submit(execute, notebook, out, given, threads) for notebook in found]):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C those not yet begun don't begin
@@ -150,12 +158,12 @@ def refresh(only: str = "") -> Iterable[Outcome]:
         yield outcome
 
 
-def _papermill(notebook: Path, output: Path, options: Iterable[str]) -> Outcome:
+def _papermill(notebook: Path, output: Path, options: Iterable[str], threads: int | None = None) -> Outcome:
     output.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar", "--cwd", str(NOTEBOOKS), "-k", "python3",
                *options]
     began = time.perf_counter()
-    run = subprocess.run(command, capture_output=True, text=True, env=environment())
+    run = subprocess.run(command, capture_output=True, text=True, env=environment(threads))
     lines = [line for line in run.stderr.splitlines() if line.strip()]
     error = "" if run.returncode == 0 else (lines[-1] if lines else f"exit code {run.returncode}")
     return Outcome(notebook.stem, "failed" if run.returncode else "done", time.perf_counter() - began, (), output, error)

@@ -185,7 +185,7 @@ def evaluate(
 def reproduce(
     preset: Annotated[str, typer.Option(help="smoke (minutes, embedded data), laptop (real data, CPU), paper (GPU)")] = "smoke",
     only: Annotated[str, typer.Option(help="notebooks by the beginning of their names, e.g. 11 or 1,30")] = "",
-    jobs: Annotated[int, typer.Option(help="notebooks at once", min=1)] = 1,
+    jobs: Annotated[int | None, typer.Option(help="notebooks at once; unset: one a core, at most 4, at smoke, else 1", min=1)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="a parameter of the notebooks: name=value, as often as needed")] = None,
 ) -> None:
     """Run the notebooks through papermill into runs/<preset>/ and say what came of each."""

@@ -252,7 +252,7 @@ def test_a_failure_keeps_its_partial_output_and_the_next_one_runs(tiny, monkeypa
 
 
 def test_a_batch_that_works_ends_with_zero(tiny, monkeypatch, capsys):
-    monkeypatch.setattr(batch, "execute", lambda path, out, given: outcome(path))
+    monkeypatch.setattr(batch, "execute", lambda path, out, given, threads: outcome(path))
     assert run_main(monkeypatch, "reproduce", "--preset", "laptop") == 0
     assert re.search(r"51_works .* done", capsys.readouterr().out)
 
@@ -261,11 +261,14 @@ def outcome(path, status="done"):
     return batch.Outcome(path.stem, status, 1.0, (), path)
 
 
-@pytest.mark.parametrize("jobs", [1, 2, 3])
-def test_jobs_run_side_by_side(tiny, monkeypatch, jobs):
-    running, most = [], []
+@pytest.mark.parametrize(("preset", "cores", "jobs", "at_once", "threads"), [
+    ("smoke", 8, 1, 1, None), ("smoke", 8, 2, 2, 4), ("smoke", 5, 3, 2, 1), ("smoke", 1, 2, 2, 1),
+    ("smoke", 1, None, 1, None), ("smoke", 2, None, 2, 1), ("smoke", 16, None, 2, 4), ("laptop", 16, None, 1, None)])
+def test_jobs_run_side_by_side_and_share_the_cores(tiny, monkeypatch, preset, cores, jobs, at_once, threads):
+    running, most, shares = [], [], set()
 
-    def execute(path, out, given):
+    def execute(path, out, given, threads):
+        shares.add(threads)
         running.append(path)
         most.append(len(running))
         time.sleep(0.2)
@@ -273,18 +276,28 @@ def test_jobs_run_side_by_side(tiny, monkeypatch, jobs):
         return outcome(path)
 
     monkeypatch.setattr(batch, "execute", execute)
-    found = list(batch.reproduce("smoke", jobs=jobs))
+    monkeypatch.setattr(batch.records, "hardware", lambda: {"cores": cores})
+    found = list(batch.reproduce(preset, jobs=jobs))
     assert {one.notebook for one in found} == {"50_fails", "51_works"}
-    assert max(most) == min(jobs, 2)
+    assert max(most) == at_once
+    assert shares == {threads}
+
+
+def test_a_kernel_takes_its_share_of_threads_unless_the_reader_chose(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert "OMP_NUM_THREADS" not in batch.environment()
+    assert batch.environment(3)["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert batch.environment(3)["OMP_NUM_THREADS"] == "2"
 
 
 def test_after_an_interruption_no_other_notebook_begins(tiny, monkeypatch):
     begun = []
-    monkeypatch.setattr(batch, "execute", lambda path, out, given: begun.append(path) or time.sleep(0.3) or outcome(path))
+    monkeypatch.setattr(batch, "execute", lambda path, out, given, threads: begun.append(path) or time.sleep(0.3) or outcome(path))
     for number in range(52, 56):
         shutil.copy(tiny / "51_works.ipynb", tiny / f"{number}_more.ipynb")
     (tiny / "presets.yaml").write_text(yaml.safe_dump({"smoke": {path.stem: {"steps": 1} for path in batch.notebooks()}}))
-    outcomes = batch.reproduce("smoke")
+    outcomes = batch.reproduce("smoke", jobs=1)
     next(iter(outcomes))
     outcomes.close()
     assert len(begun) <= 2
