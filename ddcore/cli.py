@@ -28,6 +28,8 @@ DatasetName = Annotated[str, typer.Option(help="digits, mnist, fashion_mnist, sv
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Precision = Annotated[str, typer.Option(help="float32 (exact) or bfloat16 inside the network")]
 Strategy = Annotated[str | None, typer.Option(help="augmentation, e.g. color_crop_flip, or none; default: DSA's, without flip for digits")]
+Plugins = Annotated[list[str] | None, typer.Option("--plugin", help="mutual_information or weight_adjustment, with settings as in "
+                                                   "'mutual_information={weight: 0.1}'; as often as needed")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on standard output")]
 
 
@@ -63,16 +65,32 @@ def _writable(option: str, path: Path) -> None:
         raise BadInput(f"{option} {path}: the folder {folder} can't be written to; name another one")
 
 
-def _values(pairs: list[str]) -> dict:
+def _values(pairs: list[str], option: str = "--set") -> dict:
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise BadInput(f"--set {pair}: needs name=value, e.g. --set steps=100")
+            raise BadInput(f"{option} {pair}: needs name=value, e.g. --set steps=100")
         try:
             found[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise BadInput(f"--set {pair}: '{value}' is not a value of YAML ({' '.join(str(error).split())})") from error
+            raise BadInput(f"{option} {pair}: '{value}' is not a value of YAML ({' '.join(str(error).split())})") from error
+    return found
+
+
+def _plugins(given: list[str]) -> list:
+    """Those named, in their order; settings not given have their defaults."""
+    from ddcore.plugins import PLUGINS
+    from ddcore.settings import build, unknown
+
+    found = []
+    for one in given:
+        (name, settings), = _values([one if "=" in one else f"{one}={{}}"], "--plugin").items()
+        if name not in PLUGINS:
+            raise unknown("plugin", name, PLUGINS)
+        if not isinstance(settings, dict):
+            raise BadInput(f"--plugin {one}: settings are a mapping of YAML, e.g. --plugin '{name}={{weight: 0.1}}'")
+        found.append(build(PLUGINS[name], settings, f"plugin {name}"))
     return found
 
 
@@ -81,10 +99,10 @@ def distill(
     out: Annotated[Path, typer.Option(help="where the set goes (.safetensors)")],
     dataset: DatasetName = "digits",
     method: Annotated[str, typer.Option(help="dc, dsa, dm, mtt or sre2l")] = "dm",
-    synthetic: Annotated[str, typer.Option(help="pixels or lowrank")] = "pixels",
+    synthetic: Annotated[str, typer.Option(help="pixels, lowrank, adaptive or tucker")] = "pixels",
     ipc: Annotated[int, typer.Option(help="memory: that of so many images a class")] = 1,
-    rank: Annotated[int | None, typer.Option(help="rank of lowrank images; default: 2")] = None,
-    init: Annotated[str | None, typer.Option(help="pixels: real or noise; lowrank: noise or svd")] = None,
+    rank: Annotated[int | None, typer.Option(help="rank of images that are not pixels; default: 2")] = None,
+    init: Annotated[str | None, typer.Option(help="pixels: real or noise; lowrank and tucker: noise or svd")] = None,
     steps: Annotated[int, typer.Option(help="updates of the set")] = 1000,
     lr_img: Annotated[float, typer.Option(help="step size on what is stored")] = 1.0,
     momentum: Annotated[float, typer.Option(help="of sgd; beta1 of adam")] = 0.5,
@@ -100,6 +118,7 @@ def distill(
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16")] = None,
     compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile the network")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="another setting of the method, e.g. 'experts={epochs: 5}'")] = None,
+    plugin: Plugins = None,
     seed: int = 0,
     device: Device = "auto",
     checkpoint_every: Annotated[float, typer.Option(help="seconds between two checkpoints (beside --out)")] = 60.0,
@@ -122,14 +141,16 @@ def distill(
     settings |= _given(network=network, width=width, precision=precision, compiled=compiled or None, strategy=strategy,
                        batch_real=batch_real)
     how = build(METHODS[method], settings | _values(set_ or []), f"method {method}")
-    extra = {"rank": 2} if synthetic == "lowrank" else {}
+    plugins = _plugins(plugin or [])
+    extra = {} if synthetic == "pixels" else {"rank": 2}
     made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
                TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task = progress.add_task(f"{method} on {data.name}", total=steps, loss=float("nan"))
-        trace = run(data, made, how, steps=steps, lr_img=lr_img, momentum=momentum, optimiser=optimiser, schedule=schedule, seed=seed,
-                    every_seconds=checkpoint_every, checkpoint=out.with_name(f".{out.name}.checkpoint"),
+        what = " + ".join((method, *(type(one).__name__ for one in plugins)))
+        task = progress.add_task(f"{what} on {data.name}", total=steps, loss=float("nan"))
+        trace = run(data, made, how, plugins=plugins, steps=steps, lr_img=lr_img, momentum=momentum, optimiser=optimiser, schedule=schedule,
+                    seed=seed, every_seconds=checkpoint_every, checkpoint=out.with_name(f".{out.name}.checkpoint"),
                     progress=lambda step, loss: progress.update(task, completed=step, loss=loss))
     made.save(out)
     resumed = f" (went on from step {trace.resumed})" if trace.resumed else ""
@@ -143,18 +164,21 @@ def evaluate(
     dataset: DatasetName = "digits",
     seeds: Annotated[int, typer.Option(help="networks trained, one a seed")] = 5,
     controls: Annotated[str, typer.Option(help="baselines of the same memory: random,herding,k_center,svd,whole")] = "",
-    network: str = "convnet",
+    protocol: Annotated[str, typer.Option(help="synset, of DC, DSA, DM and MTT, or relabel, of SRe2L: the teacher's labels")] = "synset",
+    network: Annotated[str | None, typer.Option(help="default: the protocol's, a convnet or a resnet18-bn")] = None,
     width: int | None = None,
-    epochs: int = 1000,
-    lr: float = 0.01,
+    epochs: Annotated[int | None, typer.Option(help="default: the protocol's, 1000 or 400")] = None,
+    lr: Annotated[float | None, typer.Option(help="default: the protocol's, 0.01 or 0.001")] = None,
     strategy: Strategy = None,
     precision: Precision = "float32",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="another setting of the protocol, e.g. teacher_mode=eval")] = None,
     device: Device = "auto",
     png: Annotated[Path | None, typer.Option(help="also write the images as a grid")] = None,
     ddranking: Annotated[Path | None, typer.Option(help="also write the set to this folder as ddranking reads it")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train networks from scratch on a set and test them on real images, by the published protocol."""
+    """Train networks from scratch on a set and test them on real images, by the published protocol. The teacher of relabel is the one
+    that the set was recovered from, if it says so."""
     from ddcore.data import load
     from ddcore.evaluate import evaluate as run
     from ddcore.settings import one_of
@@ -168,12 +192,17 @@ def evaluate(
     data = load(dataset, device)
     found = load_synthetic(synthetic, data.device)
     names = tuple(name for name in controls.split(",") if name)
-    scores = run(found, data, seeds=range(seeds), controls=names, network=network, width=width, epochs=epochs, lr=lr,
-                 strategy=_strategy(strategy, data.name), precision=precision)
+    settings = _given(network=network, width=width, epochs=epochs, lr=lr, strategy=strategy, precision=precision)
+    if protocol == "synset":
+        settings["strategy"] = _strategy(strategy, data.name)
+    elif protocol == "relabel":
+        recovered = found.settings.get("distilled", {})
+        settings |= {name: recovered[name] for name in ("teacher", "seed_teacher") if name in recovered}
+    scores = run(found, data, seeds=range(seeds), controls=names, protocol=protocol, **settings | _values(set_ or []))
     if png:
         found.to_png(png)
     if ddranking:
-        found.to_ddranking(ddranking, lr=lr)
+        found.to_ddranking(ddranking, **_given(lr=lr))
     if as_json:
         print(json.dumps(scores.to_dict()))
         return

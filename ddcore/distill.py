@@ -119,7 +119,8 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
     synthetic.settings["distilled"] = {"method": type(method).__name__, **stated(method), "steps": steps, **rule, "seed": seed,
-                                       "plugins": [type(plugin).__name__ for plugin in plugins]}
+                                       "plugins": [{"plugin": type(plugin).__name__, **stated(plugin)} for plugin in plugins
+                                                   if dataclasses.is_dataclass(plugin)]}
     return Trace(tuple(losses.tolist()), time.perf_counter() - began, start)
 
 

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -80,6 +81,39 @@ def test_the_same_seed_twice_gives_the_same_bytes_and_another_one_others(run, he
     assert a == b != c
 
 
+def test_plugins_named_on_the_command_line_are_those_of_the_library(run, here, digits):
+    given = {"weight": 0.3, "temperature": 0.5}
+    code, _, err = run(*DISTILL, "--steps", 3, "--out", "a.safetensors", "--plugin", f"mutual_information={json.dumps(given)}",
+                       "--plugin", "weight_adjustment")  # fmt: skip
+    assert code == 0, err
+    plugins = [ddcore.MutualInformation(**given), ddcore.WeightAdjustment()]
+    ours, without = (ddcore.LowRank(digits, 1, rank=1, seed=0) for _ in range(2))
+    how = ddcore.DM(width=16, batch_real=16, strategy=augment.WITHOUT_FLIP)
+    ddcore.distill(digits, ours, how, plugins=plugins, steps=3, seed=0)
+    ddcore.distill(digits, without, how, steps=3, seed=0)
+    found = ddcore.load_synthetic("a.safetensors")
+    assert torch.equal(found.images(), ours.images())
+    assert not torch.equal(found.images(), without.images())
+    said = found.settings["distilled"]["plugins"]
+    assert [one["plugin"] for one in said] == ["MutualInformation", "WeightAdjustment"]
+    assert given.items() <= said[0].items()
+
+
+def test_relabel_takes_the_teacher_that_the_set_was_recovered_from(run, here):
+    teacher = {"network": "convnet-bn", "width": 8, "epochs": 1, "batch": 64, "crop": 1, "flip": False}
+    code, _, err = run("distill", "--method", "sre2l", "--steps", 2, "--set", "roll=1", "--set", f"teacher={json.dumps(teacher)}", "--set",
+                       "seed_teacher=3", "--out", "a.safetensors")  # fmt: skip
+    assert code == 0, err
+    student = {"network": "convnet-bn", "width": 8, "epochs": 20, "lr": 0.05, "crop": 1, "flip": False}
+    options = ("--network", "convnet-bn", "--width", 8, "--epochs", 20, "--lr", 0.05, "--set", "crop=1", "--set", "flip=false")
+    code, out, err = run("evaluate", "a.safetensors", "--protocol", "relabel", *options, "--seeds", 2, "--json")
+    assert code == 0, err
+    loaded, data = ddcore.load_synthetic("a.safetensors"), ddcore.load("digits", "cpu")
+    own, other = (ddcore.evaluate(loaded, data, seeds=range(2), protocol="relabel", teacher=teacher, seed_teacher=seed, **student)
+                  for seed in (3, 4))
+    assert tuple(json.loads(out)["scores"]) == own.scores != other.scores
+
+
 def test_one_network_has_no_sd(run, syn):
     assert json.loads(run("evaluate", syn, *EVALUATE, "--seeds", 1, "--json")[1])["sd"] is None
 
@@ -120,6 +154,10 @@ BAD = {
     "no step size": (("distill", "--method", "mtt", "--out", "o"), ("MTT", "step=0.01")),
     "soft labels that nothing learns": (("distill", "--width", "8", "--soft", "1", "--ipc", "2", "--out", "o"), ("DM", "'soft'")),
     "soft labels over the budget": (("distill", "--method", "dc", "--soft", "1", "--out", "o"), ("soft-label", "budget_ipc=1")),
+    "unknown plugin": ((*DISTILL, "--plugin", "mutual_informatio", "--out", "o"), ("plugin", "did you mean 'mutual_information'")),
+    "plugin of a number": ((*DISTILL, "--plugin", "weight_adjustment=3", "--out", "o"), ("--plugin weight_adjustment=3", "mapping")),
+    "no such setting of a plugin": ((*DISTILL, "--plugin", "weight_adjustment={ro: 1}", "--out", "o"), ("'ro'", "did you mean 'rho'")),
+    "plugin out of YAML": ((*DISTILL, "--plugin", "weight_adjustment={", "--out", "o"), ("--plugin weight_adjustment={", "YAML")),
     "no batch norm": (("distill", "--method", "sre2l", "--set", "teacher={network: convnet}", "--out", "o"), ("'convnet'", "batch norm")),
     "unknown set": ((*DISTILL, "--synthetic", "lowrnk", "--out", "o"), ("'lowrnk'", "did you mean 'lowrank'")),
     "unknown init": ((*DISTILL, "--init", "svdd", "--out", "o"), ("'svdd'", "did you mean 'svd'")),
@@ -141,6 +179,9 @@ BAD = {
     "no seeds": (("evaluate", "{syn}", "--seeds", "0"), ("seeds",)),
     "no epochs": (("evaluate", "{syn}", "--epochs", "0"), ("epochs=0",)),
     "unknown control": (("evaluate", "{syn}", "--controls", "hearding"), ("'hearding'", "did you mean 'herding'")),
+    "unknown protocol": (("evaluate", "{syn}", "--protocol", "relable"), ("'relable'", "did you mean 'relabel'")),
+    "setting of another protocol": (("evaluate", "{syn}", "--set", "teacher_mode=eval"), ("setting of evaluate 'teacher_mode'",)),
+    "strategy of relabel": (("evaluate", "{syn}", "--protocol", "relabel", "--strategy", "flip"), ("'strategy'",)),
     "png elsewhere": (("evaluate", "{syn}", "--png", "no/grid.png"), ("--png no/grid.png", "does not exist")),
     "png of no kind": (("evaluate", "{syn}", "--png", "grid"), ("--png", ".png")),
     "bad pair": (("reproduce", "--set", "seeds"), ("--set seeds", "name=value")),
