@@ -1,28 +1,18 @@
 """Benchmarks: each step against the published structure, in one run, with its distance from the machine's ceiling.
 
-The baseline of a row is `ddcore.published`. The providers of one step take turns, round after round: `ratio` is the median over
-rounds of baseline seconds over this provider's in the same round, `ratio_p20` and `ratio_p80` its percentiles, so that what
-slows the machine for a while slows both sides. `seconds` are medians over the `n` rounds. `memory_ratio` is the baseline's most
-bytes held beyond the inputs over this provider's; `operations` counts the operations dispatched that are no views, where nothing
-is compiled (a count does not depend on the machine); `fraction_of_ceiling` is the useful floating-point operations a second over
-those of the faster of a large matrix product and a wide convolution of the same precision, for kernels the bytes that must be
-moved over the bandwidth of a copy, all measured in the same run; `max_rel_error` the largest error against the float64 baseline
-over its largest entry.
+The baseline of a row is `ddcore.published`; what its columns say stands in `ddcore.yardsticks`.
 """
 
 import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddcore import augment, class_gradients, compute, networks, published, unrolling
+from ddcore import augment, class_gradients, compute, networks, published
 from ddcore.adam import Adam
 from ddcore.data import Dataset
 from ddcore.evaluate import Protocol
@@ -30,116 +20,11 @@ from ddcore.kernels.class_means import class_mean_distance
 from ddcore.kernels.row_cosine import row_cosine_distance
 from ddcore.measurements import measurement
 from ddcore.methods.statistics import SRe2L
-from ddcore.methods.trajectory import GRADIENTS
 from ddcore.plugins.weight_adjustment import WeightAdjustment
 from ddcore.random import stream
 from ddcore.settings import positive
 from ddcore.squeeze import cosine
-from ddcore.timing import in_turns, seconds
-from ddcore.trajectories import unflatten
-
-ROW = ("name", "provider", "ratio", "ratio_p20", "ratio_p80", "memory_ratio", "operations", "fraction_of_ceiling", "max_rel_error",
-       "seconds", "n")
-
-
-@dataclasses.dataclass(frozen=True)
-class Provider:
-    """One way to compute: `run` returns the tensor that is compared; `eager`: its operations can be counted."""
-
-    run: Callable[[], Tensor]
-    precision: str = "float32"
-    eager: bool = True
-
-
-def ceiling(at: torch.device, dtype: torch.dtype, side: int = 3072) -> float:
-    """Operations per second, of random numbers: the faster of a square matrix product and a 3x3 convolution, channels innermost, of as
-    much work. On a CPU these are two libraries, and the convolution can be three times as fast."""
-    def draw(name: str, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=stream(0, "ceiling", name, device=at), device=at).to(dtype)
-
-    a, b = (draw(name, side, side) for name in ("a", "b"))
-    width, image = 128, 16
-    images = max(1, side**3 // (9 * (width * image) ** 2))
-    x, weight = (draw(*shape).to(memory_format=torch.channels_last)
-                 for shape in (("x", images, width, image, image), ("weight", width, width, 3, 3)))
-    convolved = 2 * 9 * (width * image) ** 2 * images / seconds(lambda: F.conv2d(x, weight, padding=1), at, 5)
-    return max(2 * side**3 / seconds(lambda: a @ b, at, 5), convolved)
-
-
-def bandwidth(at: torch.device, numbers: int = 1 << 26) -> float:
-    """Bytes per second, read and written, of a copy of random float32 numbers."""
-    source = torch.randn(numbers, generator=stream(0, "bandwidth", device=at), device=at)
-    target = torch.empty_like(source)
-    return 2 * 4 * numbers / seconds(lambda: target.copy_(source), at, 5)
-
-
-class _Operations(TorchDispatchMode):
-    """Counts what is dispatched and is no view."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, kinds, arguments=(), keywords=None):
-        self.count += not function.is_view
-        return function(*arguments, **(keywords or {}))
-
-
-def operations(function: Callable[[], object]) -> int:
-    with _Operations() as counter:
-        function()
-    return counter.count
-
-
-def peak_bytes(function: Callable[[], object], at: torch.device) -> int | None:
-    """The most bytes that a call holds at once, beyond what was there before it; None where the system does not tell."""
-    if at.type == "cuda":
-        before = torch.cuda.memory_allocated(at)
-        torch.cuda.reset_peak_memory_stats(at)
-        function()
-        return torch.cuda.max_memory_allocated(at) - before
-    status, references = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not references.exists() or not compute.give_memory_back():
-        return None
-    references.write_text("5")  # the peak begins anew (man 5 proc)
-    before = _kilobytes(status, "VmRSS")
-    function()
-    return 1024 * max(1, _kilobytes(status, "VmHWM") - before)
-
-
-def _kilobytes(status: Path, name: str) -> int:
-    return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name)))
-
-
-def compare(name: str, providers: dict[str, Provider], truth: Tensor, at: torch.device, rounds: int, *, flops: int | None = None,
-            moved: int | None = None) -> list[dict]:
-    """One row a provider, the first being the baseline; `flops` or `moved` (bytes) is the work that has to be done."""
-    compute.keep_memory()
-    # The call that is compared with the truth also warms up.
-    errors = [float((one.run().double() - truth).abs().max() / truth.abs().max()) for one in providers.values()]
-    spent = in_turns([one.run for one in providers.values()], at, rounds)
-    medians = spent.quantile(0.5, dim=0).tolist()
-    ratios = (spent[:, :1] / spent).quantile(torch.tensor([0.2, 0.5, 0.8], dtype=spent.dtype), dim=0).T.tolist()
-    peaks = [peak_bytes(one.run, at) for one in providers.values()]
-    rows, work = [], flops or moved
-    for (provider, one), error, took, (low, ratio, high), peak in zip(providers.items(), errors, medians, ratios, peaks, strict=True):
-        limit = _ceiling(at, getattr(torch, one.precision)) if flops else _bandwidth(at)
-        rows.append({"name": name, "provider": provider, "ratio": round(ratio, 3), "ratio_p20": round(low, 3), "ratio_p80": round(high, 3),
-                     "memory_ratio": round(peaks[0] / peak, 3) if peak else None,
-                     "operations": operations(one.run) if one.eager else None,
-                     "fraction_of_ceiling": float(f"{work / took / limit:.3g}") if work else None, "max_rel_error": float(f"{error:.2e}"),
-                     "seconds": float(f"{took:.4g}"), "n": rounds})
-    return rows
-
-
-@functools.cache
-def _ceiling(at: torch.device, dtype: torch.dtype) -> float:
-    return ceiling(at, dtype)
-
-
-@functools.cache
-def _bandwidth(at: torch.device) -> float:
-    return bandwidth(at)
+from ddcore.yardsticks import Provider, compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,65 +226,6 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
     net.requires_grad_(False)
     providers = _providers("batch after batch", lambda: serial(nets, noise), together, compiled)
     return compare(f"recover, {'weights adjusted' if adjusted else '2 steps'}, ipc {ipc}", providers, truth, at, rounds)
-
-
-class _Tape(torch.autograd.graph.saved_tensors_hooks):
-    """The bytes that autograd keeps for a backward pass, at most at once; views count again."""
-
-    def __init__(self):
-        super().__init__(lambda tensor: _Kept(self, tensor), lambda kept: kept.tensor)
-        self.held = self.most = 0
-
-
-class _Kept:
-    def __init__(self, tape: _Tape, tensor: Tensor):
-        self.tape, self.tensor, self.size = tape, tensor, tensor.numel() * tensor.element_size()
-        tape.held += self.size
-        tape.most = max(tape.most, tape.held)
-
-    def __del__(self):
-        self.tape.held -= self.size
-
-
-@measurement(version=1)
-def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int], lr: float, repeats: int) -> list[dict]:
-    """MTT's three gradients through T student steps on random real images, without augmentation, towards a network of another draw.
-
-    Columns: gradient, steps, saved_bytes (at most at once, float32), operations, seconds (median, float32), error and cosine of the
-    image gradient against the unrolled one, in float64.
-    """
-    compute.keep_memory()
-    at, rows = data.device, []
-    fake = data.x_train[data.sample(ipc, stream(seed, "tapes", "fake", device=at))]
-    labels = torch.arange(data.classes, device=at).repeat_interleave(ipc)
-    nets = [networks.build("convnet", data.shape, data.classes, width=width, device=at, generator=stream(seed, "tapes", name, device=at))
-            for name in ("start", "goal")]
-    plain = [unrolling.Step(torch.arange(len(fake), device=at), augment.draw("none", 1, stream(seed, "tapes"), each=len(fake)))]
-
-    def gradient(name: str, count: int, dtype: torch.dtype) -> Tensor:
-        first, goal = (torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).to(dtype) for net in nets)
-        images = fake.to(dtype).requires_grad_()
-        student = nets[0].to(dtype)
-        loss, _ = GRADIENTS[name](lambda flat, x: torch.func.functional_call(student, unflatten(student, flat), (x,)), first,
-                                  first + 0.05 * (goal - first), images, labels, torch.tensor(lr, dtype=dtype, device=at,
-                                                                                               requires_grad=True), plain * count)
-        found = torch.autograd.grad(loss, images)[0]
-        nets[0].float()
-        return found
-
-    for count in steps:
-        exact = gradient("unrolled", count, torch.float64)
-        for name in ("unrolled", "adjoint", "tesla"):
-            found = gradient(name, count, torch.float64)
-            tape = _Tape()
-            with tape:
-                gradient(name, count, torch.float32)
-            took = seconds(functools.partial(gradient, name, count, torch.float32), at, repeats)
-            rows.append({"gradient": name, "steps": count, "saved_bytes": tape.most,
-                         "operations": operations(functools.partial(gradient, name, count, torch.float32)), "seconds": float(f"{took:.4g}"),
-                         "error": float(f"{float((found - exact).norm() / exact.norm()):.3g}"),
-                         "cosine": round(float(torch.nn.functional.cosine_similarity(found.flatten(), exact.flatten(), dim=0)), 4)})
-    return rows
 
 
 @measurement(version=4)

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddcore import compute
-from ddcore.bench import peak_bytes
 from ddcore.errors import BadInput
 from ddcore.kernels.contrast import contrast_chunked, contrast_reference, contrast_triton
 from ddcore.measurements import measurement
 from ddcore.random import stream
 from ddcore.settings import positive
 from ddcore.timing import in_turns
+from ddcore.yardsticks import peak_bytes
 
 PER_PAIR = 16  # float32 numbers that eager autograd holds at once for a pair of a synthetic and a real row
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 import torch
 
 from ddcore import compute
-from ddcore.bench import peak_bytes
 from ddcore.data import Dataset
 from ddcore.measurements import measurement
 from ddcore.methods import METHODS
 from ddcore.settings import build, positive
 from ddcore.synthetic import create
 from ddcore.timing import in_turns
+from ddcore.yardsticks import peak_bytes
 
 
 @measurement(version=1)

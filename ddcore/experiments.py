@@ -29,6 +29,7 @@ from ddcore import (  # noqa: F401
     profiles,
     race,
     records,
+    tapes,
 )
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load

@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from ddcore import augment, bench, compute, doctor, published, timing
+from ddcore import augment, bench, compute, doctor, published, timing, yardsticks
 from ddcore.random import stream
 
 CPU = torch.device("cpu")
@@ -13,16 +13,16 @@ accelerate = compute.accelerate
 @pytest.fixture
 def quick(monkeypatch):
     """No compiler, and a small product as the ceiling."""
-    product, copy = bench.ceiling, bench.bandwidth
-    monkeypatch.setattr(bench, "_ceiling", lambda at, dtype: product(at, dtype, side=64))
-    monkeypatch.setattr(bench, "_bandwidth", lambda at: copy(at, 1 << 16))
+    product, copy = yardsticks.ceiling, yardsticks.bandwidth
+    monkeypatch.setattr(yardsticks, "_ceiling", lambda at, dtype: product(at, dtype, side=64))
+    monkeypatch.setattr(yardsticks, "_bandwidth", lambda at: copy(at, 1 << 16))
     monkeypatch.setattr(compute, "accelerate", lambda function, at, *, precision="float32", compiled: accelerate(
         function, at, precision=precision))
 
 
 def check_fields(rows):
     for row in rows:
-        assert set(row) == set(bench.ROW)
+        assert set(row) == set(yardsticks.ROW)
         assert row["operations"] is None or row["operations"] > 10
         assert row["memory_ratio"] is None or row["memory_ratio"] > 0
         assert row["seconds"] > 0
@@ -62,14 +62,14 @@ def test_rows_of_the_kernels(digits, quick):
 
 
 def test_operations_are_counted_without_views(digits):
-    assert bench.operations(lambda: (digits.x_train[:2].view(2, -1).T + 1).exp()) == 2
+    assert yardsticks.operations(lambda: (digits.x_train[:2].view(2, -1).T + 1).exp()) == 2
 
 
-@pytest.mark.skipif(bench.peak_bytes(lambda: None, CPU) is None, reason="this system does not tell")
+@pytest.mark.skipif(yardsticks.peak_bytes(lambda: None, CPU) is None, reason="this system does not tell")
 def test_the_peak_counts_what_is_held_at_once():
     together, after = ((lambda: [torch.ones(1 << 22) for _ in range(8)]), (lambda: [float(torch.ones(1 << 22).sum()) for _ in range(8)]))
-    assert bench.peak_bytes(together, CPU) > 0.9 * 8 * 4 * (1 << 22)
-    assert bench.peak_bytes(after, CPU) < 0.4 * 8 * 4 * (1 << 22)
+    assert yardsticks.peak_bytes(together, CPU) > 0.9 * 8 * 4 * (1 << 22)
+    assert yardsticks.peak_bytes(after, CPU) < 0.4 * 8 * 4 * (1 << 22)
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_what_slows_the_machine_changes_no_ratio(monkeypatch, digits):
     """A clock of our own: each call takes its time in that round, times what all of the round is slowed by."""
     now, calls, slowed = [0.0], [], [1.0, 2.0, 4.0, 100.0, 16.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(bench, "_bandwidth", lambda at: 1.0)
+    monkeypatch.setattr(yardsticks, "_bandwidth", lambda at: 1.0)
 
     def taking(*own):
         def run():
@@ -113,10 +113,10 @@ def test_what_slows_the_machine_changes_no_ratio(monkeypatch, digits):
             calls.append(own)
             return digits.x_train[:1]
 
-        return bench.Provider(run)
+        return yardsticks.Provider(run)
 
     providers = {"published": taking(6.0), "half": taking(3.0), "twice": taking(12.0), "erratic": taking(3.0, 1.0, 2.0, 6.0, 12.0)}
-    rows = bench.compare("step", providers, digits.x_train[:1].double(), CPU, 5)
+    rows = yardsticks.compare("step", providers, digits.x_train[:1].double(), CPU, 5)
     found = [(row["ratio_p20"], row["ratio"], row["ratio_p80"]) for row in rows]
     assert found == [(1, 1, 1), (2, 2, 2), (0.5, 0.5, 0.5), (0.9, 2, 3.6)], "of 2, 6, 3, 1, 0.5 in the last"
     assert [row["seconds"] for row in rows] == [24, 12, 48, 8], "medians"
