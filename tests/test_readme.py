@@ -6,6 +6,7 @@ import shlex
 from scipy import stats
 from typer.main import get_command
 
+import ddcore
 from ddcore import figures, records
 from ddcore.cli import app
 from ddcore.experiments import summary
@@ -27,6 +28,21 @@ def test_every_command_it_shows_parses():
         while hasattr(command, "commands"):
             command, words = command.commands[words[0]], words[1:]
         command.make_context(command.name, words)
+
+
+def test_its_plugin_smooths_what_it_is_added_to(digits):
+    """The block runs as it stands, but for the size of the network."""
+    block = next(block for block in re.findall(r"^```python\n(.*?)^```", README, re.S | re.M) if "class TotalVariation" in block)
+    small = "ddcore.DC(width=8, batch_real=16, strategy='none')"
+
+    def steepness(weight: float) -> float:
+        syn = ddcore.Pixels(digits, 1, seed=0)
+        code = block.replace("ddcore.DC()", small).replace("steps=100", "steps=20").replace("weight=0.1", f"weight={weight}")
+        assert small in code
+        exec(code, {"ddcore": ddcore, "data": digits, "syn": syn})
+        return float(syn.images().detach().diff(dim=-1).abs().mean())
+
+    assert steepness(100.0) < 0.9 * steepness(1e-6)
 
 
 def test_every_file_it_names_is_there():
