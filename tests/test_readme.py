@@ -79,18 +79,18 @@ def test_its_base_methods_are_the_recorded_ones():
 
 def test_its_hosts_are_the_recorded_ones():
     frame = figures.data("lodc-hosts")
-    shown = {one: f"{one.mean:.1f} ± {one.sd:.1f}" for one in summary(frame, ["dataset", "method"]).itertuples()}
-    for one, text in shown.items():
+    for one in summary(frame, ["dataset", "ipc", "method"]).itertuples():
+        cell, text = f", {NAMES[one.dataset]}, {one.ipc} |", f"{one.mean:.1f} ± {one.sd:.1f}"
         host = one.method.removeprefix("Lo")
         if host in ("DC", "DSA", "DM", "MTT"):
-            assert text in row(f"| {host}, {NAMES[one.dataset]} |"), one
+            assert text in row(f"| {host}{cell}"), one
         elif host == "SVD":
-            assert sum(text in line for line in README.splitlines() if f", {NAMES[one.dataset]} |" in line) >= 2, one
-    wide = frame.pivot_table(index=["dataset", "seed"], columns="method", values="accuracy")
+            assert all(text in line for line in README.splitlines() if cell in line and line.startswith(("| D", "| MTT,"))), one
+    wide = frame.pivot_table(index=["dataset", "ipc", "seed"], columns="method", values="accuracy")
     for host in ("DC", "DSA", "DM", "MTT"):
-        for dataset, difference in (wide[f"Lo{host}"] - wide[host]).dropna().groupby("dataset"):
+        for (dataset, ipc), difference in (wide[f"Lo{host}"] - wide[host]).dropna().groupby(["dataset", "ipc"]):
             half = difference.sem() * stats.t.ppf(0.975, len(difference) - 1)
-            assert f"{difference.mean():+.1f} ± {half:.1f}" in row(f"| {host}, {NAMES[dataset]} |")
+            assert f"{difference.mean():+.1f} ± {half:.1f}".replace("-", "−") in row(f"| {host}, {NAMES[dataset]}, {ipc} |")
 
 
 def test_its_variants_are_the_recorded_ones():
