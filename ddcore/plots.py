@@ -121,7 +121,7 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
 @plot("continual-10")
 def continual(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, tasks, classes, seed, accuracy, stored_numbers."""
-    figure, cells = _cells(frame, 2.3, columns=2)
+    figure, cells = _cells(frame, 2.3, columns=2, label="accuracy on classes seen (%)")
     methods = list(dict.fromkeys(frame.method))
     for axis, here in cells:
         for index, method in enumerate(methods):
@@ -130,7 +130,6 @@ def continual(frame: pd.DataFrame) -> Figure:
             _mean_line(axis, here[here.method == method], "classes", index, label, shift, elinewidth=0.8)
         axis.set_xticks(sorted(frame.classes.unique()))
         axis.set_xlabel("classes seen")
-    cells[0][0].set_ylabel("accuracy on classes seen (%)")
     figure.legend(loc="outside upper center", ncols=len(methods), columnspacing=1.2)
     return figure
 
@@ -209,15 +208,16 @@ def gradient_geometry(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _cells(frame: pd.DataFrame, height: float, columns: int = 3, **keywords):
-    """A panel for each dataset and number of images, named by them: the figure, and (axis, its part of the frame) each."""
+def _cells(frame: pd.DataFrame, height: float, columns: int = 3, label: str = "test accuracy (%)", **keywords):
+    """A panel for each dataset and number of images, named by them: the figure, and (axis, its part of the frame) each; `label` is that
+    of the y axes."""
     names, parts = zip(*frame.groupby(["dataset", "ipc"], sort=False), strict=True)
     lines = -(-len(names) // columns)
     columns = -(-len(names) // lines)
     figure = Figure(figsize=(PAGE, height * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False, **keywords).flatten()
     for axis in axes[::columns]:
-        axis.set_ylabel("test accuracy (%)")
+        axis.set_ylabel(label)
     for axis in axes[len(names) :]:
         axis.set_axis_off()
     for axis, (dataset, ipc) in zip(axes, names, strict=False):

@@ -13,7 +13,7 @@ from ddcore.plots import CLASSES, COLORS, MARKERS, _cells, _figure, _mean_line, 
 def gain(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, arm ('base' and others), seed, accuracy. Drawn are differences to the base of the same seed."""
     arms = [arm for arm in dict.fromkeys(frame.arm) if arm != "base"]
-    figure, cells = _cells(frame, 2.3, sharey=True)
+    figure, cells = _cells(frame, 2.3, label="points over the method alone", sharey="row")
     for axis, here in cells:
         methods = list(dict.fromkeys(here.method))
         for x, method in enumerate(methods):
@@ -28,7 +28,6 @@ def gain(frame: pd.DataFrame) -> Figure:
         axis.axhline(0, color="black", lw=0.8)
         axis.set_xticks(range(len(methods)), methods)
         axis.set_xlim(-0.6, len(methods) - 0.4)
-    cells[0][0].set_ylabel("points over the method alone")
     figure.legend(loc="outside upper center", ncols=len(arms))
     return figure
 
@@ -36,7 +35,7 @@ def gain(frame: pd.DataFrame) -> Figure:
 @plot("mim-lambda")
 def weights(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, ratio (of the gradients' norms; 0: the method alone), weight, seed, accuracy (on a holdout)."""
-    figure, cells = _cells(frame, 2.2)
+    figure, cells = _cells(frame, 2.2, label="holdout accuracy (%)")
     methods, named = list(dict.fromkeys(frame.method)), set()
     for axis, here in cells:
         for method, found in here.groupby("method", sort=False):
@@ -48,7 +47,6 @@ def weights(frame: pd.DataFrame) -> Figure:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel("gradient of the term / of the method")
-    cells[0][0].set_ylabel("holdout accuracy (%)")
     figure.legend(loc="outside upper center", ncols=len(methods))
     return figure
 
