@@ -105,15 +105,17 @@ def test_its_variants_are_the_recorded_ones():
 
 
 def test_its_continual_learning_is_the_recorded_one():
-    ahead = []
+    ahead, under = [], []
     for dataset, frame in figures.data("continual-5").groupby("dataset", sort=False):
         last = frame[frame.classes == frame.classes.max()].groupby("method").accuracy.mean()
         assert f"{NAMES[dataset]} {last['random']:.1f} % from\nrandom images, {last['herding']:.1f} herded, {last['DM']:.1f} DM" in README
         assert f"DM, **{last['LoDM']:.1f}** LoDM" in README
         wide = frame.groupby(["seed", "method"]).accuracy.mean().unstack("method")
-        gain = wide["LoDM"] - wide["DM"]
-        ahead.append(f"{gain.mean():.1f} ± {gain.sem() * stats.t.ppf(0.975, len(gain) - 1):.1f}")
-    assert f"LoDM is {' and '.join(ahead)} points ahead of DM" in README
+        for host, gains in (("DM", ahead), ("DSA", under)):
+            gain = wide[f"Lo{host}"] - wide[host]
+            gains.append(f"{gain.mean():.1f} ± {gain.sem() * stats.t.ppf(0.975, len(gain) - 1):.1f}")
+        assert f"{NAMES[dataset]} {last['DSA']:.1f} DSA, {last['LoDSA']:.1f} LoDSA" in README
+    assert f"LoDM is {' and '.join(ahead)} points ahead of DM, LoDSA {' and '.join(under)} of DSA" in README
     last = figures.data("continual-10").query("classes == 10").groupby("method").accuracy.mean()
     assert f"(`continual-10`): {last['DM']:.1f} DM, {last['LoDM']:.1f} LoDM" in README
 
