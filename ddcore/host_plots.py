@@ -22,8 +22,8 @@ def hosts(frame: pd.DataFrame) -> Figure:
                 ticks.append((x + place, name))
             if host and len(pair) == 2:
                 pixels, factors = pair.values()
-                axis.annotate(f"{(factors - pixels).mean():+.1f}".replace("-", "−"), (x + 0.5, max(pixels.max(), factors.max())), (0, 6), fontsize=6.5,
-                              textcoords="offset points", ha="center")
+                gain = f"{(factors - pixels).mean():+.1f}".replace("-", "−")
+                axis.annotate(gain, (x + 0.5, max(pixels.max(), factors.max())), (0, 6), fontsize=6.5, textcoords="offset points", ha="center")
             x += len(pair) + 0.6
         axis.set_xticks(*zip(*ticks, strict=True), rotation=55, ha="right", rotation_mode="anchor")
         axis.margins(y=0.12)
