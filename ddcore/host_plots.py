@@ -23,7 +23,8 @@ def hosts(frame: pd.DataFrame) -> Figure:
             if host and len(pair) == 2:
                 pixels, factors = pair.values()
                 gain = f"{(factors - pixels).mean():+.1f}".replace("-", "−")
-                axis.annotate(gain, (x + 0.5, max(pixels.max(), factors.max())), (0, 6), fontsize=6.5, textcoords="offset points", ha="center")
+                axis.annotate(gain, (x + 0.5, max(pixels.max(), factors.max())), (0, 6), fontsize=6.5, ha="center",
+                              textcoords="offset points")
             x += len(pair) + 0.6
         axis.set_xticks(*zip(*ticks, strict=True), rotation=55, ha="right", rotation_mode="anchor")
         axis.margins(y=0.12)
