@@ -119,9 +119,12 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
     synthetic.settings["distilled"] = {"method": type(method).__name__, **stated(method), "steps": steps, **rule, "seed": seed,
-                                       "plugins": [{"plugin": type(plugin).__name__, **stated(plugin)} for plugin in plugins
-                                                   if dataclasses.is_dataclass(plugin)]}
+                                       "plugins": [{"plugin": type(plugin).__name__, **_settings(plugin)} for plugin in plugins]}
     return Trace(tuple(losses.tolist()), time.perf_counter() - began, start)
+
+
+def _settings(plugin: Plugin) -> dict:
+    return stated(plugin) if dataclasses.is_dataclass(plugin) else {}
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -117,7 +117,7 @@ def test_a_plugin_sees_every_match_and_adds_to_any_parametrisation(digits64):
         plain = synthetic.settings | {}
         method = ddcore.DM(width=4, batch_real=5)
         with_plugin = ddcore.distill(digits64, synthetic, method, plugins=[Shrink()], steps=2)
-        assert synthetic.settings["distilled"]["plugins"] == ["Shrink"]
+        assert synthetic.settings["distilled"]["plugins"] == [{"plugin": "Shrink"}]
         fresh = ddcore.Pixels(digits64, 1) if plain["kind"] == "pixels" else ddcore.LowRank(digits64, 1, rank=1)
         without = ddcore.distill(digits64, fresh, method, steps=2)
         assert with_plugin.losses != without.losses
