@@ -13,15 +13,16 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.settings import one_of, positive
-from ddcore.synthetic import KINDS, Synthetic, images_per_class
+from ddcore.synthetic import KINDS, Synthetic, break_even, images_per_class
 
 
 class Adaptive(Synthetic):
-    """As many images a class as `LowRank` of this `rank` has, the mean rank here; K = floor(budget_ipc C HW / (H + W)) triplets a class.
+    """As many images a class as `LowRank` of this `rank` has, about the mean rank here; a class has
+    K = floor(budget_ipc C HW / (H + W)) triplets.
 
     init 'svd' factors the real images that `LowRank` with the same seed does; noise has no singular values to choose by. The
     ranks, one small integer an image and channel, are kept in the settings and, like labels, not counted. Raises BadInput for a rank that
-    yields no image.
+    yields no image, and warns of one above break-even, as `LowRank` does.
     """
 
     kind, version, inits = "adaptive", 1, ("svd",)
@@ -35,6 +36,7 @@ class Adaptive(Synthetic):
         if per_class == 0:
             raise BadInput(f"Adaptive: a mean rank of {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image; one of at most "
                            f"{budget_ipc * height * width // (height + width)} does")
+        break_even("Adaptive", per_class, budget_ipc, rank, height, width)
         data.need(per_class, f"Adaptive with budget_ipc={budget_ipc}, rank={rank}")
         real = data.x_train[data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device))]
         a, s, b = torch.linalg.svd(real, full_matrices=False)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from ddcore.figures import PAGE
@@ -10,7 +9,6 @@ from ddcore.host_plots import cross_architecture
 from ddcore.plots import COLORS, MARKERS, NAMES, _cells, _figure, _log_ticks, _mean_line, _per_class, _points, images, plot
 
 MEASURES = {"similarity": "mean cosine", "vendi": "Vendi score", "of a class": "variance of means", "coverage": "coverage", "mmd2": "MMD²"}
-PALETTE = sns.color_palette("tab10")
 WAYS = ("ascent", "fisher", "gaussian", "descent")
 
 plot("dwa-images")(images)
@@ -110,13 +108,13 @@ def k_rho(frame: pd.DataFrame) -> Figure:
     axes[0].set_xlim(-0.4, sets.rho.nunique() - 0.6)
     axes[0].legend(loc="best")
     axes[0].set_title("accuracy of the sets (%)", fontsize=8)
-    titles = {"accuracy": "of the teacher (%)", "batch_loss": "loss of its batch", "cosine": "cosine of two"}
+    titles = {"accuracy": "teacher: accuracy (%)", "batch_loss": "teacher: loss of its batch", "cosine": "two batches: cosine"}
     for axis, (quantity, title) in zip(axes[1:], titles.items(), strict=True):
         for index, direction in enumerate(WAYS):
-            found = frame[(frame.quantity == quantity) & (frame.direction == direction)].groupby("rho").value.mean()
-            axis.plot(range(len(found)), found, color=COLORS[index], marker=MARKERS[index], mfc="white",
-                      label=direction if axis is axes[1] else None)
-        axis.set_xticks(range(len(found)), [f"{rho:g}" for rho in found.index], rotation=45)
+            found = frame[(frame.quantity == quantity) & (frame.direction == direction)]
+            found = found.assign(place=found.rho.rank(method="dense") - 1)
+            _mean_line(axis, found, "place", index, direction if axis is axes[1] else None, y="value", elinewidth=0.6)
+        axis.set_xticks(range(found.rho.nunique()), [f"{rho:g}" for rho in sorted(found.rho.unique())], rotation=45)
         axis.set_title(title, fontsize=8)
     axes[2].set_yscale("log")
     for axis in axes:
@@ -135,22 +133,6 @@ def diversity(frame: pd.DataFrame) -> Figure:
             _strip(axis, here[here.quantity == quantity], "set", names)
     for axis, label in zip(lines[-1][0], MEASURES.values(), strict=True):
         axis.set_xlabel(label)
-    return figure
-
-
-@plot("dwa-tsne")
-def tsne(frame: pd.DataFrame) -> Figure:
-    """Columns: dataset, set ('real' or a synthetic one), label, x, y, seed."""
-    real, names = frame[frame.set == "real"], [name for name in dict.fromkeys(frame.set) if name != "real"]
-    figure, axes = _figure(PAGE, 3.1, len(names), sharex=True, sharey=True)
-    for axis, name in zip(axes, names, strict=True):
-        for label in sorted(real.label.unique()):
-            natural, ours = (some[some.label == label] for some in (real, frame[frame.set == name]))
-            colour, star = PALETTE[label % 10], name == "DWA"
-            axis.plot(natural.x, natural.y, ".", color=colour, ms=3, alpha=0.3, mew=0, zorder=1, rasterized=True)
-            axis.plot(ours.x, ours.y, "*" if star else "o", color=colour, mec="black", mew=0.4, ms=7 if star else 4.5)
-        axis.set_axis_off()
-        axis.set_title(name, fontsize=8)
     return figure
 
 

@@ -52,7 +52,8 @@ def _given(**options) -> dict:
 def _strategy(given: str | None, dataset: str) -> str:
     from ddcore import augment
 
-    return given if given is not None else augment.WITHOUT_FLIP if dataset in ("digits", "mnist", "svhn") else augment.DSA
+    plain = dataset.removesuffix("-zca")
+    return given if given is not None else augment.WITHOUT_FLIP if plain in ("digits", "mnist", "svhn") else augment.DSA
 
 
 def _writable(option: str, path: Path) -> None:

@@ -52,8 +52,15 @@ class Continual:
 
     def __post_init__(self):
         positive("continual", tasks=self.tasks)
-        if "step" in self.experiment.synthetic:
+        made = self.experiment.synthetic
+        if "step" in made:
             raise BadInput("continual: a learned step size belongs to one set, and a memory is many; make the sets without `step`")
+        if "soft" in made:
+            raise BadInput("continual: learned labels of one step say nothing of the classes of another; make the sets without `soft`")
+        if made.get("kind") == "whole":
+            raise BadInput("continual: the whole training set is no memory; give a kind that keeps to a budget")
+        if self.experiment.protocol()[0] == "relabel":
+            raise BadInput("continual: 'relabel' asks a teacher trained on images of earlier steps, which are gone; leave the protocol out")
 
     @property
     def dataset(self) -> str:

@@ -277,8 +277,8 @@ def _folder(folder: Path, size: int | None) -> tuple[dict[str, np.ndarray], tupl
                 if shape is None:
                     shape = pixels.shape
                 elif pixels.shape[:2] != shape[:2]:
-                    raise BadInput(f"{path}: is {pixels.shape[:2]}, but the images before it are {shape[:2]}; give a size to "
-                                   "bring all to one")
+                    raise BadInput(f"{path}: is {pixels.shape[:2]}, but the images before it are {shape[:2]}; make them of one size, "
+                                   "or give `size` to ddcore.load")
                 images.append(pixels)
                 labels.append(label)
             if label not in labels:

@@ -58,8 +58,8 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     rule = {"lr_img": lr_img, "momentum": momentum}
     rule |= {} if optimiser == "sgd" else {"optimiser": optimiser, "beta2": beta2}
     rule |= {} if schedule == "constant" else {"schedule": schedule, "of_steps": steps}
-    run = json.dumps({"method": repr(method), "plugins": repr(tuple(plugins)), "set": synthetic.settings, "seed": seed,
-                      "data": data.sha256, **rule}, sort_keys=True)
+    run = json.dumps({"method": _identity(method), "plugins": [_identity(plugin) for plugin in plugins], "set": synthetic.settings,
+                      "seed": seed, "data": data.sha256, **rule}, sort_keys=True)
     parameters = synthetic.parameters()
     updates = SGD(parameters, lr=lr_img, momentum=momentum) if optimiser == "sgd" else Adam(parameters, lr=lr_img, betas=(momentum, beta2))
     state = {f"set.{name}": tensor for name, tensor in synthetic.tensors.items()}
@@ -121,6 +121,11 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     synthetic.settings["distilled"] = {"method": type(method).__name__, **stated(method), "steps": steps, **rule, "seed": seed,
                                        "plugins": [{"plugin": type(plugin).__name__, **_settings(plugin)} for plugin in plugins]}
     return Trace(tuple(losses.tolist()), time.perf_counter() - began, start)
+
+
+def _identity(part: Method | Plugin) -> str:
+    """The same in another process: the default repr of what is no dataclass holds an address."""
+    return repr(part) if dataclasses.is_dataclass(part) else type(part).__qualname__
 
 
 def _settings(plugin: Plugin) -> dict:

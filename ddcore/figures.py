@@ -194,8 +194,10 @@ def data(key: str, folder: Path = FOLDER) -> pd.DataFrame:
 
 def provenance_line(sidecar: dict) -> str:
     """One line that says what a figure was computed from."""
-    hardware = json.loads(sidecar["hardware"][0])
-    where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads"
+    machines = [json.loads(one) for one in sidecar["hardware"]]
+    where = " and ".join(dict.fromkeys(one["gpu"] or one["cpu"] for one in machines))
+    threads = sorted({one["threads"] for one in machines if not one["gpu"]})
+    where += f", {' or '.join(map(str, threads))} thread{'s' * (threads != [1])}" if threads else ""
     data = ", ".join(name for name, _ in sidecar["data"]) or "simulated data"
     seeds, made_from = len(sidecar["seeds"]), len(sidecar["wasDerivedFrom"])
     return (f"{' + '.join(sidecar['preset'])} preset · {data} · {seeds} seed{'s' * (seeds != 1)} · "

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import COLORS, MARKERS, NAMES, _cells, _figure, _points, plot
+from ddcore.plots import COLORS, MARKERS, NAMES, _cells, _differences, _figure, _points, plot
 
 
 @plot("lodc-hosts")
@@ -29,6 +29,12 @@ def hosts(frame: pd.DataFrame) -> Figure:
         axis.set_xticks(*zip(*ticks, strict=True), rotation=55, ha="right", rotation_mode="anchor")
         axis.margins(y=0.12)
     return figure
+
+
+@plot("lodc-svd-control")
+def over_control(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, method (the host), arm ('SVD', 'pixels', 'factors'), seed, accuracy."""
+    return _differences(frame, "SVD", "points over the SVD control")
 
 
 @plot("lodc-cross-architecture")
@@ -67,7 +73,7 @@ def cost(frame: pd.DataFrame) -> Figure:
                 axes[1].plot(found.peak_bytes.median() / 2**20, row, **style)
             axes[0].annotate(f"{found.images_per_class.iloc[0]}", (middle, row), (0, 4), fontsize=6, color=COLORS[index],
                              textcoords="offset points", ha="center")
-    axes[0].set_yticks(range(len(cells)), [f"{method}, {NAMES.get(at, at)}, {ipc}" for at, ipc, method in cells])
+    axes[0].set_yticks(range(len(cells)), [f"{method}, {NAMES.get(at, at)}" for at, ipc, method in cells])
     axes[0].set_ylim(len(cells) - 0.5, -0.5)
     for axis, label in zip(axes, ("seconds of an update (log scale)", "peak memory of an update, MiB (log scale)"), strict=True):
         axis.set_xscale("log")

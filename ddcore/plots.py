@@ -5,6 +5,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy import stats
 
 from ddcore.figures import COLUMN, PAGE
 
@@ -85,6 +86,28 @@ def _log_ticks(axis, ticks, label: str, **scale) -> None:
     axis.set_xlabel(label)
 
 
+def _differences(frame: pd.DataFrame, base: str, label: str) -> Figure:
+    """Columns: dataset, ipc, method, arm, seed, accuracy. The other arms less `base` at the same seed: each seed, mean, 95 % interval."""
+    arms = [arm for arm in dict.fromkeys(frame.arm) if arm != base]
+    figure, cells = _cells(frame, 2.3, label=label, sharey="row")
+    for axis, here in cells:
+        methods = list(dict.fromkeys(here.method))
+        for x, method in enumerate(methods):
+            wide = here[here.method == method].pivot_table(index="seed", columns="arm", values="accuracy")
+            for index, arm in enumerate(arms):
+                apart = (wide[arm] - wide[base]).to_numpy()
+                at = x + 0.4 * (index - (len(arms) - 1) / 2)
+                axis.plot(at + np.linspace(-0.1, 0.1, len(apart)), apart, MARKERS[index], mfc="none", mec=COLORS[index], mew=0.8, ms=3.5)
+                half = stats.t.ppf(0.975, max(1, len(apart) - 1)) * apart.std(ddof=1) / np.sqrt(len(apart))
+                axis.errorbar(at, apart.mean(), half, color=COLORS[index], marker="_", ms=14, mew=1.6, lw=0.9, capsize=2,
+                              label=arm if x == 0 and axis is cells[0][0] else None)
+        axis.axhline(0, color="black", lw=0.8)
+        axis.set_xticks(range(len(methods)), methods)
+        axis.set_xlim(-0.6, len(methods) - 0.4)
+    figure.legend(loc="outside upper center", ncols=len(arms))
+    return figure
+
+
 def _means(frame: pd.DataFrame, x: str, groups: dict[str, pd.DataFrame], label: str):
     """The accuracy by `x`, on a logarithmic axis: one line a group."""
     figure, axes = _figure(COLUMN, 2.1)
@@ -93,7 +116,8 @@ def _means(frame: pd.DataFrame, x: str, groups: dict[str, pd.DataFrame], label: 
     _log_ticks(axes[0], sorted(frame[x].unique()), label)
     axes[0].margins(x=0.1)
     axes[0].set_ylabel("test accuracy (%)")
-    axes[0].legend(loc="best")
+    if len(groups) > 1:
+        axes[0].legend(loc="best")
     return figure, axes[0]
 
 
@@ -285,7 +309,7 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
                     axis.hlines(place, *ends, color="black", lw=0.8)
             place += 1
         place += 0.7
-    for axis, label in zip(axes, ("published seconds / ours", "published peak memory / ours"), strict=True):
+    for axis, label in zip(axes, ("seconds of the plain loop / of this form", "its peak memory / of this form"), strict=True):
         axis.axvline(1, color="black", lw=0.8)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda x, place: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -37,28 +38,33 @@ class Study:
 
     def __str__(self) -> str:
         """The resolved settings, one a line."""
-        lines = {"preset": self.preset, "seeds": list(self.seeds), **self.settings}
-        return "\n".join(f"{name:<16} {value}" for name, value in lines.items())
+        lines = []
+        for name, value in {"preset": self.preset, "seeds": list(self.seeds), **self.settings}.items():
+            nested = value if isinstance(value, dict) else {}
+            lines += [f"{name:<16}"] * bool(nested) + [f"  {key:<14} {inner}" for key, inner in nested.items()]
+            lines += [] if nested else [f"{name:<16} {value}"]
+        return "\n".join(lines)
 
     def run(self, experiments: Sequence[Experiment | Measurement]) -> list[Record]:
         """The records of all, in order."""
         return self.runner.run_all(experiments)
 
     def choose(self, trial: Callable[[float], Experiment], lrs: Sequence[float]) -> tuple[list[Record], float]:
-        """The records of trials at each step size, and the most accurate one's; as long as that is the largest, one ten times as large
-        is tried too. A trial that diverges ends the search."""
-        lrs, found = list(lrs), []
-        while len(found) < len(lrs):
+        """The records of trials by step size, and the most accurate one's; as long as that is the largest or the smallest, one ten times
+        as large or as small is tried too. Of equals the first tried counts; where a trial diverges no larger one is tried."""
+        found, waiting, bound = {}, sorted(lrs), math.inf
+        while waiting:
+            lr = waiting.pop(0)
             try:
-                found += self.run([trial(lrs[len(found)])])
+                found[lr], = self.run([trial(lr)])
             except Diverged:
                 if not found:
                     raise
-                break
-            top = max(found, key=lambda record: record.result["accuracy"])
-            if len(found) == len(lrs) and top is found[-1]:
-                lrs.append(10 * lrs[-1])
-        return found, top.experiment["distill"]["lr_img"]
+                waiting, bound = [], lr
+            if not waiting:
+                top = max(found, key=lambda tried: found[tried].result["accuracy"])
+                waiting = [10 * top] if top == max(found) and 10 * top < bound else [top / 10] if top == min(found) else []
+        return [found[lr] for lr in sorted(found)], top
 
     def start(self, record: Record) -> Synthetic:
         """The set of `record` as it was before any distillation."""

@@ -229,14 +229,14 @@ class LowRank(Synthetic):
         positive("LowRank", budget_ipc=budget_ipc, rank=rank)
         one_of("LowRank", self.inits, init=init)
         channels, height, width = data.shape
-        per_class = images_per_class(budget_ipc, rank, height, width, channels=channels, labels=0 if soft is None else data.classes)
+        labels = 0 if soft is None else data.classes
+        per_class = images_per_class(budget_ipc, rank, height, width, channels=channels, labels=labels)
         if per_class == 0:
-            raise BadInput(f"LowRank: rank {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image; a rank of at most "
-                           f"{budget_ipc * height * width // (height + width)} does")
-        if rank * (height + width) > height * width:
-            warnings.warn(f"LowRank: an image of rank {rank} takes {rank * (height + width)} numbers a channel, its pixels "
-                          f"{height * width}: {per_class} images a class in place of {budget_ipc}; a rank of at most "
-                          f"{height * width // (height + width)} costs no more than pixels", stacklevel=2)
+            most = (budget_ipc * channels * height * width - labels) // (channels * (height + width))
+            raise BadInput(f"LowRank: rank {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image"
+                           f"{f' with its {labels} soft-label numbers' if labels else ''}; "
+                           + (f"a rank of at most {most} does" if most > 0 else "use a larger budget_ipc, or hard labels"))
+        break_even("LowRank", per_class, budget_ipc, rank, height, width)
         self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, balance=balance or None, seed=seed,
                                     **_steps(step, step_rate))
         if init == "svd":
@@ -274,6 +274,14 @@ KINDS = {"pixels": Pixels, "lowrank": LowRank}
 def images_per_class(budget_ipc: int, rank: int, height: int, width: int, *, channels: int = 1, labels: int = 0) -> int:
     """n' = floor(ipc * m) with m = HW / (r (H + W)), in integers; fewer where each image has `labels` soft-label numbers."""
     return budget_ipc * channels * height * width // (channels * rank * (height + width) + labels)
+
+
+def break_even(kind: str, per_class: int, budget_ipc: int, rank: int, height: int, width: int) -> None:
+    """Warn of a rank above HW / (H + W), at which an image costs more than its pixels."""
+    if rank * (height + width) > height * width:
+        warnings.warn(f"{kind}: an image of rank {rank} takes {rank * (height + width)} numbers a channel, its pixels {height * width}: "
+                      f"{per_class} images a class in place of {budget_ipc}; a rank of at most {height * width // (height + width)} costs "
+                      "no more than pixels", stacklevel=3)
 
 
 def truncated_svd(images: Tensor, rank: int) -> tuple[Tensor, Tensor]:

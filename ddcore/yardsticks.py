@@ -23,9 +23,6 @@ from ddcore import compute
 from ddcore.random import stream
 from ddcore.timing import in_turns, seconds
 
-ROW = ("name", "provider", "ratio", "ratio_p20", "ratio_p80", "memory_ratio", "operations", "fraction_of_ceiling", "max_rel_error",
-       "seconds", "n")
-
 
 @dataclasses.dataclass(frozen=True)
 class Provider:
@@ -36,6 +33,7 @@ class Provider:
     eager: bool = True
 
 
+@functools.cache
 def ceiling(at: torch.device, dtype: torch.dtype, side: int = 3072) -> float:
     """Operations per second, of random numbers: the faster of a square matrix product and a 3x3 convolution, channels innermost, of as
     much work. On a CPU these are two libraries, and the convolution can be three times as fast."""
@@ -51,6 +49,7 @@ def ceiling(at: torch.device, dtype: torch.dtype, side: int = 3072) -> float:
     return max(2 * side**3 / seconds(lambda: a @ b, at, 5), convolved)
 
 
+@functools.cache
 def bandwidth(at: torch.device, numbers: int = 1 << 26) -> float:
     """Bytes per second, read and written, of a copy of random float32 numbers."""
     source = torch.randn(numbers, generator=stream(0, "bandwidth", device=at), device=at)
@@ -108,20 +107,10 @@ def compare(name: str, providers: dict[str, Provider], truth: Tensor, at: torch.
     peaks = [peak_bytes(one.run, at) for one in providers.values()]
     rows, work = [], flops or moved
     for (provider, one), error, took, (low, ratio, high), peak in zip(providers.items(), errors, medians, ratios, peaks, strict=True):
-        limit = _ceiling(at, getattr(torch, one.precision)) if flops else _bandwidth(at)
+        limit = work and (ceiling(at, getattr(torch, one.precision)) if flops else bandwidth(at))
         rows.append({"name": name, "provider": provider, "ratio": round(ratio, 3), "ratio_p20": round(low, 3), "ratio_p80": round(high, 3),
                      "memory_ratio": round(peaks[0] / peak, 3) if peak else None,
                      "operations": operations(one.run) if one.eager else None,
                      "fraction_of_ceiling": float(f"{work / took / limit:.3g}") if work else None, "max_rel_error": float(f"{error:.2e}"),
                      "seconds": float(f"{took:.4g}"), "n": rounds})
     return rows
-
-
-@functools.cache
-def _ceiling(at: torch.device, dtype: torch.dtype) -> float:
-    return ceiling(at, dtype)
-
-
-@functools.cache
-def _bandwidth(at: torch.device) -> float:
-    return bandwidth(at)

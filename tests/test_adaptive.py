@@ -37,6 +37,11 @@ def test_no_set_of_a_fixed_rank_is_nearer_to_the_real_images(budget_ipc, rank, s
     assert errors[0] <= errors[1] * (1 + 1e-5)
 
 
+def test_a_rank_above_break_even_is_warned_of(digits):
+    with pytest.warns(UserWarning, match=r"Adaptive: an image of rank 5 takes 80 numbers.*pixels 64: 1 images a class in place of 2"):
+        Adaptive(digits, 2, rank=5)
+
+
 def test_what_is_lost_are_the_smallest_singular_values_of_each_class(digits):
     found = Adaptive(digits, 3, rank=2, seed=4)
     real = real_of(digits, found.per_class, 4).view(10, found.per_class, 8, 8)

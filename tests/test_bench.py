@@ -14,8 +14,8 @@ accelerate = compute.accelerate
 def quick(monkeypatch):
     """No compiler, and a small product as the ceiling."""
     product, copy = yardsticks.ceiling, yardsticks.bandwidth
-    monkeypatch.setattr(yardsticks, "_ceiling", lambda at, dtype: product(at, dtype, side=64))
-    monkeypatch.setattr(yardsticks, "_bandwidth", lambda at: copy(at, 1 << 16))
+    monkeypatch.setattr(yardsticks, "ceiling", lambda at, dtype: product(at, dtype, side=64))
+    monkeypatch.setattr(yardsticks, "bandwidth", lambda at: copy(at, 1 << 16))
     monkeypatch.setattr(compute, "accelerate", lambda function, at, *, precision="float32", compiled: accelerate(
         function, at, precision=precision))
 
@@ -104,7 +104,7 @@ def test_what_slows_the_machine_changes_no_ratio(monkeypatch, digits):
     """A clock of our own: each call takes its time in that round, times what all of the round is slowed by."""
     now, calls, slowed = [0.0], [], [1.0, 2.0, 4.0, 100.0, 16.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(yardsticks, "_bandwidth", lambda at: 1.0)
+    monkeypatch.setattr(yardsticks, "bandwidth", lambda at: 1.0)
 
     def taking(*own):
         def run():

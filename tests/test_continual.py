@@ -46,6 +46,16 @@ def test_nothing_is_forgotten_while_accuracies_rise(values):
     assert forgetting([[60.0], [10.0, 70.0]]) == 50.0
 
 
+@pytest.mark.parametrize(("change", "words"), [
+    ({"synthetic": {"kind": "lowrank", "rank": 1, "soft": 2.0}}, "without `soft`"),
+    ({"synthetic": {"kind": "whole"}, "method": {}, "distill": {}}, "no memory"),
+    ({"evaluate": {"protocol": "relabel", "teacher": {"network": "convnet-bn", "width": 8}}}, "images of earlier steps"),
+])
+def test_what_a_learner_in_time_can_not_have_is_refused(change, words):
+    with pytest.raises(BadInput, match=words):
+        Continual(Experiment("digits", 1, **{"evaluate": EVALUATE, **DM} | change))
+
+
 def test_one_task_is_the_plain_experiment(digits):
     experiment = Experiment("digits", 1, evaluate=EVALUATE, **DM)
     result, _ = Continual(experiment, tasks=1).make(digits, None)

@@ -109,6 +109,26 @@ def test_a_checkpoint_of_another_run_is_refused(digits, tmp_path, change):
     assert checkpoint.read_bytes() == saved
 
 
+class Brighter:
+    """A plugin that is no dataclass: its repr holds an address."""
+
+    def loss(self, match, memory):
+        return -match.synthetic.mean()
+
+
+def test_a_run_with_any_plugin_goes_on_in_another_process(digits, tmp_path):
+    run = {"steps": 5, "lr_img": 0.1, "checkpoint": tmp_path / "run.checkpoint"}
+    whole, cut = ddcore.Pixels(digits, 1), ddcore.Pixels(digits, 1)
+    ddcore.distill(digits, whole, ddcore.DM(width=8, batch_real=8), plugins=[Brighter()], steps=5, lr_img=0.1)
+    with pytest.raises(ddcore.Interrupted):
+        ddcore.distill(digits, cut, ddcore.DM(width=8, batch_real=8), plugins=[Brighter()], **run,
+                       progress=lambda step, loss: os.kill(os.getpid(), signal.SIGINT))
+    again = ddcore.Pixels(digits, 1)
+    trace = ddcore.distill(digits, again, ddcore.DM(width=8, batch_real=8), plugins=[Brighter()], **run)  # another instance, as there
+    assert trace.resumed > 0
+    assert torch.equal(again.images(), whole.images())
+
+
 def test_a_checkpoint_that_is_no_checkpoint_is_refused(digits, tmp_path):
     checkpoint = tmp_path / "run.checkpoint"
     checkpoint.write_bytes(b"\x10\x00\x00")

@@ -2,6 +2,7 @@ import dataclasses
 import math
 import signal
 import statistics
+import types
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 import ddcore
 from ddcore import augment, coresets, experiments, figures, measurements, networks, records
 from ddcore.data import _digits
-from ddcore.experiments import BASELINES, Experiment, Measurement, Runner, grid, merge, summary, table
+from ddcore.errors import Diverged
+from ddcore.experiments import BASELINES, Experiment, Measurement, Runner, grid, merge, paired, summary, table
 from ddcore.methods import DM
 from ddcore.plugins.gradient_ratios import gradient_ratios
 from ddcore.study import Study
@@ -439,6 +441,19 @@ def test_summary_by_hand():
     assert math.isnan(a["sd"])
 
 
+def test_paired_differences_by_hand():
+    def row(seed, method, accuracy, ipc=1):
+        return {"ipc": ipc, "seed": seed, "method": method, "accuracy": accuracy}
+
+    noise = {0: 50.0, 1: -20.0, 2: 7.0}  # what a seed brings to both arms is not in the difference
+    rows = [row(seed, "b", there) for seed, there in noise.items()] + [row(seed, "a", there + 1.0 + seed) for seed, there in noise.items()]
+    rows += [row(0, "b", 0.0, ipc=10), row(5, "a", 99.0), row(0, "c", 1.0, ipc=10)]  # a seed and a cell of one arm alone do not count
+    found, = paired(pd.DataFrame(rows), [("a", "b"), ("a", "absent")], ["ipc"]).to_dict("records")
+    half = 4.302652729749464 / math.sqrt(3)  # Student's quantile, 0.975 and 2 degrees of freedom; the differences 1, 2, 3 have sd 1
+    assert found == {"ipc": 1, "difference": "a - b", "mean": pytest.approx(2.0), "half": pytest.approx(half), "n": 3}
+    assert paired(pd.DataFrame(rows), [("a", "absent")], ["ipc"]).empty
+
+
 # the study of a notebook
 
 
@@ -455,6 +470,30 @@ def test_a_study_takes_its_numbers_from_the_preset_and_what_is_given(tmp_path):
     assert "steps            7" in str(found)
     assert study().runner.folder is study().figures is None
     assert study(preset="laptop").figures == figures.FOLDER
+
+
+@given(st.integers(-3, 3), st.sampled_from([[1.0], [0.1, 1.0], [10.0, 1.0], [0.1, 1.0, 10.0]]), st.integers(-2, 5))
+def test_the_step_size_chosen_is_no_end_of_those_tried(best, lrs, diverges):
+    """Accuracy falls off to both sides of 10^best; from 10^diverges on nothing is finite."""
+    one, asked = study(), []
+
+    def run(trials):
+        asked.append(trials[0])
+        if math.log10(trials[0]) > diverges - 0.5:
+            raise Diverged("too large")
+        return [types.SimpleNamespace(result={"accuracy": -abs(math.log10(trials[0]) - best)})]
+
+    one.run = run
+    if math.log10(min(lrs)) > diverges - 0.5:
+        with pytest.raises(Diverged):
+            one.choose(float, lrs)
+        return
+    found, chosen = one.choose(float, lrs)
+    assert math.log10(chosen) == pytest.approx(min(best, diverges - 1))
+    assert math.log10(min(asked)) < math.log10(chosen) - 0.5
+    assert math.log10(max(asked)) > math.log10(chosen) + 0.5
+    assert len(asked) == len(set(asked))
+    assert len(found) == len(asked) - (math.log10(max(asked)) > diverges - 0.5)
 
 
 @pytest.mark.parametrize(("changed", "word"), [({"seeds": []}, "seeds"), ({"seeds": ["0"]}, "seeds"), ({"preset": "smok"}, "'smoke'"),

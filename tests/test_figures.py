@@ -89,6 +89,9 @@ def frame_of(key: str) -> pd.DataFrame:
         return pd.DataFrame([cell | {"ipc": 1, "method": method, "host": host, "kind": kind, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for method, host, kind in (("random", "none", "pixels"), ("DC", "DC", "pixels"), ("LoDC", "DC", "lowrank"))
                              for seed in seeds])
+    if key == "lodc-svd-control":
+        return pd.DataFrame([cell | {"ipc": 1, "method": "DC", "arm": arm, "seed": seed, "accuracy": 50.0 + seed**2 / 3 + ahead}
+                             for ahead, arm in enumerate(("SVD", "pixels", "factors")) for seed in seeds])
     if key in ("lodc-cross-architecture", "dwa-cross-architecture"):
         return pd.DataFrame([{"method": method, "network": network, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for method in ("random", "DM") for network in ("convnet3", "mlp") for seed in seeds])
@@ -338,7 +341,7 @@ def test_the_provenance_names_records_data_hardware_and_code(saved):
     assert sidecar["csv_sha256"] == hashlib.sha256((saved / "lodc-rank.csv").read_bytes()).hexdigest()
     assert matplotlib.__version__ in sidecar["drawn_with"]
     line = figures.provenance_line(sidecar)
-    for word in ("laptop preset", "digits", "3 seeds", "3 records", "6 s", "a CPU_& 100 %, 1 threads"):
+    for word in ("laptop preset", "digits", "3 seeds", "3 records", "6 s", "a CPU_& 100 %, 1 thread"):
         assert word in line
 
 
@@ -547,7 +550,7 @@ def test_a_recorded_figure_is_cited_with_its_provenance(saved, monkeypatch):
     sidecar = figures.load("lodc-rank", saved)
     monkeypatch.setattr(figures, "load", lambda key: sidecar)
     found = figures.cite("lodc-rank")
-    assert "a CPU\\_\\& 100 \\%, 1 threads" in found["latex"]
+    assert "a CPU\\_\\& 100 \\%, 1 thread" in found["latex"]
     assert "laptop preset" in found["markdown"]
 
 

@@ -3,13 +3,12 @@
 import re
 import shlex
 
-from scipy import stats
 from typer.main import get_command
 
 import ddcore
 from ddcore import figures, records
 from ddcore.cli import app
-from ddcore.experiments import summary
+from ddcore.experiments import paired, summary
 from ddcore.plots import NAMES
 
 README = (records.TOP / "README.md").read_text()
@@ -56,10 +55,8 @@ def test_its_accuracies_are_the_recorded_ones():
     for one in summary(frame, ["ipc", "method"]).itertuples():
         assert f"{one.mean:.1f} ± {one.sd:.1f}" in rows[one.ipc], (one.ipc, one.method)
         assert f"n = {one.n} seeds" in README
-    wide = frame.pivot_table(index=["ipc", "seed"], columns="method", values="accuracy")
-    for ipc, difference in (wide["LoDM"] - wide["DM"]).groupby("ipc"):
-        half = difference.sem() * stats.t.ppf(0.975, len(difference) - 1)
-        assert f"{difference.mean():+.1f} ± {half:.1f}".replace("-", "−") in rows[ipc]
+    for one in paired(frame, [("LoDM", "DM")], ["ipc"]).itertuples():
+        assert f"{one.mean:+.1f} ± {one.half:.1f}".replace("-", "−") in rows[one.ipc]
 
 
 def row(*words: str) -> str:
@@ -86,11 +83,10 @@ def test_its_hosts_are_the_recorded_ones():
             assert text in row(f"| {host}{cell}"), one
         elif host == "SVD":
             assert all(text in line for line in README.splitlines() if cell in line and line.startswith(("| D", "| MTT,"))), one
-    wide = frame.pivot_table(index=["dataset", "ipc", "seed"], columns="method", values="accuracy")
-    for host in ("DC", "DSA", "DM", "MTT"):
-        for (dataset, ipc), difference in (wide[f"Lo{host}"] - wide[host]).dropna().groupby(["dataset", "ipc"]):
-            half = difference.sem() * stats.t.ppf(0.975, len(difference) - 1)
-            assert f"{difference.mean():+.1f} ± {half:.1f}".replace("-", "−") in row(f"| {host}, {NAMES[dataset]}, {ipc} |")
+    pairs = [(f"Lo{host}", host) for host in ("DC", "DSA", "DM", "MTT")]
+    for one in paired(frame, pairs, ["dataset", "ipc"]).itertuples():
+        host = one.difference.split(" - ")[1]
+        assert f"{one.mean:+.1f} ± {one.half:.1f}".replace("-", "−") in row(f"| {host}, {NAMES[one.dataset]}, {one.ipc} |"), one
 
 
 def test_its_variants_are_the_recorded_ones():
@@ -110,10 +106,9 @@ def test_its_continual_learning_is_the_recorded_one():
         last = frame[frame.classes == frame.classes.max()].groupby("method").accuracy.mean()
         assert f"{NAMES[dataset]} {last['random']:.1f} % from\nrandom images, {last['herding']:.1f} herded, {last['DM']:.1f} DM" in README
         assert f"DM, **{last['LoDM']:.1f}** LoDM" in README
-        wide = frame.groupby(["seed", "method"]).accuracy.mean().unstack("method")
         for host, gains in (("DM", ahead), ("DSA", under)):
-            gain = wide[f"Lo{host}"] - wide[host]
-            gains.append(f"{gain.mean():.1f} ± {gain.sem() * stats.t.ppf(0.975, len(gain) - 1):.1f}")
+            gain, = paired(frame, [(f"Lo{host}", host)], ["dataset"]).itertuples()
+            gains.append(f"{gain.mean:.1f} ± {gain.half:.1f}")
         assert f"{NAMES[dataset]} {last['DSA']:.1f} DSA, {last['LoDSA']:.1f} LoDSA" in README
     assert f"LoDM is {' and '.join(ahead)} points ahead of DM, LoDSA {' and '.join(under)} of DSA" in README
     last = figures.data("continual-10").query("classes == 10").groupby("method").accuracy.mean()
@@ -121,14 +116,12 @@ def test_its_continual_learning_is_the_recorded_one():
 
 
 def test_its_term_is_the_recorded_one():
-    wide = figures.data("mim-gain").pivot_table(index=["method", "dataset", "ipc", "seed"], columns="arm", values="accuracy")
-    for (method, dataset, ipc), here in wide.groupby(level=[0, 1, 2]):
-        line = row(f"| {method} | {NAMES[dataset]}, {ipc} |")
-        assert f"| {here['base'].mean():.1f} ± {here['base'].std():.1f} |" in line
-        for arm in ("+ MIM", "more steps"):
-            apart = here[arm] - here["base"]
-            half = apart.sem() * stats.t.ppf(0.975, len(apart) - 1)
-            assert f"{apart.mean():+.1f} ± {half:.1f}".replace("-", "−") in line.replace("*", ""), (method, dataset, ipc, arm)
+    frame, place = figures.data("mim-gain"), ["method", "dataset", "ipc"]
+    for one in summary(frame.query("arm == 'base'"), place).itertuples():
+        assert f"| {one.mean:.1f} ± {one.sd:.1f} |" in row(f"| {one.method} | {NAMES[one.dataset]}, {one.ipc} |")
+    for one in paired(frame, [("+ MIM", "base"), ("more steps", "base")], place, arm="arm").itertuples():
+        line = row(f"| {one.method} | {NAMES[one.dataset]}, {one.ipc} |").replace("*", "")
+        assert f"{one.mean:+.1f} ± {one.half:.1f}".replace("-", "−") in line, one
     critics = figures.data("mim-negatives").groupby("arm").accuracy.mean().drop("method alone")
     pull = critics.pop("class means alone")
     assert f"alone come to {pull:.1f} %, and every critic that pushes away to {critics.min():.1f} or more" in README
@@ -143,11 +136,11 @@ def test_its_labels_are_the_recorded_ones():
 
 def test_its_adjustment_is_the_recorded_one():
     frame = figures.data("dwa-factors")
-    init, r_var, adjusted = ([f"{high - low:+.1f}".replace("-", "−") for low, high in
-                              (here.groupby(name).accuracy.mean() for _, here in frame.groupby("dataset", sort=False))]
-                             for name in ("init", "r_var", "adjusted"))
+    init, r_var, adjusted = ([f"{one.mean:+.1f} ± {one.half:.1f}".replace("-", "−")
+                              for one in paired(frame, [change], ["dataset", "ipc"], arm=name).itertuples()]
+                             for name, change in (("init", ("real", "noise")), ("r_var", (11.0, 1.0)), ("adjusted", (True, False))))
     assert f"worth {init[0]} points on Fashion-MNIST and {init[1]} on CIFAR-10" in README
-    assert f"`r_var` {r_var[0]} and {r_var[1]}, the adjustment {adjusted[0]} and {adjusted[1]}" in README
+    assert f"`r_var` {r_var[0]} and\n{r_var[1]}, the adjustment {adjusted[0]} and {adjusted[1]}" in README
     arms = figures.data("dwa-arms").groupby(["ipc", "dataset", "arm"]).accuracy.mean().unstack("arm")
     apart = arms.drop(columns="none").sub(arms["none"], axis=0)
     down = apart.loc[1, "descent"].pop("fashion_mnist")

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import ddcore
-from ddcore import networks
+from ddcore import networks, records
 from ddcore.data import Dataset
 from ddcore.random import stream
 from ddcore.synthetic import KINDS, create, images_per_class, load_synthetic, truncated_svd
@@ -81,6 +81,21 @@ def test_the_file_holds_the_stored_numbers_and_no_more(digits, tmp_path):
         assert {part["dtype"] for part in header.values()} == {"F32"}
         assert sum(math.prod(part["shape"]) for part in header.values()) == synthetic.stored_numbers <= synthetic.budget
         assert len(raw) == 8 + size + 4 * synthetic.stored_numbers + 8 * len(synthetic.labels)
+
+
+COMMITTED = sorted((records.TOP / "figures" / "records").glob("*.safetensors"))
+
+
+@pytest.mark.skipif(not COMMITTED, reason="no set is committed")
+def test_every_committed_file_holds_the_numbers_that_its_record_states():
+    for path in COMMITTED:
+        raw = path.read_bytes()
+        size, = struct.unpack("<Q", raw[:8])
+        header = json.loads(raw[8 : 8 + size])
+        settings = json.loads(header.pop("__metadata__")["ddcore"])
+        held = sum(math.prod(part["shape"]) for name, part in header.items() if name not in ("labels", "step"))
+        stated = records.read(path.with_suffix(".json")).result["stored_numbers"]
+        assert held == stated <= settings["budget_ipc"] * settings["classes"] * math.prod(settings["shape"]), path.stem
 
 
 # what comes out of it
@@ -205,6 +220,28 @@ def test_full_rank_with_identity_is_pixels(digits):
     assert torch.equal(low.images(), pixels.images())
     assert torch.equal(torch.autograd.grad(low.images().square().sum(), low.tensors["v"])[0],
                        torch.autograd.grad(pixels.images().square().sum(), pixels.tensors["pixels"])[0])
+
+
+@pytest.mark.filterwarnings("ignore:LowRank. an image of rank 8")
+def test_factors_held_at_the_identity_take_the_steps_of_pixels(digits):
+    class Held(ddcore.LowRank):
+        def project(self):
+            with torch.no_grad():
+                self.tensors["u"].copy_(torch.eye(8).expand_as(self.tensors["u"]))
+
+    held = Held(digits, 2, rank=8)
+    pixels = ddcore.Pixels(digits, held.per_class)
+    held.project()
+    with torch.no_grad():
+        held.tensors["v"].copy_(pixels.images())
+    method, paths = ddcore.DM(width=8, batch_real=16, strategy="none"), []
+    for one in (held, pixels):
+        paths.append([])
+        ddcore.distill(digits, one, method, steps=5, seed=3,
+                       progress=lambda *now, one=one: paths[-1].append(one.images().detach().clone()))
+    for ours, theirs in zip(*paths, strict=True):  # to rounding: a product lies in memory otherwise than real images, and is convolved so
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert (paths[0][0] - paths[0][4]).abs().max() > 1e-2
 
 
 def test_balanced_factors_have_equal_norms_and_the_same_product(digits):
@@ -337,6 +374,12 @@ def test_an_absent_device_is_refused(digits, tmp_path, refuses):
 
 
 # bad settings
+
+def test_a_rank_that_leaves_no_room_for_soft_labels_is_refused_with_one_that_does(digits, refuses):
+    with refuses("rank 4", "budget_ipc=1", "10 soft-label numbers", "at most 3"):
+        ddcore.LowRank(digits, 1, rank=4, soft=2.0)
+    assert ddcore.LowRank(digits, 1, rank=3, soft=2.0).per_class == 1
+
 
 def test_a_rank_that_yields_no_image_is_refused_with_one_that_does(digits, refuses):
     with refuses("LowRank", "rank 5", "budget_ipc=1", "8x8", "at most 4"):

@@ -4,11 +4,12 @@ With rows u_i of a layer's M synthetic features and v_j of its N real ones, s_ij
 real rows of its class, negatives N_i those of the other classes, or with `own` all of them. The loss is the mean over i of
 
     nce:      mean_{P_i} -log h_ij + sum_{N_i} -log(1 - h_ij),    h_ij = sigmoid(s_ij - log|N_i| - log z)
-    infonce:  mean_{P_i} -log h_ij,                               h_ij = exp(s_ij) / sum_{N_i} exp(s_ij)
+    infonce:  log sum_{N_i} exp(s_ij) - mean_{P_i} s_ij,          h_ij = exp(s_ij) / sum_{N_i} exp(s_ij)
 
-and a term over an empty set is zero. The critic of nce is that of CRD (Tian et al., ICLR 2020), z its normaliser E exp(s); no code of
-MIM4DD is public, so this is our reconstruction. In both, dL/du_i is a sum of real rows with weights that depend on s_ij alone (for
-infonce attention with keys as values, less the class mean): loss and gradient come from one pass, and nothing of size M x N is kept.
+A sum over an empty set is zero, so an image whose class has no real row is pushed away alone. The critic of nce is that of CRD (Tian et
+al., ICLR 2020), z its normaliser E exp(s); no code of MIM4DD is public, so this is our reconstruction. In both, dL/du_i is a sum of
+real rows with weights that depend on s_ij alone (for infonce attention with keys as values, less the class mean): loss and gradient
+come from one pass, and nothing of size M x N is kept.
 """
 
 import functools

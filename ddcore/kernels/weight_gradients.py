@@ -7,7 +7,6 @@ dL_c/dW = sum over the images of class c of wgrad(input, delta) is taken class b
 
 import functools
 import json
-import platform
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import Tensor
 from ddcore.data import data_folder
 from ddcore.files import whole
 from ddcore.random import stream
+from ddcore.records import hardware
 from ddcore.timing import in_turns
 
 BACKENDS = ("calls", "grouped", "unfold")
@@ -79,7 +79,7 @@ def fastest(x: tuple[int, ...], delta: tuple[int, ...], classes: int, kernel: tu
 
     Measured once and remembered in <data folder>/backends.json, so that a later run takes the same one, to the same bits.
     """
-    machine = torch.cuda.get_device_name(at) if at.type == "cuda" else f"{platform.processor()} {torch.get_num_threads()} threads"
+    machine = torch.cuda.get_device_name(at) if at.type == "cuda" else f"{hardware()['cpu']}, {torch.get_num_threads()} threads"
     key = json.dumps([machine, torch.__version__, str(dtype), x, delta, classes, kernel, padding])
     path = data_folder() / "backends.json"
     known = json.loads(path.read_text()) if path.is_file() else {}

@@ -3,33 +3,15 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import CLASSES, COLORS, MARKERS, _cells, _figure, _mean_line, _means, plot
+from ddcore.plots import CLASSES, COLORS, MARKERS, _cells, _differences, _figure, _mean_line, _means, plot
 
 
 @plot("mim-gain")
 def gain(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, arm ('base' and others), seed, accuracy. Drawn are differences to the base of the same seed."""
-    arms = [arm for arm in dict.fromkeys(frame.arm) if arm != "base"]
-    figure, cells = _cells(frame, 2.3, label="points over the method alone", sharey="row")
-    for axis, here in cells:
-        methods = list(dict.fromkeys(here.method))
-        for x, method in enumerate(methods):
-            wide = here[here.method == method].pivot_table(index="seed", columns="arm", values="accuracy")
-            for index, arm in enumerate(arms):
-                apart = (wide[arm] - wide["base"]).to_numpy()
-                at = x + 0.4 * (index - (len(arms) - 1) / 2)
-                axis.plot(at + np.linspace(-0.1, 0.1, len(apart)), apart, MARKERS[index], mfc="none", mec=COLORS[index], mew=0.8, ms=3.5)
-                half = stats.t.ppf(0.975, max(1, len(apart) - 1)) * apart.std(ddof=1) / np.sqrt(len(apart))
-                axis.errorbar(at, apart.mean(), half, color=COLORS[index], marker="_", ms=14, mew=1.6, lw=0.9, capsize=2,
-                              label=arm if x == 0 and axis is cells[0][0] else None)
-        axis.axhline(0, color="black", lw=0.8)
-        axis.set_xticks(range(len(methods)), methods)
-        axis.set_xlim(-0.6, len(methods) - 0.4)
-    figure.legend(loc="outside upper center", ncols=len(arms))
-    return figure
+    return _differences(frame, "base", "points over the method alone")
 
 
 @plot("mim-lambda")
@@ -86,9 +68,9 @@ def curves(frame: pd.DataFrame) -> Figure:
             _mean_line(axis, found, "step", index, arm if axis is axes[0] else None, y="information", elinewidth=0.8)
         axis.axhline(frame.ceiling.iloc[0], color="black", lw=0.8, ls="--", label="log classes" if axis is axes[0] else None)
         axis.set_xlabel("step")
+        axis.axhline(0, color="black", lw=0.5)
         axis.set_title(f"block {block + 1}", fontsize=8)
     axes[0].set_ylabel("information (nats)")
-    axes[0].set_ylim(bottom=0)
     figure.legend(loc="outside upper center", ncols=3)
     return figure
 
@@ -138,6 +120,7 @@ def _classes(frame: pd.DataFrame) -> tuple:
     return CLASSES.get(frame.dataset.iloc[0], tuple(sorted(frame["row" if "row" in frame else "label"].unique())))
 
 
+@plot("dwa-tsne")
 @plot("mim-tsne")
 def tsne(frame: pd.DataFrame) -> Figure:
     """Columns: set (the real images, then the others), label, x, y, dataset, seed. Of more classes than colours the first are drawn."""
@@ -146,7 +129,7 @@ def tsne(frame: pd.DataFrame) -> Figure:
     for axis, name in zip(axes, others, strict=True):
         for label, (word, colour) in enumerate(zip(_classes(frame), COLORS, strict=False)):
             of = frame[frame.label == label]
-            axis.plot(*of[of.set == real][["x", "y"]].T.to_numpy(), ".", color=colour, ms=2, alpha=0.6)
+            axis.plot(*of[of.set == real][["x", "y"]].T.to_numpy(), ".", color=colour, ms=2, alpha=0.6, rasterized=True)
             axis.plot(*of[of.set == name][["x", "y"]].T.to_numpy(), MARKERS[label % len(MARKERS)], mfc=colour, mec="black", mew=0.8, ms=7,
                       label=word if axis is axes[0] else None)
         axis.set_title(name, fontsize=8)

@@ -15,11 +15,11 @@ ARMS = {"same": "distilled, teacher's initialisation", "fresh": "distilled, unse
         "factored": "the network, factored at rank r", "teacher": "all samples"}  # fmt: skip
 
 
-def _line(axis, found: pd.DataFrame, x: str, y: str, index: int, label: str, **style) -> None:
-    """The mean over seeds of `y` by `x`, and every seed; logarithmic axes."""
+def _line(axis, found: pd.DataFrame, x: str, y: str, index: int, label: str, *, middle: str = "mean", **style) -> None:
+    """The mean, or another `middle`, over seeds of `y` by `x`, and every seed; logarithmic axes."""
     axis.plot(found[x], found[y], MARKERS[index], mfc=COLORS[index], mec="none", ms=2.2, alpha=0.35, zorder=1)
-    means = found.groupby(x)[y].mean()
-    axis.plot(means.index, means, color=COLORS[index], marker=MARKERS[index], mfc="white", label=label, **style)
+    middles = found.groupby(x)[y].agg(middle)
+    axis.plot(middles.index, middles, color=COLORS[index], marker=MARKERS[index], mfc="white", label=label, **style)
 
 
 def _log(axis, x: str, y: str, ticks=None) -> None:
@@ -175,7 +175,8 @@ def theory_collapse(frame: pd.DataFrame) -> Figure:
     figure, axes = _figure(PAGE, 2.3, 2)
     for index, (decay, found) in enumerate(frame.groupby("decay", sort=False)):
         for axis, value in zip(axes, ("condition", "error"), strict=True):
-            _line(axis, found, "steps", value, index, "equal eigenvalues" if decay == 1 else f"each {decay:g} of the one before")
+            _line(axis, found, "steps", value, index, "equal eigenvalues" if decay == 1 else f"each {decay:g} of the one before",
+                  middle="median")
         axes[1].axhline(found.teacher.mean(), color=COLORS[index], ls=":", lw=0.8)
     for axis, label in zip(axes, ("condition number (log scale)", "test error (log scale)"), strict=True):
         _log(axis, "matching steps (log scale)", label, sorted(frame.steps.unique()))
@@ -302,8 +303,8 @@ def _of_batch(axis, frame: pd.DataFrame) -> None:
     inside, sizes = table.within.mean(), sorted(table.index.get_level_values("size").unique())
     axis.fill_between([sizes[0], sizes[-1]], 0, inside, color="0.92", lw=0)
     axis.text(sizes[0] * 1.1, inside - 0.04, "within images", fontsize=7, va="top")
-    for index, (law, label) in enumerate((("any class", "and between, any class"), ("one class", "and between, one class"),
-                                          ("one a class", "and between, one image a class"))):
+    for index, (law, label) in enumerate((("any class", "within + between, any class"), ("one class", "within + between, one class"),
+                                          ("one a class", "within + between, one image a class"))):
         found = table.loc[law]
         axis.plot(found.index, inside + found.between, MARKERS[index], color=COLORS[index], mfc="white", ms=7 if len(found) == 1 else 4,
                   label=label, zorder=3)
