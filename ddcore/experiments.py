@@ -281,9 +281,12 @@ class Runner:
             return records.read(self.folder / f"{key}.json")
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
+        at = compute.device(self.device)
+        if at.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(at)
         began = time.perf_counter()
         result, synthetic = experiment.make(data, self.folder / f".{key}.checkpoint" if self.folder else None)
-        made_on = records.provenance(time.perf_counter() - began)
+        made_on = records.provenance(time.perf_counter() - began, at)
         # As it will be read back, so that a figure drawn now and one drawn from the file are the same.
         record = Record(*json.loads(records.canonical([key, self.preset, identity, result, made_on])))
         self.sets[key] = synthetic

@@ -309,7 +309,7 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
                     axis.hlines(place, *ends, color="black", lw=0.8)
             place += 1
         place += 0.7
-    for axis, label in zip(axes, ("seconds of the plain loop / of this form", "its peak memory / of this form"), strict=True):
+    for axis, label in zip(axes, ("seconds, plain loop / this form", "peak memory, plain loop / this form"), strict=True):
         axis.axvline(1, color="black", lw=0.8)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda x, place: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")

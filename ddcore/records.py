@@ -110,14 +110,16 @@ def hardware() -> dict:
             "threads": torch.get_num_threads(), "gpu": gpu}
 
 
-def provenance(seconds: float) -> dict:
-    """Hardware, versions, wall seconds, peak memory, commit, whether the tree had changes, sha256 of the package."""
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
+def provenance(seconds: float, at: torch.device) -> dict:
+    """Hardware, versions, wall seconds, peak memory (of a GPU as torch counts it, else of the whole process so far), commit, whether the
+    tree had changes, sha256 of the package; `at`: the device that computed."""
+    if at.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(at)
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")}
     versions["python"] = platform.python_version()
     dirty = _git("status", "--porcelain", "--", "ddcore")
-    return {"hardware": hardware(), "versions": versions, "seconds": round(seconds, 3), "peak_bytes": int(peak),
+    made_on = hardware() | ({} if at.type == "cuda" else {"gpu": None})
+    return {"hardware": made_on, "versions": versions, "seconds": round(seconds, 3), "peak_bytes": int(peak),
             "commit": _git("rev-parse", "HEAD"), "dirty": None if dirty is None else bool(dirty), "code_sha256": code_sha256()}

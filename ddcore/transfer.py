@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ddcore.data import Dataset
+from ddcore.errors import BadInput
 from ddcore.evaluate import evaluate
 from ddcore.experiments import Experiment, merge
 from ddcore.records import OfRecord, Record
@@ -57,6 +58,8 @@ class Transfer(OfRecord):
             name = LINEAR[found.kind]
             found.tensors = found.tensors | {name: found.tensors[name].detach() * scale}
         found.tensors = {name: tensor.detach().to(STORED[self.stored]).to(tensor.dtype) for name, tensor in found.tensors.items()}
+        if large := [name for name, tensor in found.tensors.items() if not tensor.isfinite().all()]:
+            raise BadInput(f"transfer: '{large[0]}' of the set holds numbers beyond {self.stored}; store them as bfloat16 or float32")
         return found
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -161,7 +162,7 @@ def test_read_all_is_in_the_order_of_names_and_of_records_only(tmp_path):
 
 
 def test_provenance_says_on_what_and_with_what():
-    found = records.provenance(1.23456)
+    found = records.provenance(1.23456, torch.device("cpu"))
     assert set(found) == {"hardware", "versions", "seconds", "peak_bytes", "commit", "dirty", "code_sha256"}
     assert set(found["hardware"]) == {"cpu", "cores", "threads", "gpu"}
     assert set(found["versions"]) == {"torch", "torchvision", "numpy", "python"}
@@ -177,7 +178,7 @@ def test_provenance_says_on_what_and_with_what():
 
 def test_provenance_without_git_is_unknown_and_not_an_error(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    found = records.provenance(0.0)
+    found = records.provenance(0.0, torch.device("cpu"))
     assert found["commit"] is found["dirty"] is None
     assert len(found["code_sha256"]) == 64
 

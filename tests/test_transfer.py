@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -34,6 +36,15 @@ def test_another_network_is_that_network_on_that_set(made):
     assert through.result["scores"] == list(direct.scores)
     assert through.experiment["evaluate"]["network"] == "mlp"
     assert through.experiment["method"] == record.experiment["method"]
+
+
+def test_numbers_that_half_precision_does_not_hold_are_refused(made):
+    runner, record, synthetic = made
+    large = copy.copy(synthetic)
+    large.tensors = {name: 1e5 * tensor.detach() for name, tensor in synthetic.tensors.items()}
+    with pytest.raises(BadInput, match=r"beyond float16.*bfloat16"):
+        runner.run(Transfer(record, large, stored="float16"))
+    assert Transfer(record, large, stored="bfloat16").changed(runner.data("digits")).images().isfinite().all()
 
 
 def test_fewer_bits_are_the_rounded_factors_and_the_set_stays_as_it_was(made):
