@@ -1,4 +1,5 @@
-"""What a trained network sees of the classes of a set: how alike their mean features are, and where its images lie among real ones."""
+"""What a trained network sees of the classes of a set: how alike their mean features are, how unlike the images of one class, and where
+its images lie among real ones."""
 
 from collections.abc import Mapping
 
@@ -6,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ddcore.data import Dataset
+from ddcore.diversity import vendi
 from ddcore.errors import BadInput
 from ddcore.kernels.class_means import class_means
 from ddcore.networks import Network
@@ -23,12 +25,26 @@ def class_correlation(network: Network, images: Tensor, labels: Tensor) -> list[
 
     images (n, C, H, W), labels (n,). Columns: row, column (classes), correlation. Raises BadInput for a class without an image.
     """
-    classes = network.classifier.out_features
-    if missing := set(range(classes)) - set(labels.tolist()):
-        raise BadInput(f"class correlation: no image of class {min(missing)}; give at least one of each of the {classes} classes")
+    classes = _all_classes(network, labels)
     found = torch.corrcoef(class_means(network.embed(images).double(), labels, classes)).tolist()
     return [{"row": row, "column": column, "correlation": round(value, 5)} for row, values in enumerate(found)
             for column, value in enumerate(values)]
+
+
+@torch.no_grad()
+def class_vendi(network: Network, images: Tensor, labels: Tensor) -> float:
+    """The Vendi score (`ddcore.diversity.vendi`) of one class's images by the penultimate features of `network`, mean over the classes:
+    1 where the images of a class are one image, at most their number. images (n, C, H, W), labels (n,). Raises BadInput for a class
+    without an image."""
+    features = network.embed(images).double()
+    return torch.stack([vendi(features[labels == label]) for label in range(_all_classes(network, labels))]).mean().item()
+
+
+def _all_classes(network: Network, labels: Tensor) -> int:
+    classes = network.classifier.out_features
+    if missing := set(range(classes)) - set(labels.tolist()):
+        raise BadInput(f"no image of class {min(missing)}; give at least one of each of the {classes} classes")
+    return classes
 
 
 @torch.no_grad()

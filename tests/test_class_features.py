@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import ddcore
-from ddcore.class_features import class_correlation, first_test_images, plane
+from ddcore.class_features import class_correlation, class_vendi, first_test_images, plane
 from ddcore.networks import Network
 from ddcore.random import stream
 
@@ -40,8 +40,17 @@ def test_brightness_and_contrast_of_a_class_do_not_count():
 
 
 def test_a_class_without_an_image_is_refused(refuses):
-    with refuses("class correlation", "class 1", "3 classes"):
-        class_correlation(pixels(4, 3), draw("images", 2, 1, 2, 2), torch.tensor([0, 2]))
+    for asked in (class_correlation, class_vendi):
+        with refuses("class 1", "3 classes"):
+            asked(pixels(4, 3), draw("images", 2, 1, 2, 2), torch.tensor([0, 2]))
+
+
+def test_the_vendi_score_counts_what_differs_within_a_class():
+    """A class of one image thrice counts 1, at whatever scale; one of three orthogonal images 3; the mean is 2."""
+    same, axes = draw("same", 1, 1, 1, 4), torch.eye(4, dtype=torch.float64)[:3].view(3, 1, 1, 4)
+    images, labels = torch.cat([same, axes, 2 * same, 5 * same]), torch.tensor([1, 0, 0, 0, 1, 1])
+    assert class_vendi(pixels(4, 2), images, labels) == pytest.approx(2)
+    assert class_vendi(pixels(4, 2), torch.cat([images, images]), torch.cat([labels, labels])) == pytest.approx(2)
 
 
 def test_in_the_plane_neighbours_are_those_of_the_features():

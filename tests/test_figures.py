@@ -111,6 +111,9 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "mim-class-correlation":
         return pd.DataFrame([cell | {"arm": arm, "row": row, "column": column, "correlation": 1.0 if row == column else 0.3, "seed": seed}
                              for arm in ("real", "DM", "DM + MIM") for row in range(2) for column in range(2) for seed in seeds])
+    if key == "mim-spread":
+        return pd.DataFrame([cell | {"ipc": 10, "arm": arm, "seed": seed, "accuracy": 50.0 + seed / 3, "vendi": 3.0 - seed / 9}
+                             for arm in ("random real", "DM alone", "ratio 1") for seed in seeds])
     if key == "mim-tsne":
         return pd.DataFrame([cell | {"set": name, "label": label, "x": label + place / 9, "y": place / 9} for label in range(2)
                              for place, name in enumerate(("real", "real", "DM", "DM + MIM"))])

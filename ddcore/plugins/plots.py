@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import CLASSES, COLORS, MARKERS, _cells, _differences, _figure, _mean_line, _means, plot
+from ddcore.plots import CLASSES, COLORS, MARKERS, _cells, _differences, _figure, _mean_line, _means, _points, plot
 
 
 @plot("mim-gain")
@@ -113,6 +113,19 @@ def class_correlation(frame: pd.DataFrame) -> Figure:
         axis.set_xticks(range(len(means)), _classes(frame), rotation=90)
         axis.set_yticks(range(len(means)), _classes(frame))
     figure.colorbar(drawn, ax=axes, shrink=0.7, label="correlation")
+    return figure
+
+
+@plot("mim-spread")
+def spread(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, arm, seed, accuracy, vendi (score within a class, mean over classes)."""
+    arms = list(dict.fromkeys(frame.arm))
+    figure, axes = _figure(PAGE, 2.3, 2)
+    for axis, (column, label) in zip(axes, {"accuracy": "test accuracy (%)", "vendi": "Vendi score within a class"}.items(), strict=True):
+        for x, arm in enumerate(arms):
+            _points(axis, x, frame[frame.arm == arm][column].to_numpy(), 0.34, "0.45" if x == 0 else COLORS[x - 1], MARKERS[x])
+        axis.set_xticks(range(len(arms)), arms)
+        axis.set_ylabel(label)
     return figure
 
 
