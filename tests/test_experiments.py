@@ -18,6 +18,7 @@ from ddcore.errors import Diverged
 from ddcore.experiments import BASELINES, Experiment, Measurement, Runner, grid, merge, paired, summary, table
 from ddcore.methods import DM
 from ddcore.plugins.gradient_ratios import gradient_ratios
+from ddcore.ratios import Ratios
 from ddcore.study import Study
 from ddcore.synthetic import LowRank, Pixels
 
@@ -260,6 +261,17 @@ def test_a_record_with_a_plugin_holds_its_losses_and_the_ratio_of_the_gradients(
     assert record.result["gradient_ratios"] == {
         "mutual_information": gradient_ratios(digits, LowRank(digits, 1, rank=1, seed=0), method, [plugin], seed=0)[0]}
     assert record.experiment["plugins"]["mutual_information"] == dataclasses.asdict(plugin)
+
+
+def test_ratios_are_kept_as_a_record_of_their_own(runner, digits, monkeypatch):
+    """Those that a run of the experiment records; a second asking reads them, another weight asks anew."""
+    one, other = grid(DISTILLED, [{"plugins": {"mutual_information": {"weight": weight, "width": 8}}} for weight in (0.3, 0.6)], [0])
+    asked, ran = runner.run(Ratios(one)), runner.run(one)
+    assert asked.result["rows"] == [{"plugin": name, "ratio": ratio} for name, ratio in ran.result["gradient_ratios"].items()]
+    assert asked.hash != ran.hash
+    assert runner.run(Ratios(other)).result["rows"][0]["ratio"] == pytest.approx(2 * asked.result["rows"][0]["ratio"], rel=1e-3)
+    monkeypatch.setattr(Experiment, "gradient_ratios", None)
+    assert runner.run(Ratios(one)) == asked
 
 
 def test_a_record_of_a_distilled_set_holds_its_losses(runner, digits):
