@@ -124,7 +124,7 @@ def spread(frame: pd.DataFrame) -> Figure:
     for axis, (column, label) in zip(axes, {"accuracy": "test accuracy (%)", "vendi": "Vendi score within a class"}.items(), strict=True):
         for x, arm in enumerate(arms):
             _points(axis, x, frame[frame.arm == arm][column].to_numpy(), 0.34, "0.45" if x == 0 else COLORS[x - 1], MARKERS[x])
-        axis.set_xticks(range(len(arms)), arms)
+        axis.set_xticks(range(len(arms)), [arm.replace(" ", "\n") for arm in arms])
         axis.set_ylabel(label)
     return figure
 
