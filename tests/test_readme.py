@@ -125,6 +125,9 @@ def test_its_term_is_the_recorded_one():
     critics = figures.data("mim-negatives").groupby("arm").accuracy.mean().drop("method alone")
     pull = critics.pop("class means alone")
     assert f"alone come to {pull:.1f} %, and every critic that pushes away to {critics.min():.1f} or more" in README
+    spread = figures.data("mim-spread").groupby("arm")[["accuracy", "vendi"]].mean()
+    assert f"from {spread.accuracy['DM alone']:.1f} to {spread.accuracy['ratio 1']:.1f} %" in README
+    assert f"(Vendi score {spread.vendi['ratio 10']:.1f} after {spread.vendi['DM alone']:.1f})" in README
     alike = figures.data("mim-class-correlation").query("row != column").groupby("arm").correlation.mean()
     assert f"{alike['DM + MIM']:.2f} with, {alike['DM']:.2f} without" in README
 
