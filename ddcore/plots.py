@@ -74,8 +74,8 @@ def same_memory(frame: pd.DataFrame) -> Figure:
 def _mean_line(axis, found: pd.DataFrame, x: str, index: int, label: str | None, shift: float = 0.0, y: str = "accuracy", **style) -> None:
     """Mean and standard deviation of `y` over seeds by `x`."""
     means = found.groupby(x)[y].agg(["mean", "std"])
-    axis.errorbar(means.index + shift, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index], mfc="white",
-                  capsize=2, label=label, **style)
+    axis.errorbar(means.index + shift, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index],
+                  capsize=2, label=label, **{"mfc": "white"} | style)
 
 
 def _log_ticks(axis, ticks, label: str, **scale) -> None:
@@ -144,14 +144,16 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
 @plot("continual-5")
 @plot("continual-10")
 def continual(frame: pd.DataFrame) -> Figure:
-    """Columns: dataset, ipc, method, tasks, classes, seed, accuracy, stored_numbers."""
+    """Columns: dataset, ipc, method, tasks, classes, seed, accuracy, stored_numbers. A host and the plugin on it ('Lo…') share a colour."""
     figure, cells = _cells(frame, 2.3, columns=2, label="accuracy on classes seen (%)")
     methods = list(dict.fromkeys(frame.method))
+    hosts = list(dict.fromkeys(method.removeprefix("Lo") for method in methods))
     for axis, here in cells:
         for index, method in enumerate(methods):
-            shift = 0.06 * (index - (len(methods) - 1) / 2)
+            host, shift = hosts.index(method.removeprefix("Lo")), 0.06 * (index - (len(methods) - 1) / 2)
+            style = {"ls": "-", "mfc": COLORS[host]} if method not in hosts else {"ls": "--"}
             label = method if axis is cells[0][0] else None
-            _mean_line(axis, here[here.method == method], "classes", index, label, shift, elinewidth=0.8)
+            _mean_line(axis, here[here.method == method], "classes", host, label, shift, elinewidth=0.8, **style)
         axis.set_xticks(sorted(frame.classes.unique()))
         axis.set_xlabel("classes seen")
     figure.legend(loc="outside upper center", ncols=len(methods), columnspacing=1.2)

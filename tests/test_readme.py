@@ -101,19 +101,18 @@ def test_its_variants_are_the_recorded_ones():
 
 
 def test_its_continual_learning_is_the_recorded_one():
-    ahead, under = [], []
-    for dataset, frame in figures.data("continual-5").groupby("dataset", sort=False):
-        last = frame[frame.classes == frame.classes.max()].groupby("method").accuracy.mean()
-        assert f"{NAMES[dataset]} {last['random']:.1f} % from\nrandom images, {last['herding']:.1f} herded, {last['DM']:.1f} DM" in README
-        assert f"DM, **{last['LoDM']:.1f}** LoDM" in README
-        for host, gains in (("DM", ahead), ("DSA", under)):
-            gain, = paired(frame, [(f"Lo{host}", host)], ["dataset"]).itertuples()
-            gains.append(f"{gain.mean:.1f} ± {gain.half:.1f}")
-        assert f"{NAMES[dataset]} {last['DSA']:.1f} DSA, {last['LoDSA']:.1f} LoDSA" in README
-    assert f"LoDM is {' and '.join(ahead)} points ahead of DM, LoDSA {' and '.join(under)} of DSA" in README
-    for dataset, frame in figures.data("continual-10").query("classes == 10").groupby("dataset"):
-        last = frame.groupby("method").accuracy.mean()
-        assert f"{NAMES[dataset]} {last['DM']:.1f} DM, {last['LoDM']:.1f} LoDM" in row("In ten steps of one class (`continual-10`)")
+    columns, apart = {}, {}
+    for tasks in (5, 10):
+        frame = figures.data(f"continual-{tasks}")
+        hosts = [host for host in ("DM", "DSA", "DC") if f"Lo{host}" in set(frame.method)]
+        for one in summary(frame[frame.classes == frame.classes.max()], ["dataset", "method"]).itertuples():
+            columns.setdefault(one.method, []).append(f"{one.mean:.1f} ± {one.sd:.1f}")
+        for one in paired(frame, [(f"Lo{host}", host) for host in hosts], ["dataset"]).itertuples():
+            apart.setdefault((tasks, one.difference), []).append(f"{one.mean:.1f} ± {one.half:.1f}")
+    for method, cells in columns.items():
+        assert f"| {method} | {' | '.join(cells + ['-'] * (4 - len(cells)))} |" in README
+    (of_dm, of_dsa, of_dc), of_ten = [[" and ".join(gains) for (many, _), gains in apart.items() if many == tasks] for tasks in (5, 10)]
+    assert f"LoDM is {of_dm} points ahead of DM, LoDSA {of_dsa} of DSA, LoDC {of_dc} of DC; over ten steps\nLoDM {of_ten[0]}." in README
 
 
 def test_its_term_is_the_recorded_one():
