@@ -127,7 +127,8 @@ def test_its_term_is_the_recorded_one():
     assert f"alone come to {pull:.1f} %, and every critic that pushes away to {critics.min():.1f} or more" in README
     spread = figures.data("mim-spread").groupby("arm")[["accuracy", "vendi"]].mean()
     assert f"from {spread.accuracy['DM alone']:.1f} to {spread.accuracy['ratio 1']:.1f} %" in README
-    assert f"(Vendi score {spread.vendi['ratio 10']:.1f} after {spread.vendi['DM alone']:.1f})" in README
+    score = spread.vendi.round(1)
+    assert f"score {score['ratio 10']} after {score['DM alone']}; random real images {score['random real']})" in README
     alike = figures.data("mim-class-correlation").query("row != column").groupby("arm").correlation.mean()
     assert f"{alike['DM + MIM']:.2f} with, {alike['DM']:.2f} without" in README
 
