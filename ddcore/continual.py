@@ -17,7 +17,7 @@ from torch import Tensor
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.evaluate import right_by_class
-from ddcore.experiments import Experiment
+from ddcore.experiments import Experiment, OfExperiment
 from ddcore.files import whole
 from ddcore.random import stream
 from ddcore.settings import positive
@@ -43,7 +43,7 @@ def forgetting(accuracies: list[list[float]]) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Continual:
+class Continual(OfExperiment):
     """`experiment` says how each step's classes are condensed (`budget_ipc` images' worth of numbers a class) and how networks
     are trained and tested; its seed also orders the classes. `tasks` steps of equally many classes."""
 
@@ -61,14 +61,6 @@ class Continual:
             raise BadInput("continual: the whole training set is no memory; give a kind that keeps to a budget")
         if self.experiment.protocol()[0] == "relabel":
             raise BadInput("continual: 'relabel' asks a teacher trained on images of earlier steps, which are gone; leave the protocol out")
-
-    @property
-    def dataset(self) -> str:
-        return self.experiment.dataset
-
-    @property
-    def holdout(self) -> float:
-        return self.experiment.holdout
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""

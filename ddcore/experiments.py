@@ -197,6 +197,20 @@ class Experiment:
         return result | scores.result(), synthetic if self.method else None
 
 
+class OfExperiment:
+    """What is computed in the setting of an experiment, on its dataset, and is not its record."""
+
+    experiment: Experiment
+
+    @property
+    def dataset(self) -> str:
+        return self.experiment.dataset
+
+    @property
+    def holdout(self) -> float:
+        return self.experiment.holdout
+
+
 def merge(*parts: Mapping) -> dict:
     """Nested mappings merged, the later ones first in rank."""
     found: dict = {}

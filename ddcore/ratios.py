@@ -5,30 +5,22 @@ from pathlib import Path
 from typing import ClassVar
 
 from ddcore.data import Dataset
-from ddcore.experiments import Experiment
+from ddcore.experiments import Experiment, OfExperiment
 
 
 @dataclasses.dataclass(frozen=True)
-class Ratios:
-    """Rows: plugin, ratio, of the plugins of `of`, an experiment run or not, as `Experiment.gradient_ratios` has them."""
+class Ratios(OfExperiment):
+    """Rows: plugin, ratio, of the plugins of `experiment`, run or not, as `Experiment.gradient_ratios` has them."""
 
     version: ClassVar[int] = 1
 
-    of: Experiment
-
-    @property
-    def dataset(self) -> str:
-        return self.of.dataset
-
-    @property
-    def holdout(self) -> float:
-        return self.of.holdout
+    experiment: Experiment
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
-        of = self.of.identity(data)
+        of = self.experiment.identity(data)
         return of | {"measurement": "gradient_ratios", "versions": of["versions"] | {"gradient_ratios": self.version}}
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}, as the class says."""
-        return {"rows": [{"plugin": name, "ratio": ratio} for name, ratio in self.of.gradient_ratios(data).items()]}, None
+        return {"rows": [{"plugin": name, "ratio": ratio} for name, ratio in self.experiment.gradient_ratios(data).items()]}, None
