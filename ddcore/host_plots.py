@@ -37,6 +37,12 @@ def over_control(frame: pd.DataFrame) -> Figure:
     return _differences(frame, "SVD", "points over the SVD control")
 
 
+@plot("lodc-start")
+def start(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, method (the host), arm ('pixels', 'SVD, not learned', 'from noise', 'from SVD'), seed, accuracy."""
+    return _differences(frame, "pixels", "points over pixels")
+
+
 @plot("lodc-cross-architecture")
 def cross_architecture(frame: pd.DataFrame) -> Figure:
     """Columns: method, network, seed, accuracy; the first network is the one that the sets were distilled with."""

@@ -96,7 +96,7 @@ def _differences(frame: pd.DataFrame, base: str, label: str) -> Figure:
             wide = here[here.method == method].pivot_table(index="seed", columns="arm", values="accuracy")
             for index, arm in enumerate(arms):
                 apart = (wide[arm] - wide[base]).to_numpy()
-                at = x + 0.4 * (index - (len(arms) - 1) / 2)
+                at = x + 0.8 / len(arms) * (index - (len(arms) - 1) / 2)
                 axis.plot(at + np.linspace(-0.1, 0.1, len(apart)), apart, MARKERS[index], mfc="none", mec=COLORS[index], mew=0.8, ms=3.5)
                 half = stats.t.ppf(0.975, max(1, len(apart) - 1)) * apart.std(ddof=1) / np.sqrt(len(apart))
                 axis.errorbar(at, apart.mean(), half, color=COLORS[index], marker="_", ms=14, mew=1.6, lw=0.9, capsize=2,

@@ -89,9 +89,10 @@ def frame_of(key: str) -> pd.DataFrame:
         return pd.DataFrame([cell | {"ipc": 1, "method": method, "host": host, "kind": kind, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for method, host, kind in (("random", "none", "pixels"), ("DC", "DC", "pixels"), ("LoDC", "DC", "lowrank"))
                              for seed in seeds])
-    if key == "lodc-svd-control":
+    if key in ("lodc-svd-control", "lodc-start"):
+        arms = {"lodc-svd-control": ("SVD", "pixels", "factors"), "lodc-start": ("pixels", "SVD, not learned", "from noise", "from SVD")}
         return pd.DataFrame([cell | {"ipc": 1, "method": "DC", "arm": arm, "seed": seed, "accuracy": 50.0 + seed**2 / 3 + ahead}
-                             for ahead, arm in enumerate(("SVD", "pixels", "factors")) for seed in seeds])
+                             for ahead, arm in enumerate(arms[key]) for seed in seeds])
     if key in ("lodc-cross-architecture", "dwa-cross-architecture"):
         return pd.DataFrame([{"method": method, "network": network, "seed": seed, "accuracy": 50.0 + seed / 3}
                              for method in ("random", "DM") for network in ("convnet3", "mlp") for seed in seeds])
