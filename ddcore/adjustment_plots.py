@@ -6,21 +6,24 @@ from matplotlib.figure import Figure
 
 from ddcore.figures import PAGE
 from ddcore.host_plots import cross_architecture
-from ddcore.plots import COLORS, MARKERS, NAMES, _cells, _figure, _log_ticks, _mean_line, _per_class, _points, images, plot
+from ddcore.looks import MARKERS, NAMES, Look, look, nth
+from ddcore.plots import _cells, _figure, _log_ticks, _mean_line, _per_class, _points, images, plot
 
 MEASURES = {"similarity": "mean cosine", "vendi": "Vendi score", "of a class": "variance of means", "coverage": "coverage", "mmd2": "MMD²"}
-WAYS = ("ascent", "fisher", "gaussian", "descent")
+WAYS = {"ascent": "ascent (DWA)", "fisher": "Fisher", "gaussian": "Gaussian", "descent": "descent"}
+R_VAR = r"$r_\mathrm{var}$"
 
 plot("dwa-images")(images)
 plot("dwa-cross-architecture")(cross_architecture)
 
 
-def _strip(axis, frame: pd.DataFrame, by: str, names: list) -> None:
+def _strip(axis, frame: pd.DataFrame, by: str, marks: dict[str, Look]) -> None:
     """The seeds of each name in a line of its own, from the column `value`."""
-    for y, name in enumerate(names):
-        values, colour = frame[frame[by] == name].value.to_numpy(), "0.45" if name == "random" else COLORS[y]
-        axis.plot(values, y + np.linspace(-0.15, 0.15, len(values)), MARKERS[y], mfc="none", mec=colour, mew=0.8, ms=3.5)
-        axis.plot(values.mean(), y, "|", color=colour, ms=11, mew=1.6)
+    names = list(marks)
+    for y, (name, mark) in enumerate(marks.items()):
+        values = frame[frame[by] == name].value.to_numpy()
+        axis.plot(values, y + np.linspace(-0.15, 0.15, len(values)), **mark.points, mew=0.8, ms=3.5)
+        axis.plot(values.mean(), y, "|", color=mark.color, ms=11, mew=1.6)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
 
@@ -46,10 +49,10 @@ def factors(frame: pd.DataFrame) -> Figure:
             for on in (False, True):
                 found = here[(here.init == init) & (here.r_var == r_var) & (here.adjusted == on)]
                 label = "adjusted weights" if on else "the teacher's weights"
-                _points(axis, x + (0.18 if on else -0.18), found.accuracy.to_numpy(), 0.14, COLORS[on], MARKERS[on],
+                _points(axis, x + (0.18 if on else -0.18), found.accuracy.to_numpy(), 0.14, nth(int(on)),
                         label if x == 0 and axis is cells[0][0] else None)
         axis.set_xticks(range(len(pairs)), [f"{init}\n{r_var:g}" for init, r_var in pairs])
-        axis.set_xlabel("start and r_var")
+        axis.set_xlabel(f"start and {R_VAR}")
         axis.margins(y=0.1)
     figure.legend(loc="outside upper center", ncols=2, handletextpad=0.1)
     return figure
@@ -61,14 +64,14 @@ def arms(frame: pd.DataFrame) -> Figure:
     differences to the same seed of the first: accuracy at every number of images, the others at the largest."""
     labels = {"accuracy": "points over {:.1f} %", "similarity": "mean cosine over {:.3f}", "vendi": "Vendi score over {:.2f}"}
     none, *names = dict.fromkeys(frame.arm)
-    ipcs = sorted(frame.ipc.unique())
+    marks, ipcs = {name: nth(index) for index, name in enumerate(names)}, sorted(frame.ipc.unique())
     panels = [("accuracy", ipc) for ipc in ipcs] + [("similarity", ipcs[-1]), ("vendi", ipcs[-1])]
     figure, lines = _lines(frame, ["dataset"], len(names), len(panels))
     for axes, here in lines:
         for axis, (column, ipc) in zip(axes, panels, strict=True):
             some = here[here.ipc == ipc]
             bare = some[some.arm == none].set_index("seed")[column]
-            _strip(axis, some.assign(value=some[column] - some.seed.map(bare)), "arm", names)
+            _strip(axis, some.assign(value=some[column] - some.seed.map(bare)), "arm", marks)
             axis.axvline(0, color="0.45", lw=0.8, ls="--", zorder=0)
             axis.locator_params(axis="x", nbins=4)
             axis.set_xlabel(labels[column].format(bare.mean()))
@@ -87,9 +90,11 @@ def decoupling(frame: pd.DataFrame) -> Figure:
     for axis, (column, label) in zip(axes, columns.items(), strict=True):
         for index, (init, found) in enumerate(frame.groupby("init", sort=False)):
             at = found.assign(place=found.r_var.map(weights.index))
-            _mean_line(axis, at, "place", index, f"from {init}" if axis is axes[0] else None, y=column)
+            start, shift = f"from {init}" if axis is axes[0] else None, 0.1 * index - 0.05
+            _mean_line(axis, at, "place", nth(index), start, shift, y=column, ls="none")
         axis.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
-        axis.set_xlabel("r_var")
+        axis.set_xlim(-0.5, len(weights) - 0.5)
+        axis.set_xlabel(R_VAR)
         axis.set_title(label, fontsize=8)
     axes[0].set_ylabel("share of the variance")
     figure.legend(loc="outside upper center", ncols=2)
@@ -103,7 +108,7 @@ def k_rho(frame: pd.DataFrame) -> Figure:
     figure, axes = _figure(PAGE, 2.3, 4, width_ratios=(1.25, 1, 1, 1))
     sets = frame[frame.quantity == "set"].assign(place=lambda sets: sets.rho.rank(method="dense") - 1)
     for index, (K, found) in enumerate(sets.groupby("steps")):
-        _mean_line(axes[0], found, "place", index + len(WAYS), f"K = {K:g}", 0.08 * index, y="value", elinewidth=0.8)
+        _mean_line(axes[0], found, "place", nth(index + len(WAYS)), f"K = {K:g}", 0.08 * index, y="value", elinewidth=0.8)
     axes[0].set_xticks(range(sets.rho.nunique()), [f"{rho:g}" for rho in sorted(sets.rho.unique())])
     axes[0].set_xlim(-0.4, sets.rho.nunique() - 0.6)
     axes[0].legend(loc="best")
@@ -113,7 +118,8 @@ def k_rho(frame: pd.DataFrame) -> Figure:
         for index, direction in enumerate(WAYS):
             found = frame[(frame.quantity == quantity) & (frame.direction == direction)]
             found = found.assign(place=found.rho.rank(method="dense") - 1)
-            _mean_line(axis, found, "place", index, direction if axis is axes[1] else None, y="value", elinewidth=0.6)
+            shift, label = 0.08 * (index - 1.5), WAYS[direction] if axis is axes[1] else None
+            _mean_line(axis, found, "place", nth(index), label, shift, y="value", elinewidth=0.6)
         axis.set_xticks(range(found.rho.nunique()), [f"{rho:g}" for rho in sorted(found.rho.unique())], rotation=45)
         axis.set_title(title, fontsize=8)
     axes[2].set_yscale("log")
@@ -130,7 +136,7 @@ def diversity(frame: pd.DataFrame) -> Figure:
     figure, lines = _lines(frame, ["dataset", "ipc"], len(names), len(MEASURES))
     for axes, here in lines:
         for axis, quantity in zip(axes, MEASURES, strict=True):
-            _strip(axis, here[here.quantity == quantity], "set", names)
+            _strip(axis, here[here.quantity == quantity], "set", {name: look(name) for name in names})
     for axis, label in zip(lines[-1][0], MEASURES.values(), strict=True):
         axis.set_xlabel(label)
     return figure
@@ -144,16 +150,16 @@ def comparison(frame: pd.DataFrame) -> Figure:
     for axis, here in cells:
         protocols = list(dict.fromkeys(here.protocol))
         for group, protocol in enumerate(protocols):
-            for column, name in enumerate(names):
+            present = [name for name in names if ((here.protocol == protocol) & (here.set == name)).any()]
+            for column, name in enumerate(present):
                 found = here[(here.protocol == protocol) & (here.set == name)]
-                if len(found):
-                    x, colour = group + 0.17 * (column - (len(names) - 1) / 2), "0.45" if column == 0 else COLORS[column - 1]
-                    label = name if group == 0 and axis is cells[0][0] else None
-                    _points(axis, x, found.accuracy.to_numpy(), 0.07, colour, MARKERS[column], label)
-                    axis.hlines(found.best.mean(), x - 0.08, x + 0.08, color=colour, lw=0.9, ls=(0, (1.5, 1)))
+                x, label = group + 0.17 * (column - (len(present) - 1) / 2), name if group == 0 and axis is cells[0][0] else None
+                _points(axis, x, found.accuracy.to_numpy(), 0.07, look(name), label)
+                axis.hlines(found.best.mean(), x - 0.08, x + 0.08, color="black", lw=0.9, ls=(0, (1.5, 1)))
         axis.set_xticks(range(len(protocols)), protocols)
         axis.margins(y=0.08)
-    figure.legend(loc="outside upper center", ncols=len(names), handletextpad=0.1, columnspacing=1)
+    cells[0][0].plot([], [], color="black", lw=0.9, ls=(0, (1.5, 1)), label="best epoch")
+    figure.legend(loc="outside upper center", ncols=len(names) + 1, handletextpad=0.3, handlelength=1.2, columnspacing=1)
     return figure
 
 
@@ -170,13 +176,12 @@ def label_cost(frame: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("MiB (log scale)")
     axes[0].legend()
     for column, (name, of) in enumerate(known.groupby("set", sort=False)):
+        aside = 1.07 ** (column - 2)
         for protocol, found in of.groupby("protocol", sort=False):
             stored = found.image_bytes + (found.label_bytes if protocol == "clean" else 0)
             means = found.groupby(stored / 2**20).accuracy.agg(["mean", "std"])
-            colour = "0.45" if column == 0 else COLORS[column - 1]
-            axes[1].errorbar(means.index, means["mean"], means["std"].fillna(0), color=colour, marker=MARKERS[column], capsize=2,
-                             mfc=colour if protocol == "clean" else "white", ls="-" if protocol == "clean" else ":", elinewidth=0.8,
-                             label=name if protocol == "clean" else None)
+            axes[1].errorbar(means.index * aside, means["mean"], means["std"].fillna(0), capsize=2, ls="-" if protocol == "clean" else ":",
+                             elinewidth=0.8, label=name if protocol == "clean" else None, **look(name).line)
     axes[1].set_xscale("log")
     low, high = axes[1].get_xlim()
     _log_ticks(axes[1], [mark for power in range(-4, 6) for mark in (float(f"1e{power}"), float(f"3e{power}")) if low < mark < high],

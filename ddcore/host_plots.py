@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import COLORS, MARKERS, NAMES, _cells, _differences, _figure, _points, plot
+from ddcore.looks import COLORS, NAMES, look, nth
+from ddcore.plots import _cells, _differences, _figure, _points, plot
 
 
 @plot("lodc-hosts")
@@ -18,7 +19,7 @@ def hosts(frame: pd.DataFrame) -> Figure:
         for host in sorted(here.host.unique(), key=lambda host: host != ""):
             pair = {name: found.set_index("seed").accuracy for name, found in here[here.host == host].groupby("method", sort=False)}
             for place, (name, accuracy) in enumerate(pair.items()):
-                _points(axis, x + place, accuracy.to_numpy(), 0.3, COLORS[place] if host else "0.45", MARKERS[place if host else 2 + place])
+                _points(axis, x + place, accuracy.to_numpy(), 0.3, look(name))
                 ticks.append((x + place, name))
             if host and len(pair) == 2:
                 pixels, factors = pair.values()
@@ -52,10 +53,10 @@ def cross_architecture(frame: pd.DataFrame) -> Figure:
     for column, method in enumerate(methods):
         for place, network in enumerate(networks):
             found = frame[(frame.method == method) & (frame.network == network)]
-            color = "0.45" if method in ("random", "SVD") else COLORS[column]
-            _points(axes[0], place - 0.4 + step * (column + 0.5), found.accuracy.to_numpy(), 0.38 * step, color, MARKERS[column],
+            _points(axes[0], place - 0.4 + step * (column + 0.5), found.accuracy.to_numpy(), 0.38 * step, look(method),
                     method if place == 0 else None)
-    axes[0].set_xticks(range(len(networks)), [f"{networks[0]}\n(distilled with)", *networks[1:]])
+    first, *others = (NAMES.get(network, network) for network in networks)
+    axes[0].set_xticks(range(len(networks)), [f"{first}\n(distilled with)", *others])
     axes[0].set_ylabel("test accuracy (%)")
     for edge in np.arange(len(networks) - 1) + 0.5:
         axes[0].axvline(edge, color="0.9", lw=0.6)
@@ -71,7 +72,7 @@ def cost(frame: pd.DataFrame) -> Figure:
     for row, (dataset, ipc, method) in enumerate(cells):
         here = frame[(frame.dataset == dataset) & (frame.ipc == ipc) & (frame.method == method)]
         for index, (kind, found) in enumerate(here.groupby("kind", sort=False)):
-            style = {"color": COLORS[index], "marker": MARKERS[index], "mfc": "white", "ls": "none"}
+            style = nth(index).line | {"ls": "none"}
             low, middle, high = found.seconds.quantile([0.2, 0.5, 0.8])
             label = {"pixels": "pixels", "lowrank": "low-rank factors"}.get(kind, kind) if row == 0 else None
             axes[0].errorbar(middle, row, xerr=[[middle - low], [high - middle]], capsize=1.5, lw=0.8, label=label, **style)
@@ -98,7 +99,7 @@ def variants(frame: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(frame.variant))
     for x, name in enumerate(names):
         found = frame[frame.variant == name]
-        _points(axes[0], x, found.accuracy.to_numpy(), 0.3, "0.45" if name == "DM" else COLORS[x - 1], MARKERS[x])
+        _points(axes[0], x, found.accuracy.to_numpy(), 0.3, look("DM" if name == "DM" else "LoDM"))
         axes[0].annotate(f"{found.images_per_class.iloc[0]}", (x, found.accuracy.min()), (0, -5), textcoords="offset points", ha="center",
                          va="top", fontsize=6)
     axes[0].set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
@@ -110,13 +111,13 @@ def variants(frame: pd.DataFrame) -> Figure:
 @plot("lodc-bits")
 def bits(frame: pd.DataFrame) -> Figure:
     """Columns: variant, stored ('float32' or 'float16'), stored_bits, seed, accuracy."""
+    halved = {"float16": {"ls": "--", "marker": "v"}}
     figure, axes = _figure(COLUMN, 2.4)
-    for index, (variant, of) in enumerate(frame.groupby("variant", sort=False)):
+    for variant, of in frame.groupby("variant", sort=False):
         for stored, found in of.groupby("stored", sort=False):
             means = found.groupby("stored_bits").accuracy.agg(["mean", "std"])
-            axes[0].errorbar(means.index / 1000, means["mean"], means["std"].fillna(0), color=COLORS[index], capsize=2, elinewidth=0.8,
-                             marker=MARKERS[index], mfc="white" if stored == "float16" else COLORS[index],
-                             ls="--" if stored == "float16" else "-", label=f"{variant}, {stored}")
+            axes[0].errorbar(means.index / 1000, means["mean"], means["std"].fillna(0), capsize=2, elinewidth=0.8,
+                             label=f"{variant}, {stored}", **look(variant).line | halved.get(stored, {}))
     ticks = sorted(frame.stored_bits.unique() / 1000)
     axes[0].set_xscale("log")
     axes[0].set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])

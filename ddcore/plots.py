@@ -2,17 +2,14 @@
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
 from ddcore.figures import COLUMN, PAGE
+from ddcore.looks import COLORS, MARKERS, NAMES, Look, look, nth
 
 PLOTS: dict = {}
-COLORS = sns.color_palette("colorblind")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-NAMES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "digits"}
 CLASSES = {
     "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
     "cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -34,13 +31,15 @@ def _figure(width: float, height: float, columns: int = 1, **keywords):
     return figure, figure.subplots(1, columns, squeeze=False, **keywords)[0]
 
 
-def _points(axis, x: float, values: np.ndarray, half: float, color, marker: str, label: str | None = None) -> None:
-    """Every seed as a hollow point, the mean as a bar, one standard deviation as a whisker."""
+def _points(axis, x: float, values: np.ndarray, half: float, mark: Look, label: str | None = None) -> None:
+    """Every seed as a point, the mean as a bar, one standard deviation as a whisker."""
     spread = np.linspace(-half / 2, half / 2, len(values)) if len(values) > 1 else [0.0]
-    axis.plot(x + np.asarray(spread), values, marker, mfc="none", mec=color, mew=0.8, ms=3.5, label=label)
-    axis.hlines(values.mean(), x - half, x + half, color=color, lw=1.6)
+    size, edge, alpha = (3.5, 0.8, 1.0) if len(values) <= 5 else (2.2, 0.5, 0.45)
+    axis.plot(x + np.asarray(spread), values, **mark.points, mew=edge, ms=size, alpha=alpha)
+    axis.plot([], [], **mark.points, mew=0.8, ms=3.5, label=label)
+    axis.hlines(values.mean(), x - half, x + half, color=mark.color, lw=1.6)
     if len(values) > 1:
-        axis.errorbar(x, values.mean(), values.std(ddof=1), color=color, lw=0.8, capsize=2)
+        axis.errorbar(x, values.mean(), values.std(ddof=1), color=mark.color, lw=0.8, capsize=2)
 
 
 def _per_class(ipc: int) -> str:
@@ -58,9 +57,9 @@ def same_memory(frame: pd.DataFrame) -> Figure:
             found = frame[(frame.ipc == ipc) & (frame.method == method)]
             if len(found):
                 x = place - 0.4 + step * (column + 0.5)
-                _points(axis, x, found.accuracy.to_numpy(), 0.42 * step, COLORS[column], MARKERS[column], method if place == 0 else None)
+                _points(axis, x, found.accuracy.to_numpy(), 0.42 * step, look(method), method if place == 0 else None)
                 axis.annotate(f"{found.images_per_class.iloc[0]}", (x, found.accuracy.min()), (0, -5), textcoords="offset points",
-                              ha="center", va="top", fontsize=6, color=COLORS[column])
+                              ha="center", va="top", fontsize=6, color=look(method).color)
     axis.set_xticks(range(len(budgets)), [_per_class(ipc) for ipc in budgets])
     axis.set_xlabel("memory (small numbers: images a class it holds)")
     axis.set_ylabel("test accuracy (%)")
@@ -71,11 +70,10 @@ def same_memory(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _mean_line(axis, found: pd.DataFrame, x: str, index: int, label: str | None, shift: float = 0.0, y: str = "accuracy", **style) -> None:
+def _mean_line(axis, found: pd.DataFrame, x: str, mark: Look, label: str | None, shift: float = 0.0, y: str = "accuracy", **style) -> None:
     """Mean and standard deviation of `y` over seeds by `x`."""
     means = found.groupby(x)[y].agg(["mean", "std"])
-    axis.errorbar(means.index + shift, means["mean"], means["std"].fillna(0), color=COLORS[index], marker=MARKERS[index],
-                  capsize=2, label=label, **{"mfc": "white"} | style)
+    axis.errorbar(means.index + shift, means["mean"], means["std"].fillna(0), capsize=2, label=label, **mark.line | style)
 
 
 def _log_ticks(axis, ticks, label: str, **scale) -> None:
@@ -97,22 +95,23 @@ def _differences(frame: pd.DataFrame, base: str, label: str) -> Figure:
             for index, arm in enumerate(arms):
                 apart = (wide[arm] - wide[base]).to_numpy()
                 at = x + 0.8 / len(arms) * (index - (len(arms) - 1) / 2)
-                axis.plot(at + np.linspace(-0.1, 0.1, len(apart)), apart, MARKERS[index], mfc="none", mec=COLORS[index], mew=0.8, ms=3.5)
+                axis.plot(at + np.linspace(-0.05, 0.05, len(apart)), apart, **nth(index).points, mew=0.8, ms=3.5,
+                          label=arm if x == 0 and axis is cells[0][0] else None)
                 half = stats.t.ppf(0.975, max(1, len(apart) - 1)) * apart.std(ddof=1) / np.sqrt(len(apart))
-                axis.errorbar(at, apart.mean(), half, color=COLORS[index], marker="_", ms=14, mew=1.6, lw=0.9, capsize=2,
-                              label=arm if x == 0 and axis is cells[0][0] else None)
+                axis.hlines(apart.mean(), at - 0.1, at + 0.1, color=COLORS[index], lw=1.6)
+                axis.errorbar(at, apart.mean(), half, color=COLORS[index], lw=0.9, capsize=2)
         axis.axhline(0, color="black", lw=0.8)
         axis.set_xticks(range(len(methods)), methods)
         axis.set_xlim(-0.6, len(methods) - 0.4)
-    figure.legend(loc="outside upper center", ncols=len(arms))
+    figure.legend(loc="outside upper center", ncols=len(arms), handletextpad=0.1)
     return figure
 
 
-def _means(frame: pd.DataFrame, x: str, groups: dict[str, pd.DataFrame], label: str):
+def _means(frame: pd.DataFrame, x: str, groups: dict[str, tuple[Look, pd.DataFrame]], label: str):
     """The accuracy by `x`, on a logarithmic axis: one line a group."""
     figure, axes = _figure(COLUMN, 2.1)
-    for index, (name, found) in enumerate(groups.items()):
-        _mean_line(axes[0], found, x, index, name)
+    for name, (mark, found) in groups.items():
+        _mean_line(axes[0], found, x, mark, name)
     _log_ticks(axes[0], sorted(frame[x].unique()), label)
     axes[0].margins(x=0.1)
     axes[0].set_ylabel("test accuracy (%)")
@@ -124,16 +123,16 @@ def _means(frame: pd.DataFrame, x: str, groups: dict[str, pd.DataFrame], label: 
 @plot("lodc-same-count")
 def same_count(frame: pd.DataFrame) -> Figure:
     """Columns: method, images_per_class, stored_numbers, seed, accuracy."""
-    groups = {method: frame[frame.method == method] for method in dict.fromkeys(frame.method)}
+    groups = {method: (look(method), frame[frame.method == method]) for method in dict.fromkeys(frame.method)}
     return _means(frame, "images_per_class", groups, "synthetic images a class (log scale)")[0]
 
 
 @plot("lodc-rank")
 def rank_sweep(frame: pd.DataFrame) -> Figure:
     """Columns: ipc, rank, seed, accuracy, images_per_class."""
-    groups = {f"memory of {_per_class(ipc)}": found for ipc, found in frame.groupby("ipc")}
+    groups = {f"memory of {_per_class(ipc)}": (nth(index), found) for index, (ipc, found) in enumerate(frame.groupby("ipc"))}
     figure, axis = _means(frame, "rank", groups, "rank r (small numbers: images a class)")
-    for index, found in enumerate(groups.values()):
+    for index, (_, found) in enumerate(groups.values()):
         for rank, part in found.groupby("rank"):
             axis.annotate(f"{part.images_per_class.iloc[0]}", (rank, 0.02 + 0.06 * index), xycoords=("data", "axes fraction"), fontsize=6,
                           ha="center", color=COLORS[index])
@@ -144,16 +143,15 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
 @plot("continual-5")
 @plot("continual-10")
 def continual(frame: pd.DataFrame) -> Figure:
-    """Columns: dataset, ipc, method, tasks, classes, seed, accuracy, stored_numbers. A host and the plugin on it ('Lo…') share a colour."""
+    """Columns: dataset, ipc, method, tasks, classes, seed, accuracy, stored_numbers."""
     figure, cells = _cells(frame, 2.3, columns=2, label="accuracy on classes seen (%)")
     methods = list(dict.fromkeys(frame.method))
-    hosts = list(dict.fromkeys(method.removeprefix("Lo") for method in methods))
     for axis, here in cells:
         for index, method in enumerate(methods):
-            host, shift = hosts.index(method.removeprefix("Lo")), 0.06 * (index - (len(methods) - 1) / 2)
-            style = {"ls": "-", "mfc": COLORS[host]} if method not in hosts else {"ls": "--"}
-            label = method if axis is cells[0][0] else None
-            _mean_line(axis, here[here.method == method], "classes", host, label, shift, elinewidth=0.8, **style)
+            shift, label = 0.06 * (index - (len(methods) - 1) / 2), method if axis is cells[0][0] else None
+            style = {"elinewidth": 0.8, "ls": "-" if method.startswith("Lo") else "--"}
+            _mean_line(axis, here[here.method == method], "classes", look(method), label, shift, **style)
+        axis.set_ylim(top=min(100, axis.get_ylim()[1]))
         axis.set_xticks(sorted(frame.classes.unique()))
         axis.set_xlabel("classes seen")
     figure.legend(loc="outside upper center", ncols=len(methods), columnspacing=1.2)
@@ -259,8 +257,8 @@ def compare_methods(frame: pd.DataFrame) -> Figure:
     for axis, here in cells:
         shown = [method for method in methods if method in set(here.method)]
         for x, method in enumerate(shown):
-            found, place = here[here.method == method], methods.index(method)
-            _points(axis, x, found.accuracy.to_numpy(), 0.34, "0.45" if place < 2 else COLORS[place - 2], MARKERS[place])
+            found = here[here.method == method]
+            _points(axis, x, found.accuracy.to_numpy(), 0.34, look(method))
             axis.hlines(found.published.iloc[0], x - 0.42, x + 0.42, color="0.1", lw=0.9, ls=(0, (2, 1.5)))
         axis.set_xticks(range(len(shown)), shown, rotation=55, ha="right", rotation_mode="anchor")
         axis.margins(y=0.08)
@@ -274,18 +272,17 @@ def compare_relabel(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, images, labels, seed, accuracy."""
     arms = list(dict.fromkeys(zip(frame.labels, frame.images, strict=True)))
     figure, cells = _cells(frame, 2.3)
-    colours = {name: COLORS[index] for index, name in enumerate(dict.fromkeys(frame.images))}
+    sets = frame.images.nunique()
     for axis, here in cells:
         for x, (labels, images) in enumerate(arms):
             found = here[(here.labels == labels) & (here.images == images)]
-            label = images if axis is cells[0][0] and labels == arms[0][0] else None
-            _points(axis, x + 0.5 * (x // len(colours)), found.accuracy.to_numpy(), 0.34, colours[images],
-                    MARKERS[list(colours).index(images)], label)
+            label = {"recovered": "recovered (SRe2L)"}.get(images, images) if axis is cells[0][0] and labels == arms[0][0] else None
+            _points(axis, x + 0.5 * (x // sets), found.accuracy.to_numpy(), 0.34, look(images), label)
         groups = list(dict.fromkeys(labels for labels, _ in arms))
-        axis.set_xticks([(len(colours) + 0.5) * index + (len(colours) - 1) / 2 for index in range(len(groups))],
+        axis.set_xticks([(sets + 0.5) * index + (sets - 1) / 2 for index in range(len(groups))],
                         [f"{name}\nlabels" for name in groups])
         axis.margins(x=0.15, y=0.1)
-    figure.legend(loc="outside upper center", ncols=len(colours), handletextpad=0.1)
+    figure.legend(loc="outside upper center", ncols=sets, handletextpad=0.1)
     return figure
 
 
@@ -311,7 +308,7 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
                     axis.hlines(place, *ends, color="black", lw=0.8)
             place += 1
         place += 0.7
-    for axis, label in zip(axes, ("seconds, plain loop / this form", "peak memory, plain loop / this form"), strict=True):
+    for axis, label in zip(axes, ("seconds, published / this form", "memory, published / this form"), strict=True):
         axis.axvline(1, color="black", lw=0.8)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda x, place: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
@@ -326,16 +323,18 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
 
 @plot("kernels-profile")
 def kernels_profile(frame: pd.DataFrame) -> Figure:
-    """Columns: name, provider, kind, seconds (of that kind in a step)."""
+    """Columns: name, provider, kind, seconds (of that kind in a step). Drawn are shares of the step."""
     names, providers, kinds = (list(dict.fromkeys(frame[column])) for column in ("name", "provider", "kind"))
     figure, axes = _figure(PAGE, 0.9 + 0.22 * len(providers), len(names), sharey=True)
     for axis, name in zip(axes, names, strict=True):
         found = frame[frame["name"] == name].pivot_table(index="provider", columns="kind", values="seconds").loc[providers, kinds]
+        found = 100 * found.div(found.sum(axis=1), axis=0)
         left = np.zeros(len(providers))
         for colour, one in zip(COLORS, kinds, strict=False):
             axis.barh(providers, found[one], left=left, height=0.7, color=colour, label=one if axis is axes[0] else None)
             left += found[one].to_numpy()
-        axis.set_xlabel("seconds")
+        axis.set_xlabel("share of the step (%)")
+        axis.set_xlim(0, 100)
         axis.set_title(name, fontsize=8)
     axes[0].invert_yaxis()
     figure.legend(loc="outside upper center", ncols=4, handlelength=1)
@@ -347,7 +346,7 @@ def kernels_adjoint(frame: pd.DataFrame) -> Figure:
     """Columns: gradient, steps, saved_bytes, error (of the image gradient, relative, against the unrolled one)."""
     figure, axes = _figure(PAGE, 2.2, 2)
     for index, (name, found) in enumerate(frame.groupby("gradient", sort=False)):
-        style = {"color": COLORS[index], "marker": MARKERS[index], "mfc": "white", "label": name}
+        style = nth(index).line | {"label": NAMES.get(name, name), "zorder": 3 - index}
         means = found.groupby("steps")[["saved_bytes", "error"]].mean()
         axes[0].plot(means.saved_bytes / 2**20, **style)
         if name != "unrolled":
@@ -365,15 +364,15 @@ def time_to_accuracy(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, seed, step, seconds, accuracy, published (of that method and cell, or not a number)."""
     figure, cells = _cells(frame, 1.9, columns=2)
     for axis, here in cells:
-        for index, (method, found) in enumerate(here.groupby("method", sort=False)):
+        for method, found in here.groupby("method", sort=False):
             means = found.groupby("step")[["seconds", "accuracy"]].agg(["mean", "std"])
-            axis.errorbar(means.seconds["mean"], means.accuracy["mean"], means.accuracy["std"].fillna(0), color=COLORS[index],
-                          marker=MARKERS[index], mfc="white", capsize=2, label=method if axis is cells[0][0] else None)
+            axis.errorbar(means.seconds["mean"], means.accuracy["mean"], means.accuracy["std"].fillna(0), capsize=2,
+                          label=method if axis is cells[0][0] else None, **look(method).line)
             if np.isfinite(found.published.iloc[0]):
-                axis.axhline(found.published.iloc[0], color=COLORS[index], ls="--", lw=0.8)
+                axis.axhline(found.published.iloc[0], color=look(method).color, ls="--", lw=0.8)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.set_xlabel("seconds of distillation")
+        axis.set_xlabel("seconds of distillation (log scale)")
     figure.legend(loc="outside upper center", ncols=4)
     return figure
 

@@ -5,7 +5,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import CLASSES, COLORS, MARKERS, _cells, _differences, _figure, _mean_line, _means, _points, plot
+from ddcore.looks import COLORS, MARKERS, Look, look, nth
+from ddcore.plots import CLASSES, _cells, _differences, _figure, _mean_line, _means, _points, plot
+
+ALONE = Look("0.35", "<")
 
 
 @plot("mim-gain")
@@ -21,14 +24,13 @@ def weights(frame: pd.DataFrame) -> Figure:
     methods, named = list(dict.fromkeys(frame.method)), set()
     for axis, here in cells:
         for method, found in here.groupby("method", sort=False):
-            index, means = methods.index(method), found.groupby("ratio").accuracy.mean()
-            axis.plot(means[means.index > 0], color=COLORS[index], marker=MARKERS[index], mfc="white",
-                      label=None if method in named else method)
+            means = found.groupby("ratio").accuracy.mean()
+            axis.plot(means[means.index > 0], label=None if method in named else method, **look(method).line)
             named.add(method)
-            axis.axhline(means[0.0], color=COLORS[index], lw=0.8, ls="--")
+            axis.axhline(means[0.0], color=look(method).color, lw=0.8, ls="--")
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.set_xlabel("gradient of the term / of the method")
+        axis.set_xlabel("gradient of the term / of the method (log)")
     figure.legend(loc="outside upper center", ncols=len(methods))
     return figure
 
@@ -40,12 +42,11 @@ def negatives(frame: pd.DataFrame) -> Figure:
     arms = list(dict.fromkeys(frame.arm))
     figure, axes = _figure(COLUMN, 0.7 + 0.27 * len(arms))
     for y, arm in enumerate(arms):
-        values = frame[frame.arm == arm].accuracy.to_numpy()
-        colour = "0.35" if y == 0 else COLORS[y - 1]
-        axes[0].plot(values, y + np.linspace(-0.15, 0.15, len(values)), MARKERS[y], mfc="none", mec=colour, mew=0.8, ms=3.5)
-        axes[0].errorbar(values.mean(), y, xerr=values.std(ddof=1), color=colour, marker="|", ms=10, mew=1.6, lw=0.8, capsize=2)
+        values, mark = frame[frame.arm == arm].accuracy.to_numpy(), nth(y - 1) if y else ALONE
+        axes[0].plot(values, y + np.linspace(-0.15, 0.15, len(values)), **mark.points, mew=0.8, ms=3.5)
+        axes[0].errorbar(values.mean(), y, xerr=values.std(ddof=1), color=mark.color, marker="|", ms=10, mew=1.6, lw=0.8, capsize=2)
     axes[0].axvline(frame[frame.arm == arms[0]].accuracy.mean(), color="0.35", lw=0.8, ls="--", zorder=0)
-    axes[0].set_yticks(range(len(arms)), arms)
+    axes[0].set_yticks(range(len(arms)), [arm.replace("infonce", "InfoNCE").replace("nce,", "NCE,") for arm in arms])
     axes[0].invert_yaxis()
     axes[0].set_xlabel("test accuracy (%)")
     return figure
@@ -54,8 +55,14 @@ def negatives(frame: pd.DataFrame) -> Figure:
 @plot("mim-temperature")
 def temperatures(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, arm, temperature, seed, accuracy; the method alone stands at every temperature."""
-    groups = {arm: frame[frame.arm == arm] for arm in dict.fromkeys(frame.arm)}
-    return _means(frame, "temperature", groups, "temperature (log scale)")[0]
+    alone, *arms = dict.fromkeys(frame.arm)
+    groups = {arm: (nth(index), frame[frame.arm == arm]) for index, arm in enumerate(arms)}
+    figure, axis = _means(frame, "temperature", groups, "temperature (log scale)")
+    known = frame[(frame.arm == alone) & (frame.temperature == frame.temperature.min())].accuracy
+    axis.axhspan(known.mean() - known.std(), known.mean() + known.std(), color=ALONE.color, alpha=0.15, lw=0)
+    axis.axhline(known.mean(), color=ALONE.color, lw=0.8, ls="--", label=alone)
+    axis.legend(loc="best")
+    return figure
 
 
 @plot("mim-curves")
@@ -65,12 +72,12 @@ def curves(frame: pd.DataFrame) -> Figure:
     figure, axes = _figure(PAGE, 2.2, len(blocks), sharey=True)
     for axis, block in zip(axes, blocks, strict=True):
         for index, (arm, found) in enumerate(frame[frame.block == block].groupby("arm", sort=False)):
-            _mean_line(axis, found, "step", index, arm if axis is axes[0] else None, y="information", elinewidth=0.8)
-        axis.axhline(frame.ceiling.iloc[0], color="black", lw=0.8, ls="--", label="log classes" if axis is axes[0] else None)
+            mark, label = nth(index - 1) if index else ALONE, arm if axis is axes[0] else None
+            _mean_line(axis, found, "step", mark, label, y="information", elinewidth=0.8)
         axis.set_xlabel("step")
         axis.axhline(0, color="black", lw=0.5)
         axis.set_title(f"block {block + 1}", fontsize=8)
-    axes[0].set_ylabel("information (nats)")
+    axes[0].set_ylabel(f"information (nats, at most {frame.ceiling.iloc[0]:.2f})")
     figure.legend(loc="outside upper center", ncols=3)
     return figure
 
@@ -82,17 +89,18 @@ def kernel(frame: pd.DataFrame) -> Figure:
     eager = frame[frame.provider == "eager"].set_index(["pairs", "round"]).seconds
     frame["ratio"] = frame.set_index(["pairs", "round"]).index.map(eager).to_numpy() / frame.seconds
     figure, axes = _figure(PAGE, 2.3, 3, sharex=True)
-    labels = {"seconds": "seconds", "mebibytes": "peak memory (MiB)", "ratio": "eager seconds / these"}
+    labels = {"seconds": "seconds", "mebibytes": "peak memory (MiB)", "ratio": "times as fast as eager"}
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         for index, (provider, found) in enumerate(frame.groupby("provider", sort=False)):
             low, middle, high = (found.groupby("pairs")[column].quantile(part) for part in (0.2, 0.5, 0.8))
             if column != "ratio" or provider != "eager":
-                axis.errorbar(middle.index, middle, (middle - low, high - middle), color=COLORS[index], marker=MARKERS[index], mfc="white",
-                              capsize=2, elinewidth=0.8, label=provider if axis is axes[0] else None)
+                axis.errorbar(middle.index, middle, (middle - low, high - middle), capsize=2, elinewidth=0.8,
+                              label=provider if axis is axes[0] else None, **nth(index).line)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.set_xlabel("pairs K M N")
-        axis.set_ylabel(f"{label} (log scale)")
+        axis.set_xlabel("pairs K M N (log scale)")
+        axis.set_title(label, fontsize=8)
+    axes[0].set_ylabel("log scale")
     axes[2].axhline(1, color=COLORS[0], lw=0.8)
     axes[2].set_yscale("log", base=2)
     axes[2].yaxis.set_major_formatter("{x:g}")
@@ -104,15 +112,16 @@ def kernel(frame: pd.DataFrame) -> Figure:
 def class_correlation(frame: pd.DataFrame) -> Figure:
     """Columns: arm, row, column (classes), correlation, dataset, seed. Drawn are means over seeds."""
     arms = list(dict.fromkeys(frame.arm))
+    lowest = np.floor(10 * frame.groupby(["arm", "row", "column"]).correlation.mean().min()) / 10
     figure, axes = _figure(PAGE, 2.6, len(arms), sharey=True)
     for axis, arm in zip(axes, arms, strict=True):
         means = frame[frame.arm == arm].pivot_table(index="row", columns="column", values="correlation")
-        drawn = axis.imshow(means, cmap="RdBu_r", vmin=-1, vmax=1)
+        drawn = axis.imshow(means, cmap="viridis", vmin=lowest, vmax=1)
         off = means.to_numpy()[~np.eye(len(means), dtype=bool)].mean()
         axis.set_title(f"{arm}: {off:.2f} off the diagonal", fontsize=8)
         axis.set_xticks(range(len(means)), _classes(frame), rotation=90)
         axis.set_yticks(range(len(means)), _classes(frame))
-    figure.colorbar(drawn, ax=axes, shrink=0.7, label="correlation")
+    figure.colorbar(drawn, ax=axes, aspect=30, fraction=0.02, label="correlation")
     return figure
 
 
@@ -123,7 +132,7 @@ def spread(frame: pd.DataFrame) -> Figure:
     figure, axes = _figure(PAGE, 2.3, 2)
     for axis, (column, label) in zip(axes, {"accuracy": "test accuracy (%)", "vendi": "Vendi score within a class"}.items(), strict=True):
         for x, arm in enumerate(arms):
-            _points(axis, x, frame[frame.arm == arm][column].to_numpy(), 0.34, "0.45" if x == 0 else COLORS[x - 1], MARKERS[x])
+            _points(axis, x, frame[frame.arm == arm][column].to_numpy(), 0.34, nth(x - 1) if x else look("random"))
         axis.set_xticks(range(len(arms)), [arm.replace(" ", "\n") for arm in arms])
         axis.set_ylabel(label)
     return figure
@@ -143,7 +152,7 @@ def tsne(frame: pd.DataFrame) -> Figure:
         for label, (word, colour) in enumerate(zip(_classes(frame), COLORS, strict=False)):
             of = frame[frame.label == label]
             axis.plot(*of[of.set == real][["x", "y"]].T.to_numpy(), ".", color=colour, ms=2, alpha=0.6, rasterized=True)
-            axis.plot(*of[of.set == name][["x", "y"]].T.to_numpy(), MARKERS[label % len(MARKERS)], mfc=colour, mec="black", mew=0.8, ms=7,
+            axis.plot(*of[of.set == name][["x", "y"]].T.to_numpy(), MARKERS[label % len(MARKERS)], mfc=colour, mec="black", mew=0.5, ms=4,
                       label=word if axis is axes[0] else None)
         axis.set_title(name, fontsize=8)
         axis.set_xticks([])

@@ -3,12 +3,14 @@ sample as a hollow point."""
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.plots import COLORS, MARKERS, _figure, _points, plot
+from ddcore.looks import COLORS, MARKERS, NAMES, nth
+from ddcore.plots import _figure, _points, plot
 
 ARMS = {"same": "distilled, teacher's initialisation", "fresh": "distilled, unseen initialisations", "undistilled": "points not distilled",
         "real": "real samples", "random features": "real samples, random features", "network": "the network itself",
@@ -118,10 +120,14 @@ def theory_l(frame: pd.DataFrame) -> Figure:
     _line(axes[0], same[same.M2 == same.L], "L", "error", 0, "distilled, L labels")
     _line(axes[0], frame[frame.arm == "teacher"], "L", "error", 7, ARMS["teacher"])
     widths = sorted(same.L.unique())
-    for index, L in enumerate(widths):
-        _line(axes[1], same[same.L == L], "M2", "error", index % 8, f"L = {L}", lw=1)
+    for colour, L in zip(sns.color_palette("viridis", len(widths)), widths, strict=True):
+        found = same[same.L == L]
+        axes[1].plot(found.M2, found.error, ".", color=colour, ms=3, mew=0, alpha=0.35, zorder=1)
+        axes[1].plot(found.groupby("M2").error.mean(), color=colour, marker=".", lw=1, label=f"L = {L}")
     _log(axes[0], "width L (log scale)", "test error (log scale)", widths)
-    _log(axes[1], "labels $M_2$ (log scale)", "test error (log scale)")
+    _log(axes[1], "labels $M_2$ (log scale)", "")
+    axes[1].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_major_formatter("{x:g}")
     axes[0].legend()
     axes[1].legend(loc="upper right", fontsize=6, handlelength=1.5, ncols=2)
     return figure
@@ -140,6 +146,9 @@ def theory_n(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+ROWS = {"random points": nth(7), "distilled points": nth(0), "teacher's first layer": nth(2), "student's first layer": nth(3)}
+
+
 @plot("theory-subspace")
 def theory_subspace(frame: pd.DataFrame) -> Figure:
     """Columns: rows, quantity, index, value, seed."""
@@ -147,15 +156,16 @@ def theory_subspace(frame: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(frame["rows"]))
     share = frame[frame.quantity == "energy"].groupby("rows", sort=False).value.mean()
     for place, name in enumerate(names):
+        mark = ROWS.get(name, nth(place))
         found = frame[(frame["rows"] == name) & (frame.quantity == "singular value")]
         curve = found.groupby("index").value.agg(["mean", "min", "max"])
         curve = curve[curve["min"] > 1e-5]  # below lies rounding
         label = f"{name} ({100 * share[name]:.0f} % in span B)"
-        axes[0].plot(curve["mean"], color=COLORS[place], marker=MARKERS[place], mfc="white", ms=3, lw=0.8, label=label)
-        axes[0].fill_between(curve.index, curve["min"], curve["max"], color=COLORS[place], alpha=0.2, lw=0)
+        axes[0].plot(curve["mean"], **mark.line, ms=3, lw=0.8, label=label)
+        axes[0].fill_between(curve.index, curve["min"], curve["max"], color=mark.color, alpha=0.2, lw=0)
         angles = frame[(frame["rows"] == name) & (frame.quantity == "angle")]
         for index, part in angles.groupby("index"):
-            _points(axes[1], index + 0.2 * (place - 1.5), part.value.to_numpy(), 0.08, COLORS[place], MARKERS[place])
+            _points(axes[1], index + 0.2 * (place - 1.5), part.value.to_numpy(), 0.08, mark)
     axes[0].set_yscale("log")
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_xlabel("index")
@@ -163,8 +173,10 @@ def theory_subspace(frame: pd.DataFrame) -> Figure:
     indices = sorted(frame[frame.quantity == "angle"]["index"].unique())
     axes[1].set_xticks(indices, [f"{index}" for index in indices])
     axes[1].set_xlabel("principal angle")
-    axes[1].set_ylabel("degrees to span B")
-    axes[1].set_ylim(-2, 92)
+    axes[1].set_ylabel("degrees to span B (log scale)")
+    axes[1].set_yscale("log")
+    axes[1].set_yticks([1, 2, 5, 10, 20, 50, 90], ["1", "2", "5", "10", "20", "50", "90"])
+    axes[1].minorticks_off()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
@@ -193,10 +205,11 @@ def theory_links(frame: pd.DataFrame) -> Figure:
         for x, activation in enumerate(activations):
             for index, (arm, label) in enumerate((("teacher", "teacher, all samples"), ("same", "distilled"))):
                 found = frame[(frame.link == name) & (frame.activation == activation) & (frame.arm == arm)]
-                _points(axis, x + 0.36 * (index - 0.5), found.error.to_numpy(), 0.16, COLORS[(7, 0)[index]], MARKERS[(7, 0)[index]],
-                        label if x == 0 and axis is axes[0] else None)  # fmt: skip
+                _points(axis, x + 0.36 * (index - 0.5), found.error.to_numpy(), 0.16, nth((7, 0)[index]),
+                        label if x == 0 and axis is axes[0] else None)
         axis.set_yscale("log")
-        axis.set_xticks(range(len(activations)), activations, rotation=55, ha="right", rotation_mode="anchor")
+        shown = [NAMES.get(one, one) for one in activations]
+        axis.set_xticks(range(len(activations)), shown, rotation=55, ha="right", rotation_mode="anchor")
         axis.set_title(name, fontsize=8)
         axis.axhline(1, color="0.6", lw=0.6, ls=":")
     axes[0].set_ylabel("test error (log scale)")
@@ -217,7 +230,7 @@ def mim_bounds(frame: pd.DataFrame) -> Figure:
     for axis, x, label in zip(axes, ("separation", "N"), ("separation of the classes (sd)", "negatives N (log scale)"), strict=True):
         here = frame[frame.by == x]
         truth = here[here.quantity == "information"].groupby(x).exact.mean()
-        axis.plot(truth.index, truth, color="0.8", lw=5, solid_capstyle="butt", label="mutual information", zorder=0)
+        axis.plot(truth.index, truth, color="0.8", lw=4, solid_capstyle="butt", label="mutual information", zorder=0)
         axis.axhline(ceiling, color="0.4", ls=":", lw=0.8, label="its ceiling log C")
         for index, (quantity, name) in enumerate(BOUNDS.items()):
             found, color = here[here.quantity == quantity], [*COLORS[:5], "black"][index]
