@@ -13,7 +13,7 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.settings import one_of, positive
-from ddcore.synthetic import KINDS, Synthetic, break_even, images_per_class
+from ddcore.synthetic import KINDS, Synthetic, break_even, images_per_class, steps
 
 
 class Adaptive(Synthetic):
@@ -28,7 +28,8 @@ class Adaptive(Synthetic):
     kind, version, inits = "adaptive", 1, ("svd",)
     shared = ("step", "u", "v")
 
-    def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "svd", seed: int = 0):
+    def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "svd", step: float | None = None,
+                 step_rate: float | None = None, seed: int = 0):
         positive("Adaptive", budget_ipc=budget_ipc, rank=rank)
         one_of("Adaptive", self.inits, init=init)
         channels, height, width = data.shape
@@ -42,7 +43,8 @@ class Adaptive(Synthetic):
         a, s, b = torch.linalg.svd(real, full_matrices=False)
         kept = largest(s.view(data.classes, -1), budget_ipc * channels * height * width // (height + width)).view_as(s)
         root = s[kept].sqrt()[:, None]
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, seed=seed, ranks=kept.sum(-1).flatten().tolist())
+        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, seed=seed, **steps(step, step_rate),
+                                    ranks=kept.sum(-1).flatten().tolist())
         self.tensors = {"u": a.mT[kept] * root, "v": b[kept] * root}
         self._learn()
 

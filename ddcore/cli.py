@@ -49,11 +49,15 @@ def _given(**options) -> dict:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def _bears_flip(dataset: str) -> bool:
+    """Whether a mirror image is of the same class: digits are not symmetric."""
+    return dataset.removesuffix("-zca") not in ("digits", "mnist", "svhn")
+
+
 def _strategy(given: str | None, dataset: str) -> str:
     from ddcore import augment
 
-    plain = dataset.removesuffix("-zca")
-    return given if given is not None else augment.WITHOUT_FLIP if plain in ("digits", "mnist", "svhn") else augment.DSA
+    return given if given is not None else augment.DSA if _bears_flip(dataset) else augment.WITHOUT_FLIP
 
 
 def _writable(option: str, path: Path) -> None:
@@ -128,7 +132,7 @@ def distill(
     from ddcore.data import load
     from ddcore.distill import distill as run
     from ddcore.methods import METHODS
-    from ddcore.settings import build, unknown
+    from ddcore.settings import build, merge, unknown
     from ddcore.synthetic import create
 
     _writable("--out", out)
@@ -139,9 +143,12 @@ def distill(
     settings = {"batch_real": min(usual["batch_real"], int(data.counts.min()))}
     if usual.get("strategy", "none") != "none":
         settings["strategy"] = _strategy(None, data.name)
+    if not _bears_flip(data.name):
+        trained = {"experts": {"strategy": _strategy(strategy, data.name)}, "teacher": {"flip": False}}
+        settings |= {name: inner for name, inner in trained.items() if name in usual}
     settings |= _given(network=network, width=width, precision=precision, compiled=compiled or None, strategy=strategy,
                        batch_real=batch_real)
-    how = build(METHODS[method], settings | _values(set_ or []), f"method {method}")
+    how = build(METHODS[method], merge(settings, _values(set_ or [])), f"method {method}")
     plugins = _plugins(plugin or [])
     extra = {} if synthetic == "pixels" else {"rank": 2}
     made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
@@ -197,7 +204,7 @@ def evaluate(
     if protocol == "synset":
         settings["strategy"] = _strategy(strategy, data.name)
     elif protocol == "relabel":
-        recovered = found.settings.get("distilled", {})
+        recovered, settings["flip"] = found.settings.get("distilled", {}), _bears_flip(data.name)
         settings |= {name: recovered[name] for name in ("teacher", "seed_teacher") if name in recovered}
     scores = run(found, data, seeds=range(seeds), controls=names, protocol=protocol, **settings | _values(set_ or []))
     if png:

@@ -68,18 +68,18 @@ class Continual(OfExperiment):
         return identity | {"continual": {"tasks": self.tasks}, "versions": identity["versions"] | {"continual": VERSION}}
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
-        """{"steps": one mapping a step, ...}. With `checkpoint`, each step done is kept beside it until the last is."""
+        """{"steps": one mapping a step, ...}. With `checkpoint`, each step done is kept beside it (`Runner.run` removes them)."""
         if data.classes % self.tasks:
             raise BadInput(f"continual: tasks={self.tasks} does not divide the {data.classes} classes of {data.name} evenly")
         order, size = class_order(data.classes, self.experiment.seed), data.classes // self.tasks
-        memory, steps, files = [], [], []
+        memory, steps = [], []
         for task in range(self.tasks):
             place = checkpoint.with_name(f"{checkpoint.name}.{task}") if checkpoint else None
             new = data.only(order[task * size : (task + 1) * size])
-            files += [Path(f"{place}.safetensors"), Path(f"{place}.json")] if place else []
-            if place and files[-1].is_file():
-                memory.append(load_synthetic(files[-2], data.device))
-                steps.append(json.loads(files[-1].read_text()))
+            kept, told = Path(f"{place}.safetensors"), Path(f"{place}.json")
+            if place and told.is_file():
+                memory.append(load_synthetic(kept, data.device))
+                steps.append(json.loads(told.read_text()))
                 continue
             began = time.perf_counter()
             _, condensed = self.experiment.condense(new, place)
@@ -87,11 +87,9 @@ class Continual(OfExperiment):
             seen = data.only(order[: (task + 1) * size])
             steps.append(self._test(memory, seen, size) | {"seconds": round(time.perf_counter() - began, 3)})
             if place:
-                condensed.save(files[-2])
-                with whole(files[-1]) as part:
+                condensed.save(kept)
+                with whole(told) as part:
                     part.write_text(json.dumps(steps[-1]))
-        for file in files:
-            file.unlink(missing_ok=True)
         networks = range(len(steps[0]["scores"]))
         lost = [forgetting([step["task_scores"][network] for step in steps]) for network in networks]
         means = [sum(step["scores"]) / len(networks) for step in steps]

@@ -22,7 +22,9 @@ def check(what: str, crop: int) -> None:
 
 
 def black(data: Dataset) -> Tensor:
-    """(C, 1, 1): the value that a black pixel has in the normalised space of `data`."""
+    """(C, 1, 1): the value that a black pixel has in the normalised space of `data`; (C, H, W), a black image, where it is whitened."""
+    if data.whitening:
+        return data.whitening.apply(data.x_train.new_zeros(1, *data.shape))[0]
     mean, std = (data.x_train.new_tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
     return -mean / std
 
@@ -43,8 +45,8 @@ def draw(count: int, generator: torch.Generator, *, pad: int = 4, flip: bool = T
 
 
 def apply(drawn: Crop, images: Tensor, fill: Tensor | float) -> Tensor:
-    """(N, C, H, W): images through their windows, then mirrored left to right; `fill`, (C, 1, 1) or a number, where the window
-    reaches beyond the image."""
+    """(N, C, H, W): images through their windows, then mirrored left to right; `fill` (`black`, or a number) where the window reaches
+    beyond the image."""
     height, width = images.shape[2:]
     place = torch.arange(width, device=images.device).expand(len(images), -1)
     columns = torch.where(drawn.mirrored[:, None], place.flip(1), place) + drawn.offset[:, 1:]

@@ -21,7 +21,7 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.files import whole
 from ddcore.methods.match import Method, Plugin, unadjusted
-from ddcore.settings import one_of, positive, stated
+from ddcore.settings import one_of, positive, stated, within
 from ddcore.sgd import SGD
 from ddcore.synthetic import Synthetic
 
@@ -32,11 +32,21 @@ Memories = dict[str, dict[str, Tensor]]  # what the method and each plugin keep 
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """losses: (steps,) the loss of each step, plugins included; seconds: of this call; resumed: the step it began at."""
+    """losses: (steps,) the loss of each step, plugins included; seconds: of this call and of those that it went on from, with the
+    experts, the teacher or the compilation that they had to wait for; resumed: the step it began at."""
 
     losses: tuple[float, ...]
     seconds: float
     resumed: int = 0
+
+
+def check(lr_img: float, momentum: float, optimiser: str, beta2: float, schedule: str) -> None:
+    """Raise BadInput for a rule of updates that is none."""
+    positive("distill", lr_img=lr_img)
+    within("distill", 0, torch.finfo(torch.float32).max, lr_img=lr_img)
+    within("distill", 0, 1, momentum=momentum, beta2=beta2)
+    one_of("distill", OPTIMISERS, optimiser=optimiser)
+    one_of("distill", SCHEDULES, schedule=schedule)
 
 
 def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Sequence[Plugin] = (), steps: int, lr_img: float = 1.0,
@@ -49,11 +59,10 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     With `checkpoint`, the state is saved there every `every_seconds` and on Ctrl-C, and a call with the same settings goes
     on from it, on a CPU bit for bit as if it had never stopped; the file is removed at the end. `progress(step, loss)` is
     called after each step. Raises BadInput for a checkpoint of another run, Interrupted after Ctrl-C, and Diverged as soon
-    as a loss or gradient is not finite: the set is then left as it was when last known to be finite.
+    as a loss, a gradient or a stored number is not finite: the set is then left as it was when last known to be finite.
     """
-    positive("distill", steps=steps, lr_img=lr_img)
-    one_of("distill", OPTIMISERS, optimiser=optimiser)
-    one_of("distill", SCHEDULES, schedule=schedule)
+    positive("distill", steps=steps)
+    check(lr_img, momentum, optimiser, beta2, schedule)
     compute.keep_memory()
     rule = {"lr_img": lr_img, "momentum": momentum}
     rule |= {} if optimiser == "sgd" else {"optimiser": optimiser, "beta2": beta2}
@@ -67,7 +76,7 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
         state |= {f"{kind}.{name}": tensor for name, tensor in zip(synthetic.tensors, tensors, strict=True)}
     losses = torch.zeros(steps, dtype=torch.float64, device=data.device)
     memories: Memories = {"method": {}} | {f"plugin {place}": {} for place in range(len(plugins))}
-    start = _restore(Path(checkpoint), run, state, memories, losses) if checkpoint else 0
+    start, before = _restore(Path(checkpoint), run, state, memories, losses) if checkpoint else (0, 0.0)
     updates.steps = start
 
     adjusting = [plugin for plugin in plugins if hasattr(plugin, "adjust")]
@@ -80,6 +89,10 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     # Asking whether a number is finite waits for a GPU, so there it is asked of many steps at once, from a copy to go back to.
     check_every = 1 if data.device.type == "cpu" else 50
     finite = torch.ones((), dtype=torch.bool, device=data.device)
+
+    def save(memories: Memories, done: int) -> None:
+        _save(Path(checkpoint), run, state, memories, losses[:done], before + time.perf_counter() - began)
+
     good = (start, _copies(state), _copied(memories))
     began = saved = time.perf_counter()
     matches = method.matches(data, synthetic, seed=seed, start=start, look=look if adjusting else unadjusted, memory=memories["method"])
@@ -93,34 +106,31 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
             if unused := [name for name, gradient in zip(synthetic.tensors, gradients, strict=True) if gradient is None]:
                 raise BadInput(f"{type(method).__name__} does not learn the '{unused[0]}' of this set; make the set without it")
             losses[step] = loss.detach()
-            finite &= torch.stack([loss.detach().isfinite(), *(gradient.isfinite().all() for gradient in gradients)]).all()
-            checking = step % check_every == 0 or step == steps - 1 or interrupted.is_set()
-            if checking and not finite:
-                _diverge(good, state, losses, step, checkpoint, run)
             if schedule == "cosine":
                 updates.lr = lr_img * (1 + math.cos(math.pi * step / steps)) / 2
             updates.step(gradients)
             synthetic.project()
+            finite &= torch.stack([tensor.detach().isfinite().all() for tensor in (loss, *gradients, *parameters)]).all()
+            checking = step % check_every == 0 or step == steps - 1 or interrupted.is_set()
+            if checking and not finite:
+                _diverge(good, state, losses, step, checkpoint and save)
+            if checking:
+                good = (step + 1, _copies(state), _copied(memories))
             if progress:
                 progress(step + 1, float(losses[step]))
-            stale = checkpoint and time.perf_counter() - saved > every_seconds
-            if check_every > 1 and checking:
-                good = (step + 1, _copies(state), _copied(memories))
-            elif check_every == 1:
-                good = (step + 1, state, _copied(memories))
-            if stale and checking:
-                _save(Path(checkpoint), run, state, memories, losses[: step + 1])
+            if checkpoint and checking and time.perf_counter() - saved > every_seconds:
+                save(memories, step + 1)
                 saved = time.perf_counter()
             if interrupted.is_set() and step < steps - 1:
                 if checkpoint:
-                    _save(Path(checkpoint), run, state, memories, losses[: step + 1])
+                    save(memories, step + 1)
                 where = f"the state is in {checkpoint}: the same call goes on from there" if checkpoint else "no checkpoint was asked for"
                 raise Interrupted(f"stopped after step {step + 1} of {steps}; {where}")
+    synthetic.settings["distilled"] = {"method": type(method).__name__, **_settings(method), "steps": steps, **rule, "seed": seed,
+                                       "plugins": [{"plugin": type(plugin).__name__, **_settings(plugin)} for plugin in plugins]}
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
-    synthetic.settings["distilled"] = {"method": type(method).__name__, **stated(method), "steps": steps, **rule, "seed": seed,
-                                       "plugins": [{"plugin": type(plugin).__name__, **_settings(plugin)} for plugin in plugins]}
-    return Trace(tuple(losses.tolist()), time.perf_counter() - began, start)
+    return Trace(tuple(losses.tolist()), before + time.perf_counter() - began, start)
 
 
 def _identity(part: Method | Plugin) -> str:
@@ -128,26 +138,26 @@ def _identity(part: Method | Plugin) -> str:
     return repr(part) if dataclasses.is_dataclass(part) else type(part).__qualname__
 
 
-def _settings(plugin: Plugin) -> dict:
-    return stated(plugin) if dataclasses.is_dataclass(plugin) else {}
+def _settings(part: Method | Plugin) -> dict:
+    return stated(part) if dataclasses.is_dataclass(part) else {}
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoint, run: str) -> None:
+def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, save: Callable | None) -> None:
     last, tensors, memories = good
     with torch.no_grad():
         for name, tensor in tensors.items():
             state[name].copy_(tensor)
     wrong = (~losses[: step + 1].isfinite()).nonzero().flatten().tolist()
     first = wrong[0] if wrong else step
-    what = f"the loss became {float(losses[first])}" if wrong else "a gradient was not finite"
+    what = f"the loss became {float(losses[first])}" if wrong else "a gradient or a stored number was not finite"
     kept = f"the finite state after {last} steps"
-    if checkpoint and last:
-        _save(Path(checkpoint), run, state, memories, losses[:last])
-        kept += f" is in {checkpoint}"
+    if save and last:
+        save(memories, last)
+        kept += " is in the checkpoint"
     else:
         kept += " is left in the set"
     before = f", from {float(losses[first - 1]):.4g}" if first else ""
@@ -158,23 +168,24 @@ def _copied(memories: Memories) -> Memories:
     return {owner: _copies(memory) for owner, memory in memories.items()}
 
 
-def _save(path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor) -> None:
+def _save(path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor, seconds: float) -> None:
     tensors = state | {f"{owner}.{name}": tensor for owner, memory in memories.items() for name, tensor in memory.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole(path) as part:
-        save_file(tensors | {"losses": losses.detach().cpu().clone()}, part, {"run": run})
+        save_file(tensors | {"losses": losses.detach().cpu().clone()}, part, {"run": run, "seconds": f"{seconds:.3f}"})
 
 
-def _restore(path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor) -> int:
+def _restore(path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor) -> tuple[int, float]:
+    """The steps that the checkpoint has done, and the seconds that they took; 0 and 0 without one."""
     if not path.is_file():
-        return 0
+        return 0, 0.0
     try:
         with safe_open(path, "pt") as file:
-            found = (file.metadata() or {}).get("run")
+            metadata = file.metadata() or {}
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise BadInput(f"{path}: not a whole checkpoint ({error}); remove it to begin anew") from error
-    if found != run:
+    if metadata.get("run") != run:
         raise BadInput(f"{path}: is the checkpoint of a run with other settings; remove it, or name another checkpoint")
     past = tensors.pop("losses")
     if len(past) > len(losses):
@@ -187,7 +198,7 @@ def _restore(path: Path, run: str, state: dict[str, Tensor], memories: Memories,
             else:
                 state[name].copy_(tensor)
     losses[: len(past)] = past
-    return len(past)
+    return len(past), float(metadata.get("seconds", 0))
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from ddcore.errors import BadInput
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.relabel import Relabel
-from ddcore.settings import build, one_of, positive
+from ddcore.settings import build, one_of, positive, within
 from ddcore.sgd import SGD
 from ddcore.synthetic import Synthetic
 
@@ -51,6 +51,8 @@ class Protocol:
 
     def __post_init__(self):
         positive("evaluate", epochs=self.epochs, lr=self.lr, batch=self.batch)
+        within("evaluate", 0, 1, momentum=self.momentum)
+        within("evaluate", 0, math.inf, weight_decay=self.weight_decay, at_once=self.at_once)
         augment.families(self.strategy)
 
     def train(self, images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...]) -> list[Network]:
@@ -151,6 +153,9 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
     if synthetic.shape != data.shape or synthetic.classes != data.classes:
         raise BadInput(f"evaluate: the set holds {synthetic.classes} classes of {synthetic.shape} images, but {data.name} has "
                        f"{data.classes} of {data.shape}")
+    if not synthetic.normalised_as(data):
+        raise BadInput(f"evaluate: the set's numbers stand for {synthetic.settings['dataset']} images as normalised or whitened there, and "
+                       f"{data.name} is otherwise; name the dataset that it was made from")
     others = {}
     for name in controls:
         control = baseline(name, data, synthetic.settings["budget_ipc"], rank=synthetic.settings.get("rank", 2), network=how.network,

@@ -1,4 +1,4 @@
-"""Experiments: frozen, validated, hashable settings of one run; running one makes a record, a present record is kept.
+"""Experiments: frozen, validated settings of one run, with a hash; running one makes a record, a present record is kept.
 
 The hash covers the resolved settings, the data's sha256 and the integer version of each component used, so that a
 refactoring keeps its records and a change of numbers (a bumped version) does not.
@@ -34,17 +34,18 @@ from ddcore import (  # noqa: F401
 )
 from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
-from ddcore.distill import OPTIMISERS, SCHEDULES, distill
 from ddcore.distill import VERSION as DISTILL_VERSION
+from ddcore.distill import check, distill
 from ddcore.errors import BadInput
 from ddcore.evaluate import PROTOCOLS, evaluate
 from ddcore.evaluate import VERSION as EVALUATE_VERSION
+from ddcore.files import whole
 from ddcore.measurements import MEASUREMENTS
 from ddcore.methods import METHODS
 from ddcore.plugins import PLUGINS
 from ddcore.plugins.gradient_ratios import gradient_ratios
 from ddcore.records import Record
-from ddcore.settings import build, keywords, later, one_of, positive, stated, typed, unknown
+from ddcore.settings import build, keywords, later, merge, one_of, positive, stated, typed, unknown
 from ddcore.synthetic import KINDS, Synthetic, create, load_synthetic
 from ddcore.theory import batch_variance, information_sweeps, leave_out, multi_index_sweeps  # noqa: F401
 
@@ -52,9 +53,9 @@ BASELINES = tuple(name for name in coresets.NAMES if name != "random")
 
 
 def _freeze(self, what: str) -> None:
-    """Check the types of the fields of a frozen dataclass, and take copies of its mappings that can't be changed."""
+    """Check the types of the fields of a frozen dataclass, and take copies of its mappings: what was given may change."""
     for name, value in typed(what, [(field.name, field.type) for field in dataclasses.fields(self)], vars(self)).items():
-        object.__setattr__(self, name, types.MappingProxyType(dict(value)) if isinstance(value, Mapping) else value)
+        object.__setattr__(self, name, types.MappingProxyType(merge(value)) if isinstance(value, Mapping) else value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +70,8 @@ class Loop:
     schedule: str = later("constant")
 
     def __post_init__(self):
-        positive("distill", steps=self.steps, lr_img=self.lr_img)
-        one_of("distill", OPTIMISERS, optimiser=self.optimiser)
-        one_of("distill", SCHEDULES, schedule=self.schedule)
+        positive("distill", steps=self.steps)
+        check(self.lr_img, self.momentum, self.optimiser, self.beta2, self.schedule)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +105,8 @@ class Experiment:
             raise unknown("kind of synthetic set", kind, [*KINDS, *BASELINES])
         if self.method and self.method.get("name") not in METHODS:
             raise unknown("method", self.method.get("name"), METHODS)
+        if self.method and kind == "whole":
+            raise BadInput("experiment: 'whole' is the training set itself and nothing to distil; leave the method out")
         if not self.method and (self.distill or self.plugins):
             raise BadInput(f"experiment: distill={dict(self.distill)} and plugins={dict(self.plugins)} without a method do nothing")
         typed("plugins", [(name, Mapping, dataclasses.field(default=None)) for name in PLUGINS], self.plugins)
@@ -174,7 +176,11 @@ class Experiment:
         return dict(zip(plugins, ratios, strict=True))
 
     def condense(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic]:
-        """The set, distilled if there is a method, and what is to be recorded of that. `checkpoint` holds an unfinished run."""
+        """The set, distilled if there is a method, and what is to be recorded of that. `checkpoint` holds an unfinished run, and files
+        beside it the end of one, until the caller needs them no more (`Runner.run`)."""
+        kept, told = Path(f"{checkpoint}.safetensors"), Path(f"{checkpoint}.result.json")
+        if checkpoint and told.is_file():
+            return json.loads(told.read_text()), load_synthetic(kept, data.device)
         method, synthetic = self._method(), self.start(data)
         result: dict = {"images_per_class": synthetic.per_class, "stored_numbers": synthetic.stored_numbers}
         if method:
@@ -186,6 +192,10 @@ class Experiment:
             result |= {"losses": [round(mean, 6) for mean in means], "losses_every": every, "distill_seconds": round(trace.seconds, 3)}
             terms = any(hasattr(plugin, "loss") for plugin in plugins.values())
             result |= {"gradient_ratios": self.gradient_ratios(data)} if terms else {}
+            if checkpoint:
+                synthetic.save(kept)
+                with whole(told) as part:
+                    part.write_text(json.dumps(result))
         return result, synthetic
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:
@@ -209,16 +219,6 @@ class OfExperiment:
     @property
     def holdout(self) -> float:
         return self.experiment.holdout
-
-
-def merge(*parts: Mapping) -> dict:
-    """Nested mappings merged, the later ones first in rank."""
-    found: dict = {}
-    for part in parts:
-        for name, value in part.items():
-            before = found.get(name)
-            found[name] = merge(before if isinstance(before, Mapping) else {}, value) if isinstance(value, Mapping) else value
-    return found
 
 
 def grid(base: Mapping, cells: Iterable[Mapping], seeds: Sequence[int]) -> list[Experiment]:
@@ -298,8 +298,15 @@ class Runner:
         at = compute.device(self.device)
         if at.type == "cuda":
             torch.cuda.reset_peak_memory_stats(at)
-        began = time.perf_counter()
-        result, synthetic = experiment.make(data, self.folder / f".{key}.checkpoint" if self.folder else None)
+        unfinished = self.folder / f".{key}.checkpoint" if self.folder else None
+        spent = Path(f"{unfinished}.seconds")
+        began = time.perf_counter() - (float(spent.read_text()) if unfinished and spent.is_file() else 0.0)
+        try:
+            result, synthetic = experiment.make(data, unfinished)
+        except BaseException:
+            if unfinished:
+                spent.write_text(f"{time.perf_counter() - began:.3f}")
+            raise
         made_on = records.provenance(time.perf_counter() - began, at)
         # As it will be read back, so that a figure drawn now and one drawn from the file are the same.
         record = Record(*json.loads(records.canonical([key, self.preset, identity, result, made_on])))
@@ -308,6 +315,8 @@ class Runner:
             if synthetic is not None and not experiment.holdout:
                 synthetic.save(self.folder / f"{key}.safetensors")
             record.save(self.folder)
+            for rest in self.folder.glob(f"{unfinished.name}*"):
+                rest.unlink(missing_ok=True)
         return record
 
     def synthetic(self, record: Record) -> Synthetic:

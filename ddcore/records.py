@@ -77,8 +77,8 @@ def read(path: Path) -> Record:
 
 
 def read_all(folder: Path) -> list[Record]:
-    """Every record of a folder, by name."""
-    return [read(path) for path in sorted(folder.glob("*.json"))]
+    """Every record of a folder, by name; a hidden file is a step of a run not yet ended."""
+    return [read(path) for path in sorted(folder.glob("[!.]*.json"))]
 
 
 def _git(*arguments: str) -> str | None:

@@ -62,6 +62,16 @@ def stated(settings) -> dict:
     return values
 
 
+def merge(*parts: Mapping) -> dict:
+    """Nested mappings merged, the later ones first in rank."""
+    found: dict = {}
+    for part in parts:
+        for name, value in part.items():
+            before = found.get(name)
+            found[name] = merge(before if isinstance(before, Mapping) else {}, value) if isinstance(value, Mapping) else value
+    return found
+
+
 def build(cls: type, given: Mapping, what: str | None = None):
     """An instance of the dataclass `cls` from `given`; an int stands for a float, a list for a tuple, a mapping for a
     dataclass, nothing else.
@@ -105,6 +115,13 @@ def positive(what: str, **values: float | Sequence[float] | None) -> None:
             positive(what, **{f"{name}[{place}]": one for place, one in enumerate(value)})
         elif value is not None and not value > 0:
             raise BadInput(f"{what}: {name}={value} must be above 0")
+
+
+def within(what: str, low: float, high: float, **values: float) -> None:
+    """Raise BadInput for the first value that is not in [low, high), not a number included."""
+    for name, value in values.items():
+        if not low <= value < high:
+            raise BadInput(f"{what}: {name}={value} must be at least {low:g} and below {high:g}")
 
 
 def one_of(what: str, allowed: typing.Iterable[str], **values: str) -> None:

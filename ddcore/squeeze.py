@@ -19,11 +19,11 @@ from torch import Tensor
 from ddcore import compute, crops, networks
 from ddcore.data import Dataset, data_folder
 from ddcore.errors import BadInput, Diverged
-from ddcore.files import whole
+from ddcore.files import alone, whole
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.records import canonical, digest
-from ddcore.settings import one_of, positive, stated
+from ddcore.settings import one_of, positive, stated, within
 from ddcore.sgd import SGD
 
 VERSION = 1
@@ -49,6 +49,7 @@ class Squeeze:
 
     def __post_init__(self):
         positive("squeeze", epochs=self.epochs, lr=self.lr, batch=self.batch)
+        within("squeeze", 0, 1, momentum=self.momentum)
         crops.check("squeeze", self.crop)
         one_of("squeeze", compute.PRECISIONS, precision=self.precision)
         if not self.network.endswith("-bn"):
@@ -65,17 +66,20 @@ def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | Non
     """
     identity = {"squeeze": stated(how), "data_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), "seed": seed,
                 "dtype": str(data.x_train.dtype), "versions": VERSIONS | {"networks": networks.VERSION}}
+    identity |= {} if data.device.type == "cpu" else {"device": data.device.type}  # another device draws other numbers
     path = Path(folder or data_folder() / "teachers") / f"{digest(identity)}.safetensors"
     network = networks.build(how.network, data.shape, data.classes, width=how.width, device=data.device, dtype=data.x_train.dtype,
                              generator=stream(seed, "squeeze", "network", device=data.device))
-    if path.is_file():
-        _read(path, canonical(identity), network)
-    else:
-        _train(network, data, how, stream(seed, "squeeze", "train", device=data.device))
+    if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, part,
-                      {"ddcore": canonical(identity)})
+        with alone(path.with_name(f".{path.stem}.lock")):
+            if not path.is_file():
+                _train(network, data, how, stream(seed, "squeeze", "train", device=data.device))
+                with whole(path) as part:
+                    save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, part,
+                              {"ddcore": canonical(identity)})
+                return network.eval().requires_grad_(False)
+    _read(path, canonical(identity), network)
     return network.eval().requires_grad_(False)
 
 

@@ -52,9 +52,10 @@ class Study:
     def choose(self, trial: Callable[[float], Experiment], lrs: Sequence[float]) -> tuple[list[Record], float]:
         """The records of trials by step size, and the most accurate one's; as long as that is the largest or the smallest, one ten times
         as large or as small is tried too. Of equals the first tried counts; where a trial diverges no larger one is tried."""
-        found, waiting, bound = {}, sorted(lrs), math.inf
+        found, waiting, tried, bound = {}, sorted(lrs), set(), math.inf
         while waiting:
             lr = waiting.pop(0)
+            tried.add(lr)
             try:
                 found[lr], = self.run([trial(lr)])
             except Diverged:
@@ -62,8 +63,9 @@ class Study:
                     raise
                 waiting, bound = [], lr
             if not waiting:
-                top = max(found, key=lambda tried: found[tried].result["accuracy"])
+                top = max(found, key=lambda lr: found[lr].result["accuracy"])
                 waiting = [10 * top] if top == max(found) and 10 * top < bound else [top / 10] if top == min(found) else []
+                waiting = [lr for lr in waiting if lr not in tried]
         return [found[lr] for lr in sorted(found)], top
 
     def start(self, record: Record) -> Synthetic:

@@ -28,9 +28,9 @@ from ddcore.whitening import Whitening
 class Synthetic(abc.ABC):
     """tensors: what is learned and stored, by name; labels: (n,) int64, sorted; n = classes * per_class images.
 
-    Options of every kind: `soft` starts learned label logits at soft * one_hot (DATM, Guo et al. 2024); `step` adds the size
-    of a student's steps, learned as step * exp(step_rate * s) and so never negative (MTT; its published rate lr_lr is
-    step_rate = sqrt(lr_lr / lr_img) / step). The step size is one number of the training, kept with the set, not counted.
+    `Pixels` and `LowRank` take `soft`, which starts learned label logits at soft * one_hot (DATM, Guo et al. 2024). Every kind takes
+    `step`, which adds the size of a student's steps, learned as step * exp(step_rate * s) and so never negative (MTT; its published rate
+    lr_lr is step_rate = sqrt(lr_lr / lr_img) / step). The step size is one number of the training, kept with the set, not counted.
     """
 
     kind: str
@@ -104,6 +104,14 @@ class Synthetic(abc.ABC):
         """(n, C, H, W) in [0, 1], whitening and normalisation undone and clipped."""
         return to_pixels(self.images(), self.settings["mean"], self.settings["std"], self.whitening).cpu()
 
+    def normalised_as(self, data: Dataset) -> bool:
+        """Whether the numbers of this set and of `data` stand for the same pixels."""
+        if (self.whitening is None) != (data.whitening is None):
+            return False
+        pairs = zip((*self.settings["mean"], *self.settings["std"]), (*data.mean, *data.std), strict=True)
+        same = all(math.isclose(ours, theirs, rel_tol=1e-4, abs_tol=1e-6) for ours, theirs in pairs)
+        return same and (self.whitening is None or self.whitening.like(data.whitening))
+
     def _learn(self) -> None:
         like = next(iter(self.tensors.values()))
         if "soft" in self.settings and "soft" not in self.tensors:
@@ -169,7 +177,7 @@ class Pixels(Synthetic):
 
     def __init__(self, data: Dataset, budget_ipc: int, *, init: str = "real", soft: float | None = None, step: float | None = None,
                  step_rate: float | None = None, clip: bool | None = None, seed: int = 0):
-        positive("Pixels", budget_ipc=budget_ipc)
+        positive("Pixels", budget_ipc=budget_ipc, soft=soft)
         one_of("Pixels", self.inits, init=init)
         if clip and data.whitening:
             raise BadInput(f"Pixels: clip has no meaning for {data.name}, whose whitened images have no common range; leave clip out")
@@ -179,7 +187,7 @@ class Pixels(Synthetic):
             raise BadInput(f"Pixels: an image and its {data.classes} soft-label numbers take {size + data.classes} stored numbers, but "
                            f"budget_ipc={budget_ipc} allows {budget_ipc * size} a class; use a larger budget_ipc, or hard labels")
         self.settings = self._start(data, per_class, budget_ipc, init=init, soft=soft, clip=clip or None, seed=seed,
-                                    **_steps(step, step_rate))
+                                    **steps(step, step_rate))
         if init == "real":
             data.need(per_class, f"Pixels with budget_ipc={budget_ipc} and init 'real'")
             pixels = data.x_train[beginnings(data, per_class, seed)]
@@ -226,7 +234,7 @@ class LowRank(Synthetic):
 
     def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", soft: float | None = None,
                  step: float | None = None, step_rate: float | None = None, balance: bool | None = None, seed: int = 0):
-        positive("LowRank", budget_ipc=budget_ipc, rank=rank)
+        positive("LowRank", budget_ipc=budget_ipc, rank=rank, soft=soft)
         one_of("LowRank", self.inits, init=init)
         channels, height, width = data.shape
         labels = 0 if soft is None else data.classes
@@ -238,7 +246,7 @@ class LowRank(Synthetic):
                            + (f"a rank of at most {most} does" if most > 0 else "use a larger budget_ipc, or hard labels"))
         break_even("LowRank", per_class, budget_ipc, rank, height, width)
         self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, balance=balance or None, seed=seed,
-                                    **_steps(step, step_rate))
+                                    **steps(step, step_rate))
         if init == "svd":
             data.need(per_class, f"LowRank with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
             real = data.x_train[data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device))]
@@ -262,7 +270,8 @@ class LowRank(Synthetic):
             v.div_(scale)
 
 
-def _steps(step: float | None, step_rate: float | None) -> dict:
+def steps(step: float | None, step_rate: float | None) -> dict:
+    """The settings of a learned step size, None for none. Raises BadInput for a rate without a step."""
     if step is None and step_rate is not None:
         raise BadInput(f"step_rate={step_rate} without a step does nothing; give the initial step size as `step`")
     return {"step": step, "step_rate": None if step is None else 1e-3 if step_rate is None else step_rate}

@@ -21,10 +21,10 @@ from torch.func import functional_call, stack_module_state, vmap
 from ddcore import augment, compute, networks
 from ddcore.data import Dataset, data_folder
 from ddcore.errors import BadInput
-from ddcore.files import whole
+from ddcore.files import alone, whole
 from ddcore.networks import Network
 from ddcore.random import stream
-from ddcore.settings import one_of, positive, stated
+from ddcore.settings import one_of, positive, stated, within
 
 VERSION = 1
 STORED = ("float32", "float16")
@@ -51,6 +51,7 @@ class Experts:
 
     def __post_init__(self):
         positive("Experts", experts=self.experts, epochs=self.epochs, lr=self.lr, batch=self.batch)
+        within("Experts", 0, 1, momentum=self.momentum)
         one_of("Experts", STORED, dtype=self.dtype)
         one_of("Experts", compute.PRECISIONS, precision=self.precision)
         augment.families(self.strategy)
@@ -95,20 +96,21 @@ def experts(data: Dataset, how: Experts, seed: int = 0, folder: str | Path | Non
     _claim(folder / "settings.json", settings, text)
     paths = [folder / f"expert_{number}.npy" for number in range(how.experts)]
     size = networks.parameter_count(how.network_for(data, torch.Generator(data.device)))
-    kept = {number: _open(path, how, size) for number, path in enumerate(paths) if path.exists()}
-    missing = [number for number in range(how.experts) if number not in kept]
-    together = ON_A_GPU if data.device.type == "cuda" else 1
-    for first in range(0, len(missing), together):
-        group = missing[first : first + together]
-        _train(data, how, seed, {number: paths[number] for number in group}, report)
-        kept |= {number: _open(paths[number], how, size) for number in group}
-    return tuple(kept[number] for number in range(how.experts))
+    kept = {path: _open(path, how, size) for path in paths if path.exists()}
+    if len(kept) < len(paths):
+        with alone(folder / ".lock"):
+            missing = [number for number, path in enumerate(paths) if not path.exists()]
+            together = ON_A_GPU if data.device.type == "cuda" else 1
+            for first in range(0, len(missing), together):
+                _train(data, how, seed, {number: paths[number] for number in missing[first : first + together]}, report)
+    return tuple(kept[path] if path in kept else _open(path, how, size) for path in paths)
 
 
 def _settings(data: Dataset, how: Experts, seed: int) -> dict:
     versions = {"trajectories": VERSION, "networks": networks.VERSION, "augment": augment.VERSION}
     trained = {name: value for name, value in stated(how).items() if name != "experts"}
-    return {"dataset": data.name, "data_sha256": data.sha256, "trained_in": str(data.x_train.dtype), "seed": seed, **trained,
+    on = {} if data.device.type == "cpu" else {"device": data.device.type}  # another device draws other numbers
+    return {"dataset": data.name, "data_sha256": data.sha256, "trained_in": str(data.x_train.dtype), "seed": seed, **trained, **on,
             "versions": versions}
 
 

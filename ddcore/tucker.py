@@ -12,7 +12,7 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.settings import one_of, positive
-from ddcore.synthetic import KINDS, Synthetic
+from ddcore.synthetic import KINDS, Synthetic, steps
 
 
 class Tucker(Synthetic):
@@ -26,7 +26,8 @@ class Tucker(Synthetic):
     kind, version, inits = "tucker", 1, ("noise", "svd")
     shared = ("step", "left", "right")
 
-    def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", seed: int = 0):
+    def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", step: float | None = None,
+                 step_rate: float | None = None, seed: int = 0):
         positive("Tucker", budget_ipc=budget_ipc, rank=rank)
         one_of("Tucker", self.inits, init=init)
         channels, height, width = data.shape
@@ -38,7 +39,7 @@ class Tucker(Synthetic):
         if per_class == 0:
             raise BadInput(f"Tucker: bases of rank {rank} at budget_ipc={budget_ipc} leave {max(0, left_over)} numbers a channel, "
                            f"and an image's core takes {rank**2}; use a lower rank")
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, seed=seed)
+        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, seed=seed, **steps(step, step_rate))
         sizes = (data.classes, channels)
         if init == "svd":
             data.need(per_class, f"Tucker with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")

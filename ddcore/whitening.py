@@ -31,6 +31,11 @@ class Whitening:
         """(n, C, H, W) pixels in [0, 1] to whitened images of the same shape."""
         return ((pixels.flatten(1) - self.mean) @ self.transform).view_as(pixels)
 
+    def like(self, other: "Whitening") -> bool:
+        """Whether both are the same transform, up to rounding."""
+        pairs = ((self.mean, other.mean), (self.transform, other.transform))
+        return all(torch.allclose(ours.cpu(), theirs.cpu(), rtol=1e-3, atol=1e-4) for ours, theirs in pairs)
+
     def invert(self, images: Tensor) -> Tensor:
         """(n, C, H, W) whitened images to pixels, not clipped."""
         return (torch.linalg.solve(self.transform, images.flatten(1).T).T + self.mean).reshape(images.shape)

@@ -114,6 +114,19 @@ def test_relabel_takes_the_teacher_that_the_set_was_recovered_from(run, here):
     assert tuple(json.loads(out)["scores"]) == own.scores != other.scores
 
 
+def test_nothing_mirrors_digits_unless_it_is_asked_for(run, here):
+    teacher = ("--set", "teacher={network: convnet-bn, width: 8, epochs: 1}", "--set", "roll=1")
+    experts = ("--step", 0.01, "--set", "experts={width: 8, experts: 1, epochs: 1}", "--set", "expert_epochs=1", "--set",
+               "max_start_epoch=1", "--set", "syn_steps=1")
+    for method, more in (("sre2l", teacher), ("mtt", experts)):
+        code, _, err = run("distill", "--method", method, "--steps", 1, *more, "--out", f"{method}.safetensors")
+        assert code == 0, err
+    of_sre2l, of_mtt = (ddcore.load_synthetic(f"{method}.safetensors").settings["distilled"] for method in ("sre2l", "mtt"))
+    assert of_sre2l["teacher"]["flip"] is False
+    assert "flip" not in of_mtt["experts"]["strategy"].split("_")
+    assert of_mtt["experts"]["epochs"] == 1
+
+
 def test_one_network_has_no_sd(run, syn):
     assert json.loads(run("evaluate", syn, *EVALUATE, "--seeds", 1, "--json")[1])["sd"] is None
 

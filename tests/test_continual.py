@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ddcore.continual import Continual, class_order, forgetting
 from ddcore.errors import BadInput
 from ddcore.experiments import Experiment, Runner
-from ddcore.records import canonical
+from ddcore.records import canonical, read_all
 
 EVALUATE = {"width": 8, "epochs": 8, "networks": 2, "strategy": "none"}
 DM = {"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},
@@ -89,10 +89,10 @@ def test_a_score_is_the_mean_of_its_tasks_weighted_by_test_images(digits):
         assert score == pytest.approx(float((weights * torch.tensor(tasks)).sum() / weights.sum()), abs=1e-3)
 
 
-def test_an_interrupted_run_goes_on_from_its_last_step(digits, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_from_its_last_step(tmp_path, monkeypatch):
     continual = Continual(Experiment("digits", 1, evaluate=EVALUATE, **DM), tasks=5)
-    plain, _ = continual.make(digits, None)
-    test, done = Continual._test, []
+    plain = Runner("laptop", device="cpu").run(continual).result
+    test, done, runner = Continual._test, [], Runner("laptop", tmp_path, device="cpu")
 
     def fails_at_the_third(self, memory, seen, size):
         if len(memory) == 3:
@@ -102,14 +102,17 @@ def test_an_interrupted_run_goes_on_from_its_last_step(digits, tmp_path, monkeyp
 
     monkeypatch.setattr(Continual, "_test", fails_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        continual.make(digits, tmp_path / ".run.checkpoint")
+        runner.run(continual)
+    assert read_all(tmp_path) == []
     monkeypatch.setattr(Continual, "_test", lambda *given: done.append(len(given[1])) or test(*given))
-    again, _ = continual.make(digits, tmp_path / ".run.checkpoint")
+    record = runner.run(continual)
+    again = record.result
+    assert record.provenance["seconds"] >= sum(step["seconds"] for step in again["steps"])
     assert done == [1, 2, 3, 4, 5]
     for step in (*plain["steps"], *again["steps"]):
         step.pop("seconds")
     assert again == plain
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [f"{record.hash}.json"]
 
 
 def test_its_record_is_kept_and_read_again(tmp_path):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore import crops
+from ddcore import crops, whitening
 from ddcore.random import stream
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
@@ -76,5 +76,10 @@ def test_one_value_of_black_a_channel(coloured):
 
 
 @pytest.mark.usefixtures("untouched")
+def test_black_is_black_where_images_are_whitened(digits):
+    white = whitening.whiten(digits)
+    assert white.to_pixels(crops.black(white)[None]).abs().max() < 1e-4
+
+
 def test_drawing_touches_no_global_state():
     crops.draw(5, stream(0, "draw"))

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -26,6 +27,15 @@ class Quadratic:
             loss = (images - self.target).square().sum() / 2
             loss = loss * self.wrong if step == self.at else loss
             yield Match(step, None, None, images, images, synthetic.labels, synthetic.labels, (), (), loss)
+
+
+class Steep:
+    """A finite loss whose gradient, 1e20 for every number, is finite too."""
+
+    def matches(self, data, synthetic, *, seed, start, look, memory):
+        for step in itertools.count(start):
+            images = synthetic.images()
+            yield Match(step, None, None, images, images, synthetic.labels, synthetic.labels, (), (), 1e20 * images.mean())
 
 
 def state(synthetic):
@@ -157,7 +167,39 @@ def test_a_step_size_that_is_too_large_diverges_and_says_so(digits):
     assert all(tensor.isfinite().all() for tensor in synthetic.parameters())
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"lr_img": 0.0}, {"lr_img": float("nan")}])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_an_update_that_overflows_diverges_and_leaves_the_set_before_it(digits, optimiser):
+    synthetic = ddcore.Pixels(digits, 1)
+    before = state(synthetic)
+    with pytest.raises(ddcore.Diverged, match="not finite at step 1; the finite state after 0 steps is left in the set"):
+        ddcore.distill(digits, synthetic, Steep(), steps=1, lr_img=9e29, optimiser=optimiser)
+    assert equal(state(synthetic), before)
+
+
+def test_a_method_needs_not_be_a_dataclass(digits, tmp_path):
+    class Plain:
+        def matches(self, *arguments, **keywords):
+            return Quadratic().matches(*arguments, **keywords)
+
+    synthetic = ddcore.Pixels(digits, 1)
+    ddcore.distill(digits, synthetic, Plain(), steps=2, lr_img=0.1, checkpoint=tmp_path / "run.checkpoint")
+    assert synthetic.settings["distilled"]["method"] == "Plain"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_calls(digits, tmp_path):
+    def stop(step, loss):
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    run = {"steps": 3, "lr_img": 0.1, "checkpoint": tmp_path / "run.checkpoint"}
+    with pytest.raises(ddcore.Interrupted):
+        ddcore.distill(digits, ddcore.Pixels(digits, 1), Quadratic(), **run, progress=stop)
+    assert ddcore.distill(digits, ddcore.Pixels(digits, 1), Quadratic(), **run).seconds > 0.2
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"lr_img": 0.0}, {"lr_img": float("nan")}, {"lr_img": 1e39}, {"momentum": 1.0},
+                                    {"momentum": -3.0}, {"momentum": float("nan")}, {"optimiser": "adam", "beta2": 1.0}])
 def test_settings_that_do_nothing_are_refused(digits, change):
     with pytest.raises(ddcore.BadInput):
         ddcore.distill(digits, ddcore.Pixels(digits, 1), Quadratic(), **({"steps": 2} | change))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ddcore
-from ddcore import augment, networks
+from ddcore import augment, networks, whitening
 from ddcore.evaluate import Protocol, accuracy
 from ddcore.random import stream
 
@@ -101,3 +101,14 @@ def test_bad_input_is_refused(digits):
     wider = dataclasses.replace(digits, x_train=digits.x_train[..., :7], x_test=digits.x_test[..., :7])
     with pytest.raises(ddcore.BadInput, match=r"\(1, 8, 8\) images, but digits has"):
         ddcore.evaluate(ddcore.Pixels(digits, 1), wider)
+    brighter = dataclasses.replace(digits, mean=(0.5,))
+    for other, made in ((brighter, digits), (digits, brighter), (digits, whitening.whiten(digits)), (whitening.whiten(digits), digits),
+                        (whitening.whiten(digits, eps=0.5), whitening.whiten(digits))):
+        with pytest.raises(ddcore.BadInput, match="as normalised or whitened there"):
+            ddcore.evaluate(ddcore.Pixels(made, 1), other, seeds=[0], **SMALL)
+
+
+@pytest.mark.parametrize("wrong", [{"momentum": float("nan")}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"at_once": -1}])
+def test_ill_settings_are_refused(digits, wrong):
+    with pytest.raises(ddcore.BadInput, match=next(iter(wrong))):
+        ddcore.evaluate(ddcore.Pixels(digits, 1), digits, **wrong)

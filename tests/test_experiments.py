@@ -2,6 +2,7 @@ import dataclasses
 import math
 import signal
 import statistics
+import time
 import types
 
 import numpy as np
@@ -61,8 +62,13 @@ def no_computing(monkeypatch):
 
 def test_an_experiment_is_frozen_through_and_through():
     given_settings = {"kind": "lowrank", "rank": 1}
+    inner = {"epochs": 3}
     experiment = Experiment("digits", 1, synthetic=given_settings)
-    before = experiment.resolved()
+    method = {"name": "mtt", "experts": inner, "max_start_epoch": 1, "expert_epochs": 1}
+    nested = Experiment("digits", 1, synthetic={"kind": "pixels", "step": 0.1}, method=method, distill={"steps": 1})
+    before, said = experiment.resolved(), nested.resolved()
+    inner["epochs"] = 4
+    assert nested.resolved() == said
     with pytest.raises(dataclasses.FrozenInstanceError):
         experiment.seed = 1
     with pytest.raises(TypeError):
@@ -101,6 +107,8 @@ def test_an_experiment_is_frozen_through_and_through():
     ({"method": {"name": "dm", "strategy": "crop_flop"}, "distill": {"steps": 1}}, ("'flop'", "flip")),
     ({"method": {"name": "dm", "precision": "float16"}, "distill": {"steps": 1}}, ("'float16'",)),
     ({"method": {"name": "dm"}}, ("distill", "'steps' is missing")),
+    ({"synthetic": {"kind": "whole"}, "method": {"name": "dm"}, "distill": {"steps": 1}}, ("'whole'", "leave the method out")),
+    ({"method": {"name": "dm"}, "distill": {"steps": 1, "momentum": 1.0}}, ("momentum=1.0",)),
     ({"method": {"name": "dm"}, "distill": {"steps": 0}}, ("steps=0",)),
     ({"method": {"name": "dm"}, "distill": {"steps": 1.0}}, ("steps=1.0", "int")),
     ({"method": {"name": "dm"}, "distill": {"steps": 1, "lr": 1.0}}, ("distill", "'lr'", "lr_img")),
@@ -362,6 +370,27 @@ def test_an_interrupted_run_goes_on_and_its_record_is_that_of_an_uninterrupted_o
     assert left.read_bytes() == right.read_bytes()
 
 
+def test_what_is_distilled_outlives_an_interrupted_evaluation(tmp_path, monkeypatch):
+    experiment = grid(DISTILLED, [{}], [0])[0]
+    expected = Runner("smoke", tmp_path / "whole", device="cpu").run(experiment)
+    broken = Runner("smoke", tmp_path / "broken", device="cpu")
+
+    def stop(*arguments, **keywords):
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "evaluate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            broken.run(experiment)
+    monkeypatch.setattr(experiments, "distill", lambda *some, **more: pytest.fail("distilled again"))
+    found = broken.run(experiment)
+    assert found.provenance["seconds"] > 0.2
+    assert {**found.result, "evaluate_seconds": 0, "distill_seconds": 0} == {**expected.result, "evaluate_seconds": 0, "distill_seconds": 0}
+    assert {path.name for path in broken.folder.iterdir()} == {f"{found.hash}.json", f"{found.hash}.safetensors"}
+    assert (broken.folder / f"{found.hash}.safetensors").read_bytes() == (tmp_path / "whole" / f"{found.hash}.safetensors").read_bytes()
+
+
 def test_a_holdout_experiment_never_sees_the_test_set(tmp_path, digits):
     """The same training set beside another test set (all zeros, label 0) gives the same distilled bytes and scores."""
     experiment = grid(merge(DISTILLED, {"holdout": 0.2}), [{}], [0])[0]
@@ -506,6 +535,21 @@ def test_the_step_size_chosen_is_no_end_of_those_tried(best, lrs, diverges):
     assert math.log10(max(asked)) > math.log10(chosen) + 0.5
     assert len(asked) == len(set(asked))
     assert len(found) == len(asked) - (math.log10(max(asked)) > diverges - 0.5)
+
+
+def test_a_rate_at_which_a_trial_diverges_is_tried_once():
+    """Diverging at a small rate and not at larger ones: the choice still ends."""
+    one, asked = study(), []
+
+    def run(trials):
+        asked.append(trials[0])
+        if trials[0] < 0.5:
+            raise Diverged("by chance")
+        return [types.SimpleNamespace(result={"accuracy": -trials[0]})]
+
+    one.run = run
+    assert one.choose(float, [1.0, 10.0])[1] == 1.0
+    assert asked == [1.0, 10.0, 0.1]
 
 
 @pytest.mark.parametrize(("changed", "word"), [({"seeds": []}, "seeds"), ({"seeds": ["0"]}, "seeds"), ({"preset": "smok"}, "'smoke'"),

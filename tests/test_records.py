@@ -152,6 +152,7 @@ def test_read_all_is_in_the_order_of_names_and_of_records_only(tmp_path):
     for seed in range(8):
         record_of({"seed": seed}).save(tmp_path)
     (tmp_path / ".unfinished.part").write_text("{")
+    (tmp_path / ".0123456789abcdef.checkpoint.0.json").write_text("{}")
     (tmp_path / "set.safetensors").write_text("")
     found = [record.hash for record in records.read_all(tmp_path)]
     assert found == sorted(digest({"seed": seed}) for seed in range(8))

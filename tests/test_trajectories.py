@@ -1,6 +1,7 @@
 """Experts: trained as published, kept in whole files, gone on with after an interruption bit for bit, refused when they are others."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -62,6 +63,22 @@ def test_experts_trained_at_once_equal_one_after_another(digits, tmp_path, monke
     trajectories._train(data, how, 0, paths, None)
     for number, path in paths.items():
         np.testing.assert_allclose(np.load(path), alone[number], rtol=1e-6, atol=1e-7)
+
+
+def test_two_that_need_the_same_experts_train_them_once(digits, tmp_path):
+    done, found = [], []
+
+    def ask():
+        found.append(experts(digits, SMALL, folder=tmp_path, report=lambda *at: done.append(at)))
+
+    both = [threading.Thread(target=ask) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert sorted(done) == [(number, epoch) for number in range(2) for epoch in (1, 2, 3)]
+    assert len(found) == 2
+    assert all(map(np.array_equal, *found))
 
 
 def test_they_are_memory_mapped_read_only_found_again_and_more_can_be_asked_for(digits, folder):

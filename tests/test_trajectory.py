@@ -15,6 +15,7 @@ from ddcore import augment, networks, unrolling
 from ddcore.data import Dataset
 from ddcore.methods import MTT
 from ddcore.random import stream
+from ddcore.synthetic import create
 from ddcore.trajectories import Experts, flatten, unflatten
 
 SMALL = Experts(width=8, experts=2, epochs=3, lr=0.05)
@@ -26,6 +27,16 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DDCORE_DATA", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("pixels", {}), ("lowrank", {"rank": 1}), ("tucker", {"rank": 2}),
+                                                ("adaptive", {"rank": 1})])
+def test_a_set_of_every_kind_learns_its_images_and_its_step(digits, kind, settings):
+    synthetic = create(digits, kind, 1, seed=0, step=0.02, step_rate=1.0, **settings)
+    before = synthetic.images().detach().clone(), float(synthetic.step_size.detach())
+    ddcore.distill(digits, synthetic, MTT(**FEW), steps=1, lr_img=1.0)
+    assert not torch.equal(synthetic.images(), before[0])
+    assert float(synthetic.step_size.detach()) != before[1]
 
 
 def problem(shape=(1, 8, 8), classes=3, images=6, steps=4, batch=None, soft=False, strategy=augment.DSA, network="convnet2", seed=0):
