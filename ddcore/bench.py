@@ -23,7 +23,7 @@ from ddcore.methods.statistics import SRe2L
 from ddcore.plugins.weight_adjustment import WeightAdjustment
 from ddcore.random import stream
 from ddcore.settings import positive
-from ddcore.squeeze import cosine
+from ddcore.sgd import cosine
 from ddcore.yardsticks import Provider, compare
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
-from ddcore.evaluate import right_by_class
+from ddcore.evaluate import network_seeds, right_by_class
 from ddcore.experiments import Experiment, OfExperiment
 from ddcore.files import whole
 from ddcore.random import stream
@@ -112,5 +112,5 @@ class Continual(OfExperiment):
     def _right(self, images: Tensor, targets: Tensor, seen: Dataset) -> list[Tensor]:
         """The test images of each class that each network, trained on the memory, gives their label."""
         _, many, how = self.experiment.protocol()
-        seeds = [self.experiment.seed * 1000 + index for index in range(many)]
+        seeds = network_seeds(self.experiment.seed, many)
         return [right_by_class(network, seen) for seed in seeds for network in how.train(images, targets, seen, (seed,))]

@@ -7,8 +7,8 @@ import torch
 from ddcore import compute
 from ddcore.data import Dataset
 from ddcore.measurements import measurement
-from ddcore.methods import METHODS
-from ddcore.settings import build, positive
+from ddcore.methods import method_of
+from ddcore.settings import positive
 from ddcore.synthetic import create
 from ddcore.timing import in_turns
 from ddcore.yardsticks import peak_bytes
@@ -26,8 +26,7 @@ def cost(data: Dataset, *, seed: int, methods: Mapping, kinds: Mapping, budget_i
     compute.keep_memory()
     rows = []
     for name, chosen in methods.items():
-        settings = {key: value for key, value in chosen.items() if key not in ("name", "synthetic")}
-        method = build(METHODS[chosen["name"]], settings, f"method {chosen['name']}")
+        method = method_of({key: value for key, value in chosen.items() if key != "synthetic"})
         sets = {kind: create(data, **{"budget_ipc": budget_ipc, "seed": seed} | one | chosen.get("synthetic", {}))
                 for kind, one in kinds.items()}
         updates = {kind: _update(data, method, one, seed) for kind, one in sets.items()}

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import math
 import signal
 import threading
 import time
@@ -22,7 +21,7 @@ from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.files import whole
 from ddcore.methods.match import Method, Plugin, unadjusted
 from ddcore.settings import one_of, positive, stated, within
-from ddcore.sgd import SGD
+from ddcore.sgd import SGD, cosine
 from ddcore.synthetic import Synthetic
 
 VERSION = 1
@@ -107,7 +106,7 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
                 raise BadInput(f"{type(method).__name__} does not learn the '{unused[0]}' of this set; make the set without it")
             losses[step] = loss.detach()
             if schedule == "cosine":
-                updates.lr = lr_img * (1 + math.cos(math.pi * step / steps)) / 2
+                updates.lr = lr_img * cosine(step, steps)
             updates.step(gradients)
             synthetic.project()
             finite &= torch.stack([tensor.detach().isfinite().all() for tensor in (loss, *gradients, *parameters)]).all()

@@ -177,6 +177,11 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
     return Scores(tuple(scores), seeds, synthetic.per_class, synthetic.stored_numbers, time.perf_counter() - began, others, bests)
 
 
+def network_seeds(seed: int, many: int) -> list[int]:
+    """The seeds of the `many` networks that an experiment of this seed trains: no two experiments share one."""
+    return [seed * 1000 + index for index in range(many)]
+
+
 def _groups(seeds: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 

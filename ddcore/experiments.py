@@ -37,11 +37,11 @@ from ddcore.data import Dataset, load
 from ddcore.distill import VERSION as DISTILL_VERSION
 from ddcore.distill import check, distill
 from ddcore.errors import BadInput
-from ddcore.evaluate import PROTOCOLS, evaluate
+from ddcore.evaluate import PROTOCOLS, evaluate, network_seeds
 from ddcore.evaluate import VERSION as EVALUATE_VERSION
 from ddcore.files import whole
 from ddcore.measurements import MEASUREMENTS
-from ddcore.methods import METHODS
+from ddcore.methods import METHODS, method_of
 from ddcore.plugins import PLUGINS
 from ddcore.plugins.gradient_ratios import gradient_ratios
 from ddcore.records import Record
@@ -123,8 +123,7 @@ class Experiment:
         return found
 
     def _method(self):
-        settings = {name: value for name, value in self.method.items() if name != "name"}
-        return build(METHODS[self.method["name"]], settings, f"method {self.method['name']}") if self.method else None
+        return method_of(self.method) if self.method else None
 
     def _plugins(self) -> dict:
         return {name: build(PLUGINS[name], settings, f"plugin {name}") for name, settings in sorted(self.plugins.items())}
@@ -202,8 +201,7 @@ class Experiment:
         """Condense and evaluate: the result, and the set if it was distilled."""
         result, synthetic = self.condense(data, checkpoint)
         protocol, many, how = self.protocol()
-        seeds = [self.seed * 1000 + index for index in range(many)]
-        scores = evaluate(synthetic, data, seeds=seeds, protocol=protocol, **vars(how))
+        scores = evaluate(synthetic, data, seeds=network_seeds(self.seed, many), protocol=protocol, **vars(how))
         return result | scores.result(), synthetic if self.method else None
 
 

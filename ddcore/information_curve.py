@@ -8,7 +8,7 @@ from torch import Tensor
 from ddcore.data import Dataset
 from ddcore.distill import distill
 from ddcore.measurements import measurement
-from ddcore.methods import METHODS, Match
+from ddcore.methods import Match, method_of
 from ddcore.plugins import PLUGINS, MutualInformation
 from ddcore.settings import build
 from ddcore.synthetic import create
@@ -21,7 +21,7 @@ def information_curve(data: Dataset, *, seed: int, synthetic: Mapping, method: M
 
     Columns: step (updates made before); block; information, in nats; ceiling, log classes.
     """
-    chosen = build(METHODS[method["name"]], {name: value for name, value in method.items() if name != "name"}, f"method {method['name']}")
+    chosen = method_of(method)
     terms = [build(PLUGINS[name], settings, f"plugin {name}") for name, settings in sorted(plugins.items())]
     rows, observer, ceiling = [], MutualInformation(), round(math.log(data.classes), 5)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddcore import augment
 from ddcore.networks import Network
-from ddcore.squeeze import cosine
+from ddcore.sgd import cosine
 
 
 def row_cosine_per_class(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from ddcore.data import Dataset
 from ddcore.distill import distill
-from ddcore.evaluate import evaluate
+from ddcore.evaluate import evaluate, network_seeds
 from ddcore.measurements import measurement
-from ddcore.methods import METHODS
-from ddcore.settings import build
+from ddcore.methods import method_of
 from ddcore.synthetic import create
 
 
@@ -20,8 +19,7 @@ def race(data: Dataset, *, seed: int, synthetic: Mapping, method: Mapping, budge
     Columns: step; seconds of distillation up to there, without the evaluations and without the first step, which compiles;
     first_seconds, those of the first step; accuracy.
     """
-    settings = {name: value for name, value in method.items() if name != "name"}
-    chosen = build(METHODS[method["name"]], settings, f"method {method['name']}")
+    chosen = method_of(method)
     kind = {name: value for name, value in synthetic.items() if name != "kind"}
     found = create(data, synthetic["kind"], budget_ipc, seed=seed, **kind)
     rows, marks = [], {"spent": 0.0, "since": time.perf_counter()}
@@ -32,7 +30,7 @@ def race(data: Dataset, *, seed: int, synthetic: Mapping, method: Mapping, budge
         if step == 1:
             marks["first"], marks["spent"] = marks["spent"], 0.0
         if step in steps:
-            scores = evaluate(found, data, seeds=[seed * 1000], **protocol)
+            scores = evaluate(found, data, seeds=network_seeds(seed, 1), **protocol)
             rows.append({"step": step, "seconds": round(marks["spent"], 3), "first_seconds": round(marks["first"], 3),
                          "accuracy": scores.scores[0]})
         marks["since"] = time.perf_counter()

@@ -23,6 +23,7 @@ from ddcore.errors import BadInput
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.settings import later, one_of, positive
+from ddcore.sgd import cosine
 from ddcore.squeeze import Squeeze
 
 VERSION = 1
@@ -109,7 +110,7 @@ def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: 
     parameters, fill = list(network.parameters()), crops.black(data)
     optimiser = Adam(parameters, lr=how.lr, weight_decay=how.weight_decay)
     for epoch in range(how.epochs):
-        optimiser.lr = how.lr * squeeze.cosine(epoch, how.epochs)
+        optimiser.lr = how.lr * cosine(epoch, how.epochs)
         for rows in squeeze.batches(len(images), how.batch, generator):
             view = crops.apply(crops.draw(len(rows), generator, pad=how.crop, flip=how.flip), images[rows], fill)
             mixed = mixing.draw(how.mix, view, how.alpha, generator, numbers)

@@ -4,10 +4,16 @@ The state is a list of tensors, so that a checkpoint can hold it, and no compile
 seconds in every process).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def cosine(step: int, steps: int) -> float:
+    """The part of the rate that is left at `step` of `steps`: 1 at first, towards 0 at the end."""
+    return (1 + math.cos(math.pi * step / steps)) / 2
 
 
 class SGD:

@@ -6,7 +6,6 @@ images. Its knowledge is in the weights and in the means and variances that its 
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.records import canonical, digest
 from ddcore.settings import one_of, positive, stated, within
-from ddcore.sgd import SGD
+from ddcore.sgd import SGD, cosine
 
 VERSION = 1
 VERSIONS = {"squeeze": VERSION, "crops": crops.VERSION}
@@ -81,11 +80,6 @@ def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | Non
                 return network.eval().requires_grad_(False)
     _read(path, canonical(identity), network)
     return network.eval().requires_grad_(False)
-
-
-def cosine(step: int, steps: int) -> float:
-    """The part of the rate that is left at `step` of `steps`: 1 at first, towards 0 at the end."""
-    return (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ import torch
 
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
-from ddcore.evaluate import evaluate
+from ddcore.evaluate import evaluate, network_seeds
 from ddcore.experiments import Experiment, merge
 from ddcore.records import OfRecord, Record
 from ddcore.settings import one_of
@@ -66,7 +66,7 @@ class Transfer(OfRecord):
         """Accuracies by the same seeds as the record's."""
         changed = self.changed(data)
         name, many, how = self._experiment().protocol()
-        seeds = [self.of.experiment["seed"] * 1000 + index for index in range(many)]
+        seeds = network_seeds(self.of.experiment["seed"], many)
         scores = evaluate(changed, data, seeds=seeds, protocol=name, **vars(how))
         return {"images_per_class": changed.per_class, "stored_numbers": changed.stored_numbers,
                 "stored_bits": changed.stored_numbers * STORED[self.stored].itemsize * 8} | scores.result(), None

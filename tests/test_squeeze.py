@@ -10,6 +10,7 @@ import ddcore
 from ddcore import crops, networks, squeeze
 from ddcore.evaluate import accuracy
 from ddcore.random import stream
+from ddcore.sgd import cosine
 from ddcore.squeeze import Squeeze
 
 TINY = Squeeze(network="convnet2-bn", width=6, epochs=2, crop=1, flip=False)
@@ -130,7 +131,7 @@ def test_batches_cover_the_set_but_for_an_image_left_alone():
 
 
 def test_the_cosine_falls_from_one_to_zero():
-    assert [round(squeeze.cosine(step, 4), 6) for step in range(5)] == [1, 0.853553, 0.5, 0.146447, 0]
+    assert [round(cosine(step, 4), 6) for step in range(5)] == [1, 0.853553, 0.5, 0.146447, 0]
 
 
 def test_a_bfloat16_teacher_learns(digits, tmp_path):
