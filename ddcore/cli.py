@@ -204,7 +204,8 @@ def evaluate(
     if protocol == "synset":
         settings["strategy"] = _strategy(strategy, data.name)
     elif protocol == "relabel":
-        recovered, settings["flip"] = found.settings.get("distilled", {}), _bears_flip(data.name)
+        settings["flip"] = _bears_flip(data.name)
+        recovered = found.settings.get("distilled", {})
         settings |= {name: recovered[name] for name in ("teacher", "seed_teacher") if name in recovered}
     scores = run(found, data, seeds=range(seeds), controls=names, protocol=protocol, **settings | _values(set_ or []))
     if png:

@@ -21,7 +21,7 @@ from ddcore.experiments import Experiment, OfExperiment
 from ddcore.files import whole
 from ddcore.random import stream
 from ddcore.settings import positive
-from ddcore.synthetic import Synthetic, load_synthetic
+from ddcore.synthetic import Synthetic
 
 VERSION = 1
 
@@ -76,18 +76,14 @@ class Continual(OfExperiment):
         for task in range(self.tasks):
             place = checkpoint.with_name(f"{checkpoint.name}.{task}") if checkpoint else None
             new = data.only(order[task * size : (task + 1) * size])
-            kept, told = Path(f"{place}.safetensors"), Path(f"{place}.json")
+            began, told = time.perf_counter(), Path(f"{place}.json")
+            memory.append(self.experiment.condense(new, place)[1])
             if place and told.is_file():
-                memory.append(load_synthetic(kept, data.device))
                 steps.append(json.loads(told.read_text()))
                 continue
-            began = time.perf_counter()
-            _, condensed = self.experiment.condense(new, place)
-            memory.append(condensed)
             seen = data.only(order[: (task + 1) * size])
             steps.append(self._test(memory, seen, size) | {"seconds": round(time.perf_counter() - began, 3)})
             if place:
-                condensed.save(kept)
                 with whole(told) as part:
                     part.write_text(json.dumps(steps[-1]))
         networks = range(len(steps[0]["scores"]))

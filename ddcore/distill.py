@@ -112,7 +112,7 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
             finite &= torch.stack([tensor.detach().isfinite().all() for tensor in (loss, *gradients, *parameters)]).all()
             checking = step % check_every == 0 or step == steps - 1 or interrupted.is_set()
             if checking and not finite:
-                _diverge(good, state, losses, step, checkpoint and save)
+                _diverge(good, state, losses, step, checkpoint, save)
             if checking:
                 good = (step + 1, _copies(state), _copied(memories))
             if progress:
@@ -145,7 +145,7 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, save: Callable | None) -> None:
+def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoint: str | Path | None, save: Callable) -> None:
     last, tensors, memories = good
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -154,9 +154,9 @@ def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, save: Ca
     first = wrong[0] if wrong else step
     what = f"the loss became {float(losses[first])}" if wrong else "a gradient or a stored number was not finite"
     kept = f"the finite state after {last} steps"
-    if save and last:
+    if checkpoint and last:
         save(memories, last)
-        kept += " is in the checkpoint"
+        kept += f" is in {checkpoint}"
     else:
         kept += " is left in the set"
     before = f", from {float(losses[first - 1]):.4g}" if first else ""

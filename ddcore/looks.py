@@ -11,6 +11,8 @@ NAMES = {
     "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "convnet": "ConvNet", "convnet3": "ConvNet3", "convnet-bn": "ConvNet, BN",
     "convnet3-bn": "ConvNet3, BN", "mlp": "MLP", "lenet": "LeNet", "alexnet": "AlexNet", "vgg11": "VGG11", "resnet18": "ResNet18",
     "relu": "ReLU", "leaky relu": "leaky ReLU", "tesla": "TESLA",
+    "recovered": "recovered (SRe2L)", "nce, other classes": "NCE, other classes", "nce, all others": "NCE, all others",
+    "infonce, other classes": "InfoNCE, other classes", "infonce, all others": "InfoNCE, all others",
 }  # fmt: skip
 
 

@@ -276,7 +276,7 @@ def compare_relabel(frame: pd.DataFrame) -> Figure:
     for axis, here in cells:
         for x, (labels, images) in enumerate(arms):
             found = here[(here.labels == labels) & (here.images == images)]
-            label = {"recovered": "recovered (SRe2L)"}.get(images, images) if axis is cells[0][0] and labels == arms[0][0] else None
+            label = NAMES.get(images, images) if axis is cells[0][0] and labels == arms[0][0] else None
             _points(axis, x + 0.5 * (x // sets), found.accuracy.to_numpy(), 0.34, look(images), label)
         groups = list(dict.fromkeys(labels for labels, _ in arms))
         axis.set_xticks([(sets + 0.5) * index + (sets - 1) / 2 for index in range(len(groups))],

@@ -77,7 +77,6 @@ def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | Non
                 with whole(path) as part:
                     save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, part,
                               {"ddcore": canonical(identity)})
-                return network.eval().requires_grad_(False)
     _read(path, canonical(identity), network)
     return network.eval().requires_grad_(False)
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ddcore.figures import COLUMN, PAGE
-from ddcore.looks import COLORS, MARKERS, Look, look, nth
+from ddcore.looks import COLORS, MARKERS, NAMES, Look, look, nth
 from ddcore.plots import CLASSES, _cells, _differences, _figure, _mean_line, _means, _points, plot
 
 ALONE = Look("0.35", "<")
@@ -46,7 +46,7 @@ def negatives(frame: pd.DataFrame) -> Figure:
         axes[0].plot(values, y + np.linspace(-0.15, 0.15, len(values)), **mark.points, mew=0.8, ms=3.5)
         axes[0].errorbar(values.mean(), y, xerr=values.std(ddof=1), color=mark.color, marker="|", ms=10, mew=1.6, lw=0.8, capsize=2)
     axes[0].axvline(frame[frame.arm == arms[0]].accuracy.mean(), color="0.35", lw=0.8, ls="--", zorder=0)
-    axes[0].set_yticks(range(len(arms)), [arm.replace("infonce", "InfoNCE").replace("nce,", "NCE,") for arm in arms])
+    axes[0].set_yticks(range(len(arms)), [NAMES.get(arm, arm) for arm in arms])
     axes[0].invert_yaxis()
     axes[0].set_xlabel("test accuracy (%)")
     return figure
