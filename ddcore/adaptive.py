@@ -39,7 +39,7 @@ class Adaptive(Synthetic):
                            f"{budget_ipc * height * width // (height + width)} does")
         break_even("Adaptive", per_class, budget_ipc, rank, height, width)
         data.need(per_class, f"Adaptive with budget_ipc={budget_ipc}, rank={rank}")
-        real = data.x_train[data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device))]
+        real = data.batch(data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device)))
         a, s, b = torch.linalg.svd(real, full_matrices=False)
         kept = largest(s.view(data.classes, -1), budget_ipc * channels * height * width // (height + width)).view_as(s)
         root = s[kept].sqrt()[:, None]

@@ -5,11 +5,13 @@ pseudocode that the authors of DC gave (VICO-UoE/DatasetCondensation issues 15, 
 features of a randomly initialised ConvNet of the evaluation's width: the published features are not available.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from ddcore import networks
-from ddcore.data import Dataset
+from ddcore.data import Dataset, Images
 from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.settings import positive, unknown
@@ -82,10 +84,17 @@ class Whole(Synthetic):
 
     def __init__(self, data: Dataset):
         self.settings = self._start(data, 1, 1, init="whole")
-        self.labels, self.tensors = data.y_train, {"pixels": data.x_train}
+        self.data, self.labels, self.tensors = data, data.y_train, {}
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
-        return self.tensors["pixels"][index]
+        return self.data.batch(index)
+
+    def training_images(self) -> Tensor | Images:
+        return self.data.x_train
+
+    @property
+    def stored_numbers(self) -> int:
+        return len(self.labels) * math.prod(self.shape)
 
     def save(self, path) -> None:
         raise BadInput("the whole training set is not saved as a synthetic set: it is the dataset itself")

@@ -24,8 +24,8 @@ def check(what: str, crop: int) -> None:
 def black(data: Dataset) -> Tensor:
     """(C, 1, 1): the value that a black pixel has in the normalised space of `data`; (C, H, W), a black image, where it is whitened."""
     if data.whitening:
-        return data.whitening.apply(data.x_train.new_zeros(1, *data.shape))[0]
-    mean, std = (data.x_train.new_tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
+        return data.whitening.apply(data.whitening.mean.new_zeros(1, *data.shape))[0].to(data.x_train.dtype)
+    mean, std = (torch.tensor(values, dtype=data.x_train.dtype, device=data.device).view(-1, 1, 1) for values in (data.mean, data.std))
     return -mean / std
 
 

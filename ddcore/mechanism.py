@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddcore import networks
-from ddcore.data import Dataset
+from ddcore.data import Dataset, mean_image
 from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.records import Record
@@ -102,19 +102,19 @@ class Mechanism:
                     table += look.rows(place | {"state": "change"}, [look.changes(one[name] - one["others"], labels) for one in drawn])
         every = data.sample(self.probe.batch, stream(self.seed, "mechanism", "all", device=data.device))
         place = {"set": "random real", "ipc": 0, "images_per_class": self.probe.batch, "state": "control"}
-        return {"rows": table + look.rows(place, [look.images(data.x_train[every], data.y_train[every])])}, None
+        return {"rows": table + look.rows(place, [look.images(data.batch(every), data.y_train[every])])}, None
 
     def _controls(self, data: Dataset, count: int, draw: int) -> Iterator[tuple[str, Tensor]]:
         """Images (classes * count, C, H, W), sorted by class, by name; 'others' are real images, none of them 'random real'."""
         generator = stream(self.seed, "mechanism", "controls", count, draw, device=data.device)
-        pairs = data.x_train[data.sample(2 * count, generator)].unflatten(0, (data.classes, count, 2))
+        pairs = data.batch(data.sample(2 * count, generator)).unflatten(0, (data.classes, count, 2))
         real, others = (pairs[:, :, side].flatten(0, 1) for side in (0, 1))
         yield "random real", real
         yield "others", others
         groups = int(data.counts.min()) // count
-        dealt = data.x_train[data.sample(groups * count, generator)]
-        yield "class means", dealt.unflatten(0, (-1, groups)).mean(1)
-        mean = data.x_train.mean(0)
+        dealt = data.sample(groups * count, generator).unflatten(0, (-1, groups)).split(max(1, 8192 // groups))
+        yield "class means", torch.cat([data.batch(rows).mean(1) for rows in dealt])
+        mean = mean_image(data.x_train)
         noise = torch.randn(real.shape, generator=generator, device=data.device, dtype=real.dtype)
         scale = (real - mean).flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
         yield "noise", mean + noise * scale.view(-1, 1, 1, 1)
@@ -125,8 +125,8 @@ class Look:
 
     def __init__(self, data: Dataset, probe: Probe, seed: int):
         self.data, self.probe, self.seed = data, probe, seed
-        most, self.mean = max(probe.directions), data.x_train.mean(0).flatten()
-        self.of_images = principal_directions(self._free(data.x_train.flatten(1)), most)
+        most, self.mean = max(probe.directions), mean_image(data.x_train).flatten()
+        self.of_images = principal_directions((self._free(images.flatten(1)) for images in data.x_train.split(8192)), most)
         self.of_gradient = principal_directions(self._free(self._real_gradients("mlp", probe.inits)), most)
         self.of_filters = principal_directions(self._real_gradients(probe.network, probe.network_inits), probe.filters)
         self.mlps = [self._network("mlp", "probe", init) for init in range(probe.inits)]
@@ -141,7 +141,7 @@ class Look:
 
     def _real(self, *names) -> tuple[Tensor, Tensor]:
         index = self.data.sample(self.probe.batch, stream(self.seed, "mechanism", "real", *names, device=self.data.device))
-        return self.data.x_train[index], self.data.y_train[index]
+        return self.data.batch(index), self.data.y_train[index]
 
     def _real_gradients(self, name: str, inits: int) -> Tensor:
         return torch.cat([first_layer_gradients(self._network(name, "real", init), *self._real(name, init)) for init in range(inits)])

@@ -1,5 +1,7 @@
 """Subspaces of images and of gradients: how many directions a set uses, and how much of it lies in the directions of another."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,14 +23,15 @@ def effective_rank(rows: Tensor) -> float:
     return float(torch.special.entr(energy / energy.sum()).sum().exp())
 
 
-def principal_directions(rows: Tensor, count: int) -> Tensor:
-    """(n, d) -> (d, count), orthonormal: the right singular vectors of the largest singular values, not centred, in float64.
+def principal_directions(rows: Tensor | Iterable[Tensor], count: int) -> Tensor:
+    """(n, d), or its parts one after another -> (d, count), orthonormal: the right singular vectors of the largest singular values, not
+    centred, in float64.
 
     Raises BadInput for a count above d.
     """
-    if not 0 < count <= rows.shape[1]:
-        raise BadInput(f"principal directions: {count} of rows in {rows.shape[1]} dimensions; ask for 1 to {rows.shape[1]}")
-    gram = sum(part.mT @ part for part in map(Tensor.double, rows.split(8192)))
+    gram = sum(part.mT @ part for part in map(Tensor.double, rows.split(8192) if isinstance(rows, Tensor) else rows))
+    if not 0 < count <= len(gram):
+        raise BadInput(f"principal directions: {count} of rows in {len(gram)} dimensions; ask for 1 to {len(gram)}")
     return torch.linalg.eigh(gram).eigenvectors[:, -count:].flip(1)
 
 

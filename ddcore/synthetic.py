@@ -17,12 +17,11 @@ from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
 from ddcore import compute
-from ddcore.data import Dataset, to_pixels
+from ddcore.data import Dataset, Images, Whitening, to_pixels
 from ddcore.errors import BadInput
 from ddcore.files import whole
 from ddcore.random import stream
 from ddcore.settings import keywords, one_of, positive, unknown
-from ddcore.whitening import Whitening
 
 
 class Synthetic(abc.ABC):
@@ -51,6 +50,10 @@ class Synthetic(abc.ABC):
     @abc.abstractmethod
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         """(n, C, H, W), or those of `index` only: the stored tensors are sliced first, so nothing else is formed."""
+
+    def training_images(self) -> Tensor | Images:
+        """(n, C, H, W) without a tape, for networks that are trained on batches `[index]` of them."""
+        return self.images().detach()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -190,7 +193,7 @@ class Pixels(Synthetic):
                                     **steps(step, step_rate))
         if init == "real":
             data.need(per_class, f"Pixels with budget_ipc={budget_ipc} and init 'real'")
-            pixels = data.x_train[beginnings(data, per_class, seed)]
+            pixels = data.batch(beginnings(data, per_class, seed))
         else:
             generator = stream(seed, "pixels", "noise", device=data.device)
             pixels = torch.randn(len(self.labels), *data.shape, generator=generator, device=data.device, dtype=data.x_train.dtype)
@@ -206,7 +209,7 @@ class Pixels(Synthetic):
         self.settings = self._start(data, per_class, per_class, init=init)
         if not torch.equal(self.labels, data.y_train[index]):
             raise BadInput(f"a selection of {len(index)} images needs equally many of each of {data.classes} classes")
-        self.tensors = {"pixels": data.x_train[index]}
+        self.tensors = {"pixels": data.batch(index)}
         self._learn()
         return self
 
@@ -249,7 +252,7 @@ class LowRank(Synthetic):
                                     **steps(step, step_rate))
         if init == "svd":
             data.need(per_class, f"LowRank with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
-            real = data.x_train[data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device))]
+            real = data.batch(data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device)))
             u, v = truncated_svd(real, rank)
         else:
             generator = stream(seed, "lowrank", "noise", device=data.device)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ddcore.data import Dataset
+from ddcore.data import Dataset, standard_deviation
 from ddcore.errors import BadInput
 from ddcore.evaluate import evaluate, network_seeds
 from ddcore.experiments import Experiment, merge
@@ -54,7 +54,7 @@ class Transfer(OfRecord):
         """The set rescaled and rounded as asked, the given one unchanged."""
         found = copy.copy(self.synthetic)
         if self.rescaled:
-            scale = data.x_train.std() / self.synthetic.images().detach().std(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+            scale = standard_deviation(data.x_train) / self.synthetic.images().detach().std(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
             name = LINEAR[found.kind]
             found.tensors = found.tensors | {name: found.tensors[name].detach() * scale}
         found.tensors = {name: tensor.detach().to(STORED[self.stored]).to(tensor.dtype) for name, tensor in found.tensors.items()}

@@ -43,7 +43,7 @@ class Tucker(Synthetic):
         sizes = (data.classes, channels)
         if init == "svd":
             data.need(per_class, f"Tucker with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
-            real = data.x_train[data.sample(per_class, stream(seed, "tucker", "svd", device=data.device))]
+            real = data.batch(data.sample(per_class, stream(seed, "tucker", "svd", device=data.device)))
             left, core, right = hosvd(real.unflatten(0, (data.classes, per_class)).transpose(1, 2), rank)
             core = core.transpose(1, 2).flatten(0, 1)
         else:

@@ -27,7 +27,7 @@ def test_a_vanishing_adjustment_is_the_teacher(digits, found):
     network = squeeze(digits, build(Squeeze, TEACHER))
     index = digits.sample(3, stream(1, "adjusted_teacher"))
     with torch.no_grad():
-        right = 100 * (network(digits.x_test).argmax(1) == digits.y_test).double()
+        right = 100 * (network(digits.x_test[:]).argmax(1) == digits.y_test).double()
         loss = F.cross_entropy(network(digits.x_train[index]), digits.y_train[index]).item()
     for direction in ASKED["directions"]:
         assert found[direction, 1e-6]["accuracy"] == pytest.approx(right.mean().item(), abs=1e-3)

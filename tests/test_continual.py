@@ -20,8 +20,8 @@ def test_only_keeps_the_images_of_its_classes_and_numbers_them_in_order(digits):
     part = digits.only([7, 2])
     assert part.classes == 2
     assert part.class_names == ("7", "2")
-    assert torch.equal(part.class_images(0), digits.class_images(7))
-    assert torch.equal(part.class_images(1), digits.class_images(2))
+    assert torch.equal(part.class_images(0)[:], digits.class_images(7)[:])
+    assert torch.equal(part.class_images(1)[:], digits.class_images(2)[:])
     assert torch.equal(part.x_test[part.y_test == 1], digits.x_test[digits.y_test == 2])
     assert part.sha256 not in (digits.sha256, digits.only([2, 7]).sha256)
 
@@ -67,7 +67,7 @@ def test_one_task_is_the_plain_experiment(digits):
 def test_a_step_knows_nothing_of_the_classes_to_come(digits):
     continual = Continual(Experiment("digits", 1, evaluate=EVALUATE, **DM), tasks=5)
     late = torch.isin(digits.y_train, torch.tensor(class_order(10, 0)[4:]))
-    other = dataclasses.replace(digits, x_train=torch.where(late[:, None, None, None], -digits.x_train, digits.x_train))
+    other = dataclasses.replace(digits, x_train=torch.where(late[:, None, None, None], -digits.x_train[:], digits.x_train[:]))
     here, there = (continual.make(data, None)[0]["steps"] for data in (digits, other))
     for step in range(2):
         assert here[step]["task_scores"] == there[step]["task_scores"]

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore import crops, whitening
+from ddcore import crops
+from ddcore.data import whitening
 from ddcore.random import stream
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import ddcore
-from ddcore import augment, networks, whitening
+from ddcore import augment, networks
+from ddcore.data import whitening
 from ddcore.evaluate import Protocol, accuracy
 from ddcore.random import stream
 
@@ -98,7 +99,7 @@ def test_bad_input_is_refused(digits):
         ddcore.evaluate(ddcore.Pixels(digits, 1), digits, epoch=3)
     with pytest.raises(ddcore.BadInput, match="unknown baseline 'hearding'"):
         ddcore.evaluate(ddcore.Pixels(digits, 1), digits, controls=["hearding"], **SMALL)
-    wider = dataclasses.replace(digits, x_train=digits.x_train[..., :7], x_test=digits.x_test[..., :7])
+    wider = dataclasses.replace(digits, x_train=digits.x_train[:][..., :7], x_test=digits.x_test[:][..., :7])
     with pytest.raises(ddcore.BadInput, match=r"\(1, 8, 8\) images, but digits has"):
         ddcore.evaluate(ddcore.Pixels(digits, 1), wider)
     brighter = dataclasses.replace(digits, mean=(0.5,))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import ddcore
 from ddcore import augment, coresets, experiments, figures, measurements, networks, records
-from ddcore.data import _digits
+from ddcore.data.digits import read as read_digits
 from ddcore.errors import Diverged
 from ddcore.experiments import BASELINES, Experiment, Measurement, Runner, grid, merge, paired, summary, table
 from ddcore.methods import DM
@@ -185,7 +185,7 @@ def test_any_changed_setting_has_another_hash(runner, tmp_path, changed):
 
 
 def one_pixel_brighter(path):
-    arrays = _digits()
+    arrays = read_digits()
     arrays["x_test"] = arrays["x_test"].copy()
     arrays["x_test"][0, 0, 0, 0] ^= 1
     np.savez(path, **arrays)
@@ -396,7 +396,7 @@ def test_a_holdout_experiment_never_sees_the_test_set(tmp_path, digits):
     experiment = grid(merge(DISTILLED, {"holdout": 0.2}), [{}], [0])[0]
     results = []
     for blind in (False, True):
-        arrays = _digits()
+        arrays = read_digits()
         if blind:
             arrays |= {"x_test": np.zeros_like(arrays["x_test"]), "y_test": np.zeros_like(arrays["y_test"])}
         np.savez(tmp_path / "data.npz", **arrays)
@@ -411,7 +411,7 @@ def test_a_holdout_is_a_part_of_the_training_set(runner, digits):
     assert len(held.x_train) + len(held.x_test) == len(digits.x_train)
     train = {tuple(image.flatten().tolist()) for image in digits.x_train}
     test = {tuple(image.flatten().tolist()) for image in digits.x_test} - train
-    seen = {tuple(image.flatten().tolist()) for image in torch.cat([held.x_train, held.x_test])}
+    seen = {tuple(image.flatten().tolist()) for image in torch.cat([held.x_train[:], held.x_test[:]])}
     assert seen == train
     assert not seen & test
     assert runner.data("digits", 0.2) is held

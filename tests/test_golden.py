@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import ddcore
-from ddcore import augment, coresets, crops, diversity, experiments, measurements, mechanism, networks, records, relabel, squeeze, whitening
-from ddcore.data import Dataset
+from ddcore import augment, coresets, crops, diversity, experiments, measurements, mechanism, networks, records, relabel, squeeze
+from ddcore.data import Dataset, whitening
 from ddcore.methods import METHODS
 from ddcore.plugins import PLUGINS, weight_adjustment
 from ddcore.random import stream
@@ -62,7 +62,7 @@ def of_set(kind: str, init: str) -> list[float]:
 
 
 def of_coresets() -> list[float]:
-    features = digits64().class_images(3).flatten(1)
+    features = digits64().class_images(3)[:].flatten(1)
     found = [*coresets.herding(features, 5).tolist(), *coresets.k_center(features, 5).tolist()]
     for name in coresets.NAMES:
         found += sums(coresets.baseline(name, ddcore.load("digits", "cpu"), 2, width=8, rank=1, seed=0).images())
@@ -221,7 +221,7 @@ def of_diversity() -> list[float]:
 
 
 def of_whitening() -> list[float]:
-    return sums(whitening.whiten(digits64()).x_test)
+    return sums(whitening.whiten(digits64()).x_test[:])
 
 
 MEASURE_THE_MACHINE = ("contrast_speed", "cost", "profile", "speed")

@@ -163,7 +163,7 @@ def test_spectra_against_brute_force(digits):
         chosen = index if name == "all" else index[4 * label : 4 * label + 4]
         for rank in ranks:
             shares, pixel_shares, errors = [], [], []
-            for image in digits.x_train[chosen, 0].double().numpy():
+            for image in digits.x_train[chosen][:, 0].double().numpy():
                 pixels = np.clip(image * digits.std[0] + digits.mean[0], 0, 1)
                 for one, into in ((image, shares), (pixels, pixel_shares)):
                     a, s, b = np.linalg.svd(one)
@@ -181,10 +181,10 @@ def test_spectra_against_brute_force(digits):
 
 
 def test_spectra_of_colour_images_and_of_black_ones(digits):
-    colour = dataclasses.replace(digits, x_train=digits.x_train.repeat(1, 3, 1, 1), mean=digits.mean * 3, std=digits.std * 3)
+    colour = dataclasses.replace(digits, x_train=digits.x_train[:].repeat(1, 3, 1, 1), mean=digits.mean * 3, std=digits.std * 3)
     grey = spectra(digits, seed=0, ranks=[1, 2], images=20)
     assert spectra(colour, seed=0, ranks=[1, 2], images=20) == grey
-    black = dataclasses.replace(digits, x_train=torch.full_like(digits.x_train, -digits.mean[0] / digits.std[0]))
+    black = dataclasses.replace(digits, x_train=torch.full_like(digits.x_train[:], -digits.mean[0] / digits.std[0]))
     found = pd.DataFrame(spectra(black, seed=0, ranks=[1, 2], images=20))
     assert found.energy.eq(1).all()
     assert found.energy_pixels.between(0, 1).all()

@@ -21,7 +21,7 @@ def bits(seed, *names):
 
 def everything(data):
     """Each random call of the library once, its numbers as one list."""
-    found = [data.sample(2, stream(0, "sample")), data.holdout(0.1).x_test, ddcore.LowRank(data, 1, rank=2).images(),
+    found = [data.sample(2, stream(0, "sample")), data.holdout(0.1).x_test[:], ddcore.LowRank(data, 1, rank=2).images(),
              ddcore.LowRank(data, 1, rank=2, init="svd").images()]
     for name in ("convnet-bn", "mlp", "alexnet"):
         found.append(networks.build(name, data.shape, 10, width=4, generator=stream(0, "net")).classifier.weight)

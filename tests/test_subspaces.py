@@ -194,9 +194,10 @@ def test_rows_of_sets_and_controls(ran, digits):
         steps = wide[name].dropna().unstack("k")
         assert (steps[10] > steps[4]).all()
         assert steps.stack().between(0, 1).all()
-    before, after, mean = (x.detach().flatten(1).double() for x in (sets[0][2].images(), sets[0][3].images(), digits.x_train.mean(0)[None]))
+    of_sets = [one.images().detach() for one in sets[0][2:]]
+    before, after, mean = (x.flatten(1).double() for x in (*of_sets, digits.x_train[:].mean(0)[None]))
     keep = torch.eye(64, dtype=torch.float64) - mean.mT @ mean / mean.square().sum()
-    components = torch.linalg.svd(digits.x_train.flatten(1).double() @ keep, full_matrices=False).Vh[:10].mT
+    components = torch.linalg.svd(digits.x_train[:].flatten(1).double() @ keep, full_matrices=False).Vh[:10].mT
     for state, images in (("before", before), ("after", after), ("change", after - before)):
         row = wide.loc[("DM", state, 1, 10)]
         assert row["rank"] == pytest.approx(effective_rank(images @ keep), abs=1e-5)
@@ -210,7 +211,7 @@ def test_more_contrast_is_no_move_into_the_subspace(ran, digits):
     name, record, before, _ = ran[1][0]
     brighter = ddcore.Pixels(digits, 1, seed=0)
     with torch.no_grad():
-        brighter.tensors["pixels"].mul_(3).add_(2 * digits.x_train.mean(0))
+        brighter.tensors["pixels"].mul_(3).add_(2 * digits.x_train[:].mean(0))
     rows = pd.DataFrame(Mechanism("digits", [(name, record, before, brighter)], PROBE).make(digits, None)[0]["rows"])
     found = {state: rows[(rows.ipc > 0) & (rows.state == state)].reset_index() for state in ("before", "after", "change")}
     for column in ("image_share", "average_share", "image_pca", "average_pca", "rank"):
@@ -223,10 +224,10 @@ def test_controls_are_what_they_are_named(digits):
     rows = {tuple(image.flatten().tolist()): int(label) for image, label in zip(digits.x_train, digits.y_train, strict=True)}
     for name in ("random real", "others"):
         assert [rows[tuple(image.flatten().tolist())] for image in drawn[name]] == [label for label in range(10) for _ in range(3)]
-    mean = digits.x_train.mean(0)
+    mean = digits.x_train[:].mean(0)
     norms = {name: (images - mean).flatten(1).norm(dim=1) for name, images in drawn.items()}
     torch.testing.assert_close(norms["noise"], norms["random real"])
-    class_means = torch.stack([digits.class_images(label).mean(0) for label in range(10)])
+    class_means = torch.stack([digits.class_images(label)[:].mean(0) for label in range(10)])
     near = torch.cdist(drawn["class means"].flatten(1), class_means.flatten(1)).argmin(1)
     assert near.tolist() == [label for label in range(10) for _ in range(3)]
 

@@ -223,7 +223,7 @@ def test_a_batch_depends_neither_on_the_others_nor_on_where_the_run_goes_on(digi
 def test_other_batches_are_real_images_of_their_classes_but_not_those_of_init(digits64):
     init, other = (torch.cat([images for images, _ in seen_by(digits64, 3, batch=batch, roll=0)]) for batch in ("init", "other"))
     assert torch.equal(init, batches(ddcore.Pixels(digits64, 3).images().detach(), 3).flatten(0, 1))
-    everything = digits64.x_train.flatten(1)
+    everything = digits64.x_train[:].flatten(1)
     nearest = torch.cdist(other.flatten(1), everything).min(1)
     assert float(nearest.values.max()) < 1e-6
     assert digits64.y_train[nearest.indices].tolist() == list(range(10)) * 3
