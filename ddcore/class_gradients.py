@@ -1,18 +1,21 @@
 """Gradients of the loss of each class in the weights of a network: what gradient matching compares.
 
-`explicit` passes all classes through a ConvNet together and spells its backward pass out in ordinary operations: first-order
+`explicit` passes several classes through a ConvNet together and spells its backward pass out in ordinary operations: first-order
 autograd then gives the gradient in the images, and torch.compile takes the whole of it. `by_autograd` is the definition, for
-any network. Both read weight tensors only: biases and norms do not count in the distance of DC.
+any network. Both read weight tensors only: biases and norms do not count in the distance of DC. `in_chunks` gives either of them a
+bounded number of images at a time.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from ddcore.kernels.weight_gradients import class_weight_gradients, fastest
+from ddcore import compute
+from ddcore.kernels.weight_gradients import class_weight_gradients
 from ddcore.networks import Convolution, Network, beside_zeros
 
 
@@ -59,12 +62,13 @@ def tensors(network: Network) -> list[Tensor]:
     return [*found, network.classifier.weight, network.classifier.bias]
 
 
-def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, targets: Tensor, sizes: tuple[int, ...], *,
+def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, targets: Tensor, share: Tensor, sizes: tuple[int, ...], *,
              backend: str = "calls", dtype: torch.dtype | None = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The gradients of each class's mean cross-entropy, one (classes, rows, numbers a row) for each weight, and the block features.
+    """For each class the gradient of its images' cross-entropies, each times its `share`: one (classes, rows, numbers a row) for each
+    weight; and the features of the blocks.
 
-    images: (N, C, H, W), sorted by class, sizes[c] of class c; targets: (N, classes) probabilities. Convolutions run in `dtype`
-    ('auto' back ends are resolved by `choose`). Differentiable once, in images and targets.
+    images: (N, C, H, W), sorted by class, sizes[c] of class c; targets: (N, classes of the network) probabilities; share: (N,), one over
+    the size of its class for a mean. Convolutions run in `dtype`. Differentiable once, in images and targets.
     """
     high, low, channels = images.dtype, dtype or images.dtype, images.shape[1]
     *inner, last_weight, last_bias = numbers
@@ -83,7 +87,6 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
         a = F.avg_pool2d(y.relu(), 2)
         features.append(a)
     embedded = a.flatten(1)
-    share = torch.cat([embedded.new_full((size,), 1 / size) for size in sizes if size])
     logits = F.linear(embedded, last_weight, last_bias)
     delta = (logits.softmax(1) * targets.sum(1, keepdim=True) - targets) * share[:, None]
     found = [torch.stack([one.mT @ other for one, other in zip(delta.split(sizes), embedded.split(sizes), strict=True)])]
@@ -96,8 +99,7 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
         if deviation is not None:
             delta = (delta - delta.mean((2, 3), keepdim=True) - z * (delta * z).mean((2, 3), keepdim=True)) * deviation
         delta = delta.to(low)
-        one = backend if isinstance(backend, str) else backend[index]
-        gradient = class_weight_gradients(a.to(low), delta, sizes, kernel=layer.kernel, padding=layer.padding, backend=one)
+        gradient = class_weight_gradients(a.to(low), delta, sizes, kernel=layer.kernel, padding=layer.padding, backend=backend)
         found.append((gradient if index else gradient[:, :, :channels]).to(high).flatten(2))
         if index:
             delta = F.conv_transpose2d(delta, weight.to(low), padding=layer.padding).to(high)
@@ -108,20 +110,8 @@ def _fours(numbers: list[Tensor]) -> list[list[Tensor]]:
     return [numbers[start : start + 4] for start in range(0, len(numbers), 4)]
 
 
-def choose(plan: tuple[Layer, ...], numbers: list[Tensor], shape: tuple[int, ...], classes: int, dtype: torch.dtype,
-           at: torch.device) -> tuple[str, ...]:
-    """The fastest back end of each layer on this machine, for images of `shape` (N, C, H, W) of `classes` equal classes."""
-    found = []
-    for layer, (weight, *_) in zip(plan, _fours(numbers[:-2]), strict=True):
-        outer = [side + 2 * pad - reach + 1 for side, pad, reach in zip(shape[2:], layer.padding, layer.kernel, strict=True)]
-        delta = (shape[0], weight.shape[0], *outer)
-        found.append(fastest(tuple(shape), delta, classes, layer.kernel, layer.padding, dtype, at))
-        shape = (*delta[:2], *(side // 2 for side in outer))
-    return tuple(found)
-
-
-def by_autograd(network: Network, images: Tensor, targets: Tensor, sizes: tuple[int, ...], *, together: bool | None = None
-                ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def by_autograd(network: Network, images: Tensor, targets: Tensor, share: Tensor, sizes: tuple[int, ...], *,
+                together: bool | None = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """What `explicit` returns, for any network: class by class, or by vmap over classes of equal size (default: on a GPU)."""
     chosen = weights(network)
     differentiable = images.requires_grad or targets.requires_grad
@@ -129,26 +119,71 @@ def by_autograd(network: Network, images: Tensor, targets: Tensor, sizes: tuple[
     if together and len(set(sizes)) == 1:
         fixed = {name: tensor for name, tensor in (*network.named_parameters(), *network.named_buffers()) if name not in chosen}
 
-        def loss(free, x, t):
+        def loss(free, x, t, weight):
             features = _Features(network)
             logits, blocks = functional_call(features, {f"network.{name}": tensor for name, tensor in (free | fixed).items()}, (x,))
-            return F.cross_entropy(logits, t), blocks
+            return F.cross_entropy(logits, t, reduction="none") @ weight, blocks
 
-        parts = [side.unflatten(0, (len(sizes), -1)) for side in (images, targets)]
-        found, blocks = vmap(grad(loss, has_aux=True), in_dims=(None, 0, 0))({name: one.detach() for name, one in chosen.items()}, *parts)
+        parts = [side.unflatten(0, (len(sizes), -1)) for side in (images, targets, share)]
+        free = {name: one.detach() for name, one in chosen.items()}
+        found, blocks = vmap(grad(loss, has_aux=True), in_dims=(None, 0, 0, 0))(free, *parts)
         return tuple(one.flatten(2) for one in found.values()), tuple(block.flatten(0, 1) for block in blocks)
     free = {name: one.detach().requires_grad_() for name, one in chosen.items()}
     found, blocks = [], []
     with torch.enable_grad():
-        for x, t in zip(images.split(sizes), targets.split(sizes), strict=True):
+        for x, t, weight in zip(images.split(sizes), targets.split(sizes), share.split(sizes), strict=True):
             logits, features = functional_call(_Features(network), {f"network.{name}": one for name, one in free.items()}, (x,))
-            gradients = torch.autograd.grad(F.cross_entropy(logits, t), list(free.values()), create_graph=differentiable)
-            found.append(gradients)
+            loss = F.cross_entropy(logits, t, reduction="none") @ weight
+            found.append(torch.autograd.grad(loss, list(free.values()), create_graph=differentiable))
             blocks.append(features)
     joined = tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
     if not differentiable:
         joined = tuple(one.detach() for one in joined)
     return tuple(torch.stack(parts).flatten(2) for parts in zip(*found, strict=True)), joined
+
+
+Gradients = Callable[[Tensor, Tensor, Tensor, tuple[int, ...]], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
+"""(images, targets, share, sizes) -> what `explicit` returns."""
+
+
+def in_chunks(gradients: Gradients, images: Callable[[slice], Tensor], targets: Callable[[slice], Tensor], sizes: Sequence[int],
+              size: int, seen: Callable[[Sequence[Tensor]], None] | None = None) -> tuple[Tensor, ...]:
+    """The gradients of each class's mean cross-entropy, one (classes, rows, numbers a row) for each weight, with at most `size` images
+    at a time: several small classes together, a large one in parts.
+
+    `images(rows)` and `targets(rows)` give those of some rows of all images, sorted by class, sizes[c] of class c. `seen(features)` is
+    told the features of the blocks of every part, in the order of the images.
+    """
+    found, first = [], 0
+    for together in _groups(sizes, size):
+        parts = compute.slices(sum(together), sum(together) if len(together) > 1 else compute.evenly(together[0], size))
+        total = None
+        for part in parts:
+            rows = slice(first + part.start, first + part.stop)
+            x, many = images(rows), part.stop - part.start
+            each = tuple(together) if len(together) > 1 else (many,)
+            share = torch.cat([x.new_full((count,), 1 / whole) for count, whole in zip(each, together, strict=True)])
+            of_part, features = gradients(x, targets(rows), share, each)
+            total = of_part if total is None else tuple(map(torch.add, total, of_part))
+            if seen:
+                seen(features)
+        found.append(total)
+        first += sum(together)
+    return tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True))
+
+
+def _groups(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """The sizes of classes that go together, `most` images at once; one that is larger goes alone. Equal classes make equal groups."""
+    if len(set(sizes)) == 1:
+        count = compute.evenly(len(sizes), max(1, most // sizes[0]))
+        return [list(sizes[start : start + count]) for start in range(0, len(sizes), count)]
+    groups: list[list[int]] = []
+    for count in sizes:
+        if groups and sum(groups[-1]) + count <= most:
+            groups[-1].append(count)
+        else:
+            groups.append([count])
+    return groups
 
 
 class _Features(nn.Module):

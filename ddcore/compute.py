@@ -1,16 +1,23 @@
-"""How arithmetic is carried out (device, precision, compilation), never what is computed."""
+"""How arithmetic is carried out (device, precision, compilation, how many images at once), never what is computed."""
 
 import ctypes
 import functools
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ddcore.errors import BadInput
-from ddcore.settings import one_of
+from ddcore.settings import one_of, positive
 
 PRECISIONS = ("float32", "bfloat16")
+# Bytes of activations that a network may hold for the images of one chunk. The same on every machine of a kind, so that results do
+# not depend on the memory that is free: on a CPU the size of its last cache, on a GPU a quarter of a card of 8 GiB.
+BUDGET = {"cpu": 32 * 2**20, "cuda": 2 * 2**30}
+HELD = 16  # chunks whose tape may wait for one backward pass
 _compilations = itertools.count(1)
 
 
@@ -73,3 +80,98 @@ def give_memory_back() -> bool:
     except (OSError, TypeError, AttributeError):
         return False
     return True
+
+
+def divisible(network: nn.Module) -> bool:
+    """Whether the images of a batch may pass `network` in parts: not through a batch norm that takes its statistics from the batch."""
+    return not any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in network.modules())
+
+
+def activation_bytes(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    """What a forward pass of `network` keeps of one image of `shape` (C, H, W) for its backward pass, parameters not counted."""
+    like = next(network.parameters())
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in own:
+            kept[place] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()  # one image has no statistics of its own, and none are to be kept
+    try:
+        image = torch.zeros(1, *shape, device=like.device, dtype=like.dtype, requires_grad=True)
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            held = network(image)  # noqa: F841 (what it keeps must live until it is counted)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return max(1, sum(kept.values()))
+
+
+def chunk(network: nn.Module, shape: tuple[int, int, int], given: int | None = None, *, whole: int = 1) -> int:
+    """The most images that pass `network` at once: `given`, or the largest power of two whose activations fit the `BUDGET`; at least
+    `whole`, the images that can't be parted.
+
+    Raises BadInput, before anything runs, where so many take more memory than there is.
+    """
+    positive("compute", chunk=given)
+    one, at = activation_bytes(network, shape), next(network.parameters()).device
+    fits = 1 << max(0, (BUDGET[at.type] // one).bit_length() - 1)
+    size = max(whole, fits if given is None else given)
+    need_memory(size * one, f"{size} images of {'x'.join(map(str, shape))} in one pass of the network", at)
+    return size
+
+
+def evenly(count: int, most: int) -> int:
+    """The size of the parts of `count` things, `most` at once: equal parts where a divisor of `count` is not far below `most`, since a
+    compiled function is compiled anew for each size."""
+    return next((size for size in range(min(count, most), most // 2, -1) if count % size == 0), min(count, most))
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """0 to `count` cut into slices of `size`, the last one with what is left."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def in_chunks(function: Callable[[Tensor], Sequence[Tensor]], images: Tensor, size: int) -> tuple[Tensor, ...]:
+    """`function(images)`, tensors that have the images in their first dimension, `size` images at a time.
+
+    Where gradients are recorded and there are more than `HELD` chunks, a chunk is computed again in the backward pass, so that only one
+    of them holds activations at a time.
+    """
+    again = torch.is_grad_enabled() and images.requires_grad and len(images) > HELD * size
+    parts = [checkpoint(function, part, use_reentrant=False, preserve_rng_state=False) if again else function(part)
+             for part in images.split(evenly(len(images), size) if len(images) else 1)]
+    return tuple(torch.cat(part) if len(parts) > 1 else part[0] for part in zip(*parts, strict=True))
+
+
+def need_memory(bytes_: int, what: str, at: torch.device) -> None:
+    """Raise BadInput, before anything runs, where `what` takes more memory than `at` has free."""
+    free = free_bytes(at)
+    if free is not None and bytes_ > free:
+        raise BadInput(f"{what} takes {bytes_ / 2**30:.1f} GiB, but {at} has {free / 2**30:.1f} GiB free; use a narrower network, smaller "
+                       "images, fewer classes, or a machine with more memory")
+
+
+def free_bytes(at: torch.device) -> int | None:
+    """Memory that can still be had; None where the system does not tell."""
+    if at.type == "cuda":
+        return torch.cuda.mem_get_info(at)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    return min(available, _left_in_group())
+
+
+def _left_in_group() -> float:
+    """What a control group leaves to this process, infinite where there is none."""
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as most, open("/sys/fs/cgroup/memory.current", encoding="ascii") as now:
+            return int(most.read()) - int(now.read())
+    except (OSError, ValueError):
+        return math.inf
+

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddcore import networks
+from ddcore import compute, networks
 from ddcore.data import Dataset, Images
 from ddcore.errors import BadInput
 from ddcore.random import stream
@@ -49,9 +49,9 @@ def k_center(features: Tensor, count: int) -> Tensor:
 def _select(data: Dataset, count: int, rule, network: str, width: int | None, seed: int) -> Tensor:
     generator = stream(seed, "coreset", device=data.device)
     net = networks.build(network, data.shape, data.classes, width=width, device=data.device, generator=generator).eval()
-    starts, chosen = data.counts.cumsum(0) - data.counts, []
+    starts, chosen, size = data.counts.cumsum(0) - data.counts, [], compute.chunk(net, data.shape)
     for label in range(data.classes):
-        features = torch.cat([net.embed(part) for part in data.class_images(label).split(1024)])
+        features = torch.cat([net.embed(part) for part in data.class_images(label).split(size)])
         chosen.append(rule(features, count) + starts[label])
     return torch.cat(chosen)
 

@@ -94,7 +94,9 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
 
     good = (start, _copies(state), _copied(memories))
     began = saved = time.perf_counter()
-    matches = method.matches(data, synthetic, seed=seed, start=start, look=look if adjusting else unadjusted, memory=memories["method"])
+    reads = [plugin.read for plugin in plugins if hasattr(plugin, "read")]
+    matches = method.matches(data, synthetic, seed=seed, start=start, look=look if adjusting else unadjusted, memory=memories["method"],
+                             reads=reads)
     with _interrupts() as interrupted:
         for step in range(start, steps):
             match = next(matches)

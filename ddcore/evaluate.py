@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from ddcore import augment, compute, networks
+from ddcore import augment, compute, networks, training
 from ddcore.coresets import baseline
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
@@ -34,8 +33,9 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a network is trained and tested. `at_once`: networks trained together, 0 for all on a GPU and one on a CPU, where
-    a stacked convolution of several networks was measured slower than one network after another (`ddcore bench`)."""
+    """How a network is trained and tested. `at_once`: networks trained together, 0 for as many as a chunk of images allows on a GPU
+    (`ddcore.compute`) and one on a CPU, where a stacked convolution of several networks was measured slower than one network after
+    another (`ddcore bench`)."""
 
     network: str = "convnet"
     width: int | None = None
@@ -55,6 +55,12 @@ class Protocol:
         within("evaluate", 0, math.inf, weight_decay=self.weight_decay, at_once=self.at_once)
         augment.families(self.strategy)
 
+    def networks_at_once(self, data: Dataset, images: int) -> int:
+        """How many networks, each with a batch of a set of `images`, take together what a chunk of images takes."""
+        kind = (self.network, data.shape, data.classes, self.width, data.device, torch.float32)
+        network = _network(kind, stream(0, "evaluate", "to be measured", device=data.device))
+        return max(1, compute.chunk(network, data.shape) // min(self.batch, images))
+
     def train(self, images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...]) -> list[Network]:
         """One network a seed, trained all at once, each with its own initialisation, order and augmentation.
 
@@ -65,16 +71,17 @@ class Protocol:
         drawn_from = [stream(seed, "evaluate", "network", device=device) for seed in seeds]
         if many == 1:
             net, forward = (_kept if self.compiled else _forward)(kind, self.precision, self.compiled)
+            together = training.images_at_once(net, data.shape, min(self.batch, len(images)))
             nets, parameters = [networks.initialise(net.train(), drawn_from[0])], list(net.parameters())
         else:
             nets = [_network(kind, generator) for generator in drawn_from]
             stacked, buffers = stack_module_state(nets)
-            parameters = list(stacked.values())
+            parameters, together = list(stacked.values()), many * self.batch  # all: those of several networks are not parted
             one = vmap(lambda parameters, buffers, x: functional_call(nets[0], (parameters, buffers), (x,)))
-            together = compute.accelerate(one, device, precision=self.precision, compiled=self.compiled)
+            forwards = compute.accelerate(one, device, precision=self.precision, compiled=self.compiled)
 
             def forward(x):
-                return together(stacked, buffers, x.unflatten(0, (many, -1))).flatten(0, 1)
+                return forwards(stacked, buffers, x.unflatten(0, (many, -1))).flatten(0, 1)
 
         generators = [stream(seed, "evaluate", "train", device=device) for seed in seeds]
         for epoch in range(self.epochs + 1):
@@ -87,8 +94,8 @@ class Protocol:
                 drawn = augment.join([augment.draw(self.strategy, 1, generator, each=size) for generator in generators])
                 chosen = torch.cat(rows)
                 x = augment.apply(drawn, images[chosen], torch.arange(many * size, device=device))
-                loss = F.cross_entropy(forward(x), labels[chosen]) * many
-                optimiser.step(torch.autograd.grad(loss, parameters))
+                step = training.gradient(forward, parameters, x, training.cross_entropy(labels[chosen]), together)
+                optimiser.step(torch._foreach_mul(step, many) if many > 1 else step)
         if many > 1:
             for index, net in enumerate(nets):
                 net.load_state_dict({name: tensor[index] for name, tensor in {**stacked, **buffers}.items()})
@@ -162,10 +169,10 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
                            width=how.width, seed=seeds[0])
         others[name] = evaluate(control, data, seeds=seeds, protocol=protocol, **settings)
     began = time.perf_counter()
-    images, targets = synthetic.images().detach(), synthetic.targets().detach()
+    images, targets = synthetic.training_images(), synthetic.targets().detach()
     if synthetic.step_size is not None and isinstance(how, Protocol):
         how = dataclasses.replace(how, lr=float(synthetic.step_size.detach()))
-    groups = _groups(seeds, how.at_once or (len(seeds) if data.device.type == "cuda" else 1))
+    groups = _groups(seeds, how.at_once or (1 if data.device.type == "cpu" else how.networks_at_once(data, len(images))))
     best = dict.fromkeys(seeds, 0.0)
 
     def watch(seed: int, network: Network) -> None:
@@ -204,7 +211,8 @@ _kept = functools.lru_cache(maxsize=8)(_forward)
 def right_by_class(network: Network, data: Dataset) -> Tensor:
     """(classes,) how many test images of each class `network`, in eval mode, gives their label."""
     network.eval()
-    right = torch.cat([network(x).argmax(1) == y for x, y in zip(data.x_test.split(1000), data.y_test.split(1000), strict=True)])
+    size = compute.chunk(network, data.shape)
+    right = torch.cat([network(x).argmax(1) == y for x, y in zip(data.x_test.split(size), data.y_test.split(size), strict=True)])
     return torch.bincount(data.y_test[right], minlength=data.classes)
 
 

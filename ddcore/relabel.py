@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddcore import compute, crops, mixing, networks, squeeze
+from ddcore import compute, crops, mixing, networks, squeeze, training
 from ddcore.adam import Adam
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
@@ -94,8 +94,17 @@ def soft_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Ten
 def labeller(teacher: Network, how: Relabel, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Images (n, C, H, W) -> logits (n, classes) of a copy of `teacher`, whose running statistics may then move, without a tape."""
     mine = copy.deepcopy(teacher).train(how.teacher_mode == "train")
-    forward = compute.accelerate(lambda x: mine(x), device, precision=how.precision, compiled=how.compiled)
-    return torch.no_grad()(forward)
+    forward = compute.accelerate(lambda x: (mine(x),), device, precision=how.precision, compiled=how.compiled)
+    sizes: dict[tuple[int, ...], int] = {}
+
+    @torch.no_grad()
+    def say(images: Tensor) -> Tensor:
+        shape = images.shape
+        if shape not in sizes:
+            sizes[shape] = training.images_at_once(mine, shape[1:], len(images))
+        return compute.in_chunks(forward, images, sizes[shape])[0]
+
+    return say
 
 
 def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: Network | None, how: Relabel,
@@ -108,6 +117,7 @@ def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: 
     say = labeller(teacher, how, device) if teacher is not None else None
     forward = compute.accelerate(network, device, precision=how.precision, compiled=how.compiled)
     parameters, fill = list(network.parameters()), crops.black(data)
+    size = training.images_at_once(network, data.shape, min(how.batch, len(images)))
     optimiser = Adam(parameters, lr=how.lr, weight_decay=how.weight_decay)
     for epoch in range(how.epochs):
         optimiser.lr = how.lr * cosine(epoch, how.epochs)
@@ -115,15 +125,24 @@ def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: 
             view = crops.apply(crops.draw(len(rows), generator, pad=how.crop, flip=how.flip), images[rows], fill)
             mixed = mixing.draw(how.mix, view, how.alpha, generator, numbers)
             view = mixing.apply(mixed, view)
-            logits = forward(view)
-            loss = soft_loss(logits, say(view), how.temperature) if say else _hard_loss(logits, labels[rows], mixed)
-            optimiser.step(torch.autograd.grad(loss, parameters))
+            loss = _soft_part(say(view), how.temperature) if say else _hard_part(labels[rows], mixed)
+            optimiser.step(training.gradient(forward, parameters, view, loss, size))
         if watch and how.every and (epoch + 1) % how.every == 0 and epoch + 1 < how.epochs:
             watch(seed, network)
             network.train()
     return network
 
 
-def _hard_loss(logits: Tensor, labels: Tensor, mixed: mixing.Mix | None) -> Tensor:
-    loss = F.cross_entropy(logits, labels)
-    return loss if mixed is None else mixed.share * loss + (1 - mixed.share) * F.cross_entropy(logits, labels[mixed.partner])
+def _soft_part(said: Tensor, temperature: float) -> training.Loss:
+    def loss(logits: Tensor, rows: slice) -> Tensor:
+        return soft_loss(logits, said[rows], temperature) * (len(logits) / len(said))
+
+    return loss
+
+
+def _hard_part(labels: Tensor, mixed: mixing.Mix | None) -> training.Loss:
+    own = training.cross_entropy(labels)
+    if mixed is None:
+        return own
+    partner = training.cross_entropy(labels[mixed.partner])
+    return lambda logits, rows: mixed.share * own(logits, rows) + (1 - mixed.share) * partner(logits, rows)

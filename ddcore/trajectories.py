@@ -6,6 +6,7 @@ epoch is a file of its own in `expert_<k>.epochs/`, so that an interrupted exper
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
@@ -14,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from ddcore import augment, compute, networks
+from ddcore import augment, compute, networks, training
 from ddcore.data import Dataset, data_folder
 from ddcore.errors import BadInput
 from ddcore.files import alone, whole
@@ -185,17 +185,19 @@ def _gradient(nets: list[Network], data: Dataset, how: Experts) -> Callable[[Ten
     if many == 1:
         forward = compute.accelerate(lambda flat, x: functional_call(nets[0], unflatten(nets[0], flat[0]), (x,)), data.device,
                                      precision=how.precision, compiled=how.compiled)
+        size = training.images_at_once(nets[0], data.shape, how.batch)
     else:
         buffers = stack_module_state(nets)[1]
         one = vmap(lambda flat, buffers, x: functional_call(nets[0], (unflatten(nets[0], flat), buffers), (x,)))
         together = compute.accelerate(one, data.device, precision=how.precision, compiled=how.compiled)
+        size = many * how.batch  # all: those of several networks are not parted
 
         def forward(flat, x):
             return together(flat, buffers, x.unflatten(0, (many, -1))).flatten(0, 1)
 
     def gradient(flat, x, labels):
         flat = flat.detach().requires_grad_()
-        return torch.autograd.grad(F.cross_entropy(forward(flat, x), labels) * many, flat)[0]
+        return training.gradient(functools.partial(forward, flat), [flat], x, training.cross_entropy(labels), size)[0] * many
 
     return gradient
 

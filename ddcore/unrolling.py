@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddcore import augment
+from ddcore import augment, compute
+from ddcore.known_gradient import known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,13 @@ class Step:
     def augmented(self, images: Tensor) -> Tensor:
         """(b, C, H, W) as the student sees them, from the b images of `rows`."""
         return augment.apply(self.drawn, images, torch.arange(len(images), device=images.device))
+
+    def parts(self, size: int | None) -> list["Step"]:
+        """The same step on its images, at most `size` of them at a time; None for all."""
+        if size is None or len(self.rows) <= size:
+            return [self]
+        return [Step(self.rows[part], augment.Draw(self.drawn.family[part], self.drawn.uniform[part]))
+                for part in compute.slices(len(self.rows), compute.evenly(len(self.rows), size))]
 
 
 Forward = Callable[[Tensor, Tensor], Tensor]
@@ -43,23 +51,24 @@ def unrolled(forward: Forward, start: Tensor, goal: Tensor, images: Tensor, targ
 
 
 def adjoint(forward: Forward, start: Tensor, goal: Tensor, images: Tensor, targets: Tensor, alpha: Tensor,
-            steps: Sequence[Step]) -> tuple[Tensor, Tensor]:
-    """`unrolled` to rounding: T + 1 parameter vectors are kept, and a reverse sweep records each step anew.
+            steps: Sequence[Step], *, size: int | None = None) -> tuple[Tensor, Tensor]:
+    """`unrolled` to rounding: T + 1 parameter vectors are kept, and a reverse sweep records each step anew, `size` images at a time
+    (None: all of the step's; a network whose batch norms take their statistics from the batch needs them all).
 
     lambda_T = 2 (theta_T - goal) / ||theta_0 - goal||^2; at step i, with s = <g_i(theta_i, x_i, y_i), lambda_{i+1}>: the gradient in
     x_i is -alpha ds/dx_i, in y_i likewise, in alpha -s, and lambda_i = lambda_{i+1} - alpha ds/dtheta_i.
     """
-    return _swept(forward, start, goal, images, targets, alpha, steps, constant=False, factor=2)
+    return _swept(forward, start, goal, images, targets, alpha, steps, constant=False, factor=2, size=size)
 
 
 def tesla(forward: Forward, start: Tensor, goal: Tensor, images: Tensor, targets: Tensor, alpha: Tensor, steps: Sequence[Step], *,
-          factor: int = 2) -> tuple[Tensor, Tensor]:
+          factor: int = 2, size: int | None = None) -> tuple[Tensor, Tensor]:
     """The gradient of ||theta_0 - alpha sum_i g_i(theta_i, x_i, y_i) - goal||^2 / ||theta_0 - goal||^2 with every theta_i held constant.
 
     That is the reverse sweep of `adjoint` with lambda_i = lambda_T throughout. `factor` 2 is this formula; 1 halves the gradient in
     images and targets, not in alpha, as the code published with the paper does.
     """
-    return _swept(forward, start, goal, images, targets, alpha, steps, constant=True, factor=factor)
+    return _swept(forward, start, goal, images, targets, alpha, steps, constant=True, factor=factor, size=size)
 
 
 def _distance(theta: Tensor, goal: Tensor, start: Tensor) -> Tensor:
@@ -70,42 +79,32 @@ def _gradient(forward: Forward, theta: Tensor, x: Tensor, y: Tensor, *, create_g
     return torch.autograd.grad(F.cross_entropy(forward(theta, x), y), theta, create_graph=create_graph)[0]
 
 
-def _swept(forward, start, goal, images, targets, alpha, steps, *, constant: bool, factor: int) -> tuple[Tensor, Tensor]:
+def _swept(forward, start, goal, images, targets, alpha, steps, *, constant: bool, factor: int, size: int | None) -> tuple[Tensor, Tensor]:
     learned = [images, targets] if targets.is_floating_point() else [images]
     pool, labels, rate = images.detach(), targets.detach(), alpha.detach()
     thetas = [start.detach()]
     for step in steps:
         theta = thetas[-1].detach().requires_grad_()
-        thetas.append(thetas[-1] - rate * _gradient(forward, theta, step.augmented(pool[step.rows]), labels[step.rows]))
+        whole = sum(_gradient(forward, theta, part.augmented(pool[part.rows]), labels[part.rows]) * (len(part.rows) / len(step.rows))
+                    for part in step.parts(size))
+        thetas.append(thetas[-1] - rate * whole)
     gradients, slope = [torch.zeros_like(one) for one in (pool, labels)[: len(learned)]], torch.zeros_like(rate)
     adjoint = 2 * (thetas[-1] - goal) / (thetas[0] - goal).square().sum()
     for number in reversed(range(len(steps))):
-        rows = steps[number].rows
-        theta = thetas[number].detach().requires_grad_()
-        batch = [one.detach()[rows].requires_grad_() for one in learned]
-        x, y = steps[number].augmented(batch[0]), batch[1] if len(batch) > 1 else labels[rows]
-        s = _gradient(forward, theta, x, y, create_graph=True) @ adjoint
-        further = [] if constant or number == 0 else [theta]
-        *found, = torch.autograd.grad(s, batch + further)
-        for gradient, part in zip(gradients, found, strict=False):
-            gradient.index_add_(0, rows, part, alpha=-1)
-        slope -= s.detach()
-        if further:
-            adjoint = adjoint - rate * found[-1]
+        back = torch.zeros_like(adjoint)
+        for part in steps[number].parts(size):
+            theta = thetas[number].detach().requires_grad_()
+            batch = [one.detach()[part.rows].requires_grad_() for one in learned]
+            x, y = part.augmented(batch[0]), batch[1] if len(batch) > 1 else labels[part.rows]
+            share = len(part.rows) / len(steps[number].rows)
+            s = _gradient(forward, theta, x, y, create_graph=True) @ adjoint * share
+            further = [] if constant or number == 0 else [theta]
+            *found, = torch.autograd.grad(s, batch + further)
+            for gradient, own in zip(gradients, found, strict=False):
+                gradient.index_add_(0, part.rows, own, alpha=-1)
+            slope -= s.detach()
+            if further:
+                back += found[-1]
+        adjoint = adjoint - rate * back
     gradients = [gradient * (rate * factor / 2) for gradient in gradients]
-    return _Known.apply(_distance(thetas[-1], goal, start), *gradients, slope, *learned, alpha), thetas[-1]
-
-
-class _Known(torch.autograd.Function):
-    """(value, a gradient for each input, the inputs) -> value, whose gradient in the inputs is the one given."""
-
-    @staticmethod
-    def forward(ctx, value, *given):
-        ctx.save_for_backward(*given[: len(given) // 2])
-        return value.clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, above):
-        gradients = ctx.saved_tensors
-        return None, *[None] * len(gradients), *[above * gradient for gradient in gradients]
+    return known(_distance(thetas[-1], goal, start), [*learned, alpha], [*gradients, slope]), thetas[-1]

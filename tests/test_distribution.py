@@ -151,6 +151,8 @@ def test_ill_settings_are_refused(settings_):
         ddcore.DM(**settings_)
 
 
-def test_more_real_images_than_a_class_has_are_refused(digits64):
-    with pytest.raises(ddcore.BadInput, match=r"133 training images.*batch_real=256"):
-        ddcore.distill(digits64, ddcore.Pixels(digits64, 1), ddcore.DM(), steps=1)
+def test_a_class_with_fewer_images_than_the_batch_gives_all_it_has(coloured):
+    match = next(ddcore.DM(width=4, batch_real=8).matches(coloured, ddcore.Pixels(coloured, 1), seed=0))
+    assert match.batch.sizes == (4, 7, 8)
+    assert match.real_labels.bincount().tolist() == [4, 7, 8]
+    assert sorted(match.batch.index[:11].tolist()) == list(range(11))

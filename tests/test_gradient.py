@@ -1,7 +1,6 @@
 """DC and DSA: all classes in one explicit pass are the published loop over classes, in loss and image gradient."""
 
 import itertools
-import json
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 import ddcore
 from ddcore import augment, class_gradients, networks
-from ddcore.kernels import weight_gradients
 from ddcore.kernels.row_cosine import row_cosine_distance
 from ddcore.kernels.weight_gradients import BACKENDS, class_weight_gradients
 from ddcore.methods.gradient import loops
@@ -58,14 +56,16 @@ def test_every_back_end_is_the_definition_for_classes_of_unequal_size(data):
     images = sides[1].requires_grad_()
     plan, numbers = class_gradients.layers(net), [tensor.detach() for tensor in class_gradients.tensors(net)]
 
+    share = torch.rand(sum(sizes), generator=generator, dtype=torch.float64)
+
     def loss(function):
         (real, _), (fake, features) = function(sides[0], targets.detach()), function(images, targets)
         return (distance := row_cosine_distance(real, fake)), *torch.autograd.grad(distance, (images, targets)), *features
 
-    expected = loss(lambda x, t: class_gradients.by_autograd(net, x, t, sizes, together=False))
-    agree(loss(lambda x, t: class_gradients.by_autograd(net, x, t, sizes, together=True)), expected)
+    expected = loss(lambda x, t: class_gradients.by_autograd(net, x, t, share, sizes, together=False))
+    agree(loss(lambda x, t: class_gradients.by_autograd(net, x, t, share, sizes, together=True)), expected)
     for backend in BACKENDS:
-        agree(loss(lambda x, t, one=backend: class_gradients.explicit(plan, numbers, x, t, sizes, backend=one)), expected)
+        agree(loss(lambda x, t, one=backend: class_gradients.explicit(plan, numbers, x, t, share, sizes, backend=one)), expected)
 
 
 @pytest.mark.parametrize("sizes", [(1, 2), (2, 2)])
@@ -78,7 +78,7 @@ def test_a_channel_of_zeros_beside_a_single_one_changes_nothing(monkeypatch, siz
     plan, numbers = class_gradients.layers(net), [tensor.detach() for tensor in class_gradients.tensors(net)]
 
     def everything():
-        found, features = class_gradients.explicit(plan, numbers, images, targets, sizes)
+        found, features = class_gradients.explicit(plan, numbers, images, targets, torch.ones(sum(sizes), dtype=torch.float64), sizes)
         scalar = sum(one.square().sum() for one in (*found, *features, net(images)))
         return *found, *features, net(images), *torch.autograd.grad(scalar, (images, *class_gradients.weights(net).values()))
 
@@ -101,22 +101,7 @@ def test_weight_gradients_are_differentiated_in_both_arguments(backend, padding)
     assert torch.autograd.gradcheck(lambda x, delta: class_weight_gradients(x, delta, (2, 2), **how), (x, delta))
 
 
-def test_the_fastest_back_end_is_measured_once_and_remembered(tmp_path, monkeypatch):
-    monkeypatch.setenv("DDCORE_DATA", str(tmp_path))
-    asked = ((4, 2, 6, 6), (4, 3, 6, 6), 2, (3, 3), (1, 1), torch.float32, torch.device("cpu"))
-    weight_gradients.fastest.cache_clear()
-    chosen = weight_gradients.fastest(*asked)
-    held = json.loads((tmp_path / "backends.json").read_text())
-    assert list(held.values()) == [chosen]
-    other = next(one for one in BACKENDS if one != chosen)
-    (tmp_path / "backends.json").write_text(json.dumps(dict.fromkeys(held, other)))
-    weight_gradients.fastest.cache_clear()
-    assert weight_gradients.fastest(*asked) == other
-    weight_gradients.fastest.cache_clear()
-
-
-def test_every_back_end_and_the_measured_one_give_the_same_match(digits, tmp_path, monkeypatch):
-    monkeypatch.setenv("DDCORE_DATA", str(tmp_path))
+def test_every_back_end_gives_the_same_match(digits):
     synthetic = ddcore.Pixels(digits, 2)
     losses = [float(next(ddcore.DC(width=4, batch_real=5, weight_gradients=name).matches(digits, synthetic, seed=0)).loss.detach())
               for name in ("auto", *BACKENDS)]
@@ -235,8 +220,6 @@ def test_bad_settings_are_refused(refuses, settings, words):
 
 
 def test_bad_uses_are_refused(digits, refuses):
-    with refuses("DSA with batch_real=5000", "training images"):
-        next(ddcore.DSA(batch_real=5000).matches(digits, ddcore.Pixels(digits, 1), seed=0))
     with refuses("torch.compile", "mlp", "convnet"):
         next(ddcore.DC(network="mlp", batch_real=5, compiled=True).matches(digits, ddcore.Pixels(digits, 1), seed=0))
     with refuses("DM", "soft"):

@@ -280,11 +280,6 @@ def test_ill_settings_are_refused(wrong, refuses):
         ddcore.SRe2L(**wrong)
 
 
-def test_more_real_images_than_a_class_has_are_refused(digits, refuses):
-    with refuses("133 training images", "batch_real=256"):
-        next(ddcore.SRe2L(teacher=TINY, batch_real=256).matches(digits, ddcore.Pixels(digits, 1), seed=0))
-
-
 def test_learned_labels_are_refused(digits, refuses):
     with refuses("SRe2L does not learn the 'soft'"):
         ddcore.distill(digits, ddcore.Pixels(digits, 2, soft=5.0), ddcore.SRe2L(teacher=TINY), steps=1)

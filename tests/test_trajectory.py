@@ -12,7 +12,6 @@ from torch.utils.checkpoint import checkpoint
 
 import ddcore
 from ddcore import augment, networks, unrolling
-from ddcore.data import Dataset
 from ddcore.methods import MTT
 from ddcore.random import stream
 from ddcore.synthetic import create
@@ -310,9 +309,3 @@ def test_ill_settings_are_refused(refuses, wrong, words):
 def test_a_set_without_a_step_size_is_refused(refuses, digits64):
     with refuses("step=0.01"):
         ddcore.distill(digits64, ddcore.Pixels(digits64, 1), MTT(**FEW), steps=1)
-
-
-def test_more_real_images_than_a_class_has_are_refused(refuses, coloured):
-    assert isinstance(coloured, Dataset)
-    with refuses("batch_real=5", "class a"):
-        ddcore.distill(coloured, ddcore.Pixels(coloured, 1, step=0.1), MTT(**FEW), steps=1)

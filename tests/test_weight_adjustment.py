@@ -185,9 +185,9 @@ def test_several_batches_at_once_equal_one_by_one(digits64, direction, at_once):
     assert match.loss.item() == pytest.approx(expected.item(), rel=1e-12)
     ours, theirs = (torch.autograd.grad(one, synthetic.parameters(), retain_graph=True)[0] for one in (match.loss, expected))
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-12
-    for features, *parts, again in zip(match.synthetic_features, *(one[1:] for one in found), match.student.features(match.synthetic),
-                                       strict=True):
-        torch.testing.assert_close(features, joined(parts), rtol=0, atol=1e-12)
+    parts = [network.features(batch) for network, batch in zip(match.student.networks, batches(match.synthetic, 3), strict=True)]
+    for features, again, *each in zip(match.synthetic_features, match.student.features(match.synthetic), *parts, strict=True):
+        torch.testing.assert_close(features, joined(each), rtol=0, atol=1e-12)
         torch.testing.assert_close(features, again, rtol=0, atol=1e-12)
     plain = next(ddcore.SRe2L(teacher=TINY, r_var=2.0).matches(digits64, synthetic, seed=3))
     assert abs(float(plain.loss.detach() - match.loss.detach())) > 1e-6

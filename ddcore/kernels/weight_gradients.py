@@ -5,18 +5,9 @@ dL_c/dW = sum over the images of class c of wgrad(input, delta) is taken class b
 (one convolution gradient a class), 'grouped' (one grouped convolution), 'unfold' (patches and a batched product).
 """
 
-import functools
-import json
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from ddcore.data import data_folder
-from ddcore.files import whole
-from ddcore.random import stream
-from ddcore.records import hardware
-from ddcore.timing import in_turns
 
 BACKENDS = ("calls", "grouped", "unfold")
 
@@ -70,26 +61,3 @@ def class_weight_gradients(x: Tensor, delta: Tensor, sizes: tuple[int, ...], *, 
     if len(set(sizes)) > 1:
         backend = "calls"
     return {"calls": _calls, "grouped": _grouped, "unfold": _unfold}[backend](x, delta, sizes, kernel, padding)
-
-
-@functools.cache
-def fastest(x: tuple[int, ...], delta: tuple[int, ...], classes: int, kernel: tuple[int, int], padding: tuple[int, int], dtype: torch.dtype,
-            at: torch.device) -> str:
-    """The back end that was fastest on this machine for inputs and gradients of these shapes.
-
-    Measured once and remembered in <data folder>/backends.json, so that a later run takes the same one, to the same bits.
-    """
-    machine = torch.cuda.get_device_name(at) if at.type == "cuda" else f"{hardware()['cpu']}, {torch.get_num_threads()} threads"
-    key = json.dumps([machine, torch.__version__, str(dtype), x, delta, classes, kernel, padding])
-    path = data_folder() / "backends.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    if key not in known:
-        sides = [torch.randn(shape, generator=stream(0, "backend", name, device=at), device=at).to(dtype)
-                 for name, shape in (("x", x), ("delta", delta))]
-        sizes = (x[0] // classes,) * classes
-        calls = [functools.partial(class_weight_gradients, *sides, sizes, kernel=kernel, padding=padding, backend=one) for one in BACKENDS]
-        known[key] = BACKENDS[int(in_turns(calls, at, 4)[1:].amin(0).argmin())]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
-            part.write_text(json.dumps(known, indent=0))
-    return known[key]

@@ -46,25 +46,17 @@ class _Through(nn.Module):
         return self.function(self.network, *others)
 
 
-def each(function: Callable, networks: Sequence[Network], at_once: int, accelerate: Callable
-         ) -> Callable[[Tensor, Tensor], list[tuple[Tensor, ...]]]:
-    """`function(network, batch, labels)`, a tuple of tensors, as a function of all images and of the labels of one batch, which lists the
-    tuples of all batches. `at_once` of them are computed by one `vmap` over stacked weights, so that `function` must be made of torch's
-    own operations; 1 is a plain loop. `accelerate` (`ddcore.compute`) is given what the networks are an input of: they share what it makes.
+def each(function: Callable, networks: Sequence[Network], accelerate: Callable) -> Callable[..., list[tuple[Tensor, ...]]]:
+    """`function(network, batch, *others)`, a tuple of tensors, as a function of the batches (m, n, ...) of m networks and of what they
+    share, which lists the m tuples, computed by one `vmap` over stacked weights: `function` must be made of torch's own operations. For one
+    network it is the function itself. `accelerate` (`ddcore.compute`) is given what the networks are an input of.
     """
-    many = len(networks)
-    if at_once == 1:
+    if len(networks) == 1:
         alone = accelerate(function)
-        return lambda images, labels: [alone(network, batch, labels)
-                                       for network, batch in zip(networks, batches(images, many), strict=True)]
+        return lambda parts, *others: [alone(networks[0], parts[0], *others)]
     modules = [_Through(function, network) for network in networks]
-    states = [stack_module_state(modules[place : place + at_once]) for place in range(0, many, at_once)]
-    stacked = vmap(lambda weights, buffers, batch, labels: functional_call(modules[0], (weights, buffers), (batch, labels)),
+    state = stack_module_state(modules)
+    stacked = vmap(lambda weights, buffers, batch, *others: functional_call(modules[0], (weights, buffers), (batch, *others)),
                    in_dims=(0, 0, 0, None))
     together = accelerate(lambda *given: stacked(*given))  # a vmap itself is not compiled
-
-    def grouped(images, labels):
-        groups = [together(*state, group, labels) for state, group in zip(states, batches(images, many).split(at_once), strict=True)]
-        return [one for group in groups for one in zip(*group, strict=True)]
-
-    return grouped
+    return lambda parts, *others: list(zip(*together(*state, parts, *others), strict=True))

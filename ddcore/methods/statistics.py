@@ -4,7 +4,7 @@ Recover and Relabel*, NeurIPS 2023).
 A batch holds one image a class. Its loss is the cross-entropy of the network in eval mode plus r_bn * sum_l w_l
 (||mu_l - mu_hat_l||_2 + r_var ||sigma2_l - sigma2_hat_l||_2): mean and biased variance of each channel of a batch norm's input
 against its running ones, w = `first_bn` for the first and 1 for the others. The published code recovers the batches one after
-another; here all go through the network at once, statistics taken batch by batch, and the loss is the sum of theirs, which
+another; here as many as fit go through the network at once, statistics taken batch by batch, and the loss is the sum of theirs, which
 share no number. Where plugins adjust the weights, every batch has a network of its own. The published optimiser is a setting of the
 loop: `distill(..., optimiser="adam", lr_img=0.25, momentum=0.5, schedule="cosine")` on `Pixels(init="noise", clip=True)`.
 """
@@ -12,7 +12,7 @@ loop: `distill(..., optimiser="adam", lr_img=0.25, momentum=0.5, schedule="cosin
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -24,11 +24,12 @@ from ddcore.batch_norms import recorded
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.kernels.statistics import channel_moments, channel_moments_reference, statistics_loss
-from ddcore.methods.match import Features, Look, Match, unadjusted
+from ddcore.known_gradient import known
+from ddcore.methods.match import Batch, Features, Look, Match, Read, in_parts, unadjusted
 from ddcore.methods.several import Several, batches, each, joined
 from ddcore.networks import Network
 from ddcore.random import stream
-from ddcore.settings import later, one_of
+from ddcore.settings import later, one_of, positive
 from ddcore.squeeze import Squeeze
 from ddcore.synthetic import Synthetic, beginnings
 
@@ -47,8 +48,9 @@ class SRe2L:
     batch is in step 0. `batch` says which: 'init', as published, those that `Pixels` with init 'real' begins the batch with; 'other',
     random ones. `Match.network` is then the teacher, which reads the real side, and `Match.student` all the adjusted networks.
 
-    `at_once`: batches computed together; 0 for all, but for one where they have networks of their own and a CPU, on which stacked
-    weights were measured no faster. With 1 the bits of a batch do not depend on how many there are.
+    `at_once`: batches computed together; 0 for as many as there are in a chunk (`chunk`, images, `ddcore.compute`), but for one where they
+    have networks of their own and a CPU, on which stacked weights were measured no faster. With 1 the bits of a batch do not depend on how
+    many there are.
     """
 
     version: ClassVar[int] = 1
@@ -65,20 +67,22 @@ class SRe2L:
     seed_teacher: int = 0
     batch: str = later("init")
     at_once: int = later(0)
+    chunk: int | None = later(None)
 
     def __post_init__(self):
         for name in ("r_bn", "r_var", "first_bn", "roll", "batch_real", "at_once"):
             if getattr(self, name) < 0:
                 raise BadInput(f"SRe2L: {name}={getattr(self, name)} must not be below 0")
+        positive("SRe2L", chunk=self.chunk)
         one_of("SRe2L", compute.PRECISIONS, precision=self.precision)
         one_of("SRe2L", REAL_BATCHES, batch=self.batch)
 
-    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0,
-                look: Look = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
-        data.need(self.batch_real, f"SRe2L with batch_real={self.batch_real}")
+    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0, look: Look = unadjusted,
+                memory: dict[str, Tensor] | None = None, reads: Sequence[Read] = ()) -> Iterator[Match]:
         device, first, many = data.device, synthetic.first, synthetic.per_class
         teacher = squeeze.squeeze(data, self.teacher, self.seed_teacher)
         accelerate = functools.partial(compute.accelerate, at=device, precision=self.precision, compiled=self.compiled)
+        size = self.images_at_once(teacher, data, synthetic)
 
         def rolls(step: int) -> Tensor:
             # Drawn on the CPU row by row, so that a batch is rolled alike however many there are, on every device.
@@ -86,27 +90,31 @@ class SRe2L:
             return drawn.to(device, non_blocking=True)
 
         seen = [teacher] * many if look is unadjusted else self._adjusted(data, synthetic, teacher, look, seed, rolls(0))
-        same = all(one is teacher for one in seen)
-        student = teacher if same else Several(seen)
-        if same and not self.at_once:
-            whole = accelerate(lambda seen, images, labels: self.objective(seen, images, labels, many))
-
-            def objective(images, labels):
-                loss, *features = whole(teacher, images, labels)
-                return loss, tuple(features)
-        else:
-            objective = self.of_each(seen, accelerate)
-        embed = accelerate(lambda seen, images: seen.features(images)) if self.batch_real else None
-        group = torch.arange(len(synthetic.labels), device=device) % many
-        nothing = torch.arange(0, device=device)
+        student = teacher if all(one is teacher for one in seen) else Several(seen)
+        objective = self.in_groups(seen, data.classes, accelerate, size)
+        place = torch.arange(len(synthetic.labels), device=device) % many
         for step in itertools.count(start):
-            index = data.sample(self.batch_real, stream(seed, "sre2l", "real", step, device=device)) if embed else nothing
-            real = data.x_train[index]
-            with torch.no_grad():
-                real_features = embed(teacher, real) if embed else ()
-            images = crops.roll(synthetic.images(), rolls(step)[group])
-            loss, features = objective(images, synthetic.labels)
-            yield Match(step, teacher, student, real, images, data.y_train[index], synthetic.labels, real_features, features, loss)
+            if self.batch_real:
+                batch = Batch(data, *data.sample_up_to(self.batch_real, stream(seed, "sre2l", "real", step, device=device)))
+                of_real = Features(lambda read, batch=batch: in_parts(read, teacher.features, batch, size))
+            else:
+                batch, of_real = Batch(data, torch.arange(0, device=device), (0,) * data.classes), ()
+            images = crops.roll(synthetic.images(), rolls(step)[place])
+            yield Match(step, teacher, student, batch, images, synthetic.labels, of_real,
+                        Features(functools.partial(self._read, student, images, size)), objective(images, synthetic.labels))
+
+    def images_at_once(self, network: Network, data: Dataset, synthetic: Synthetic) -> int:
+        """Images that pass a network together: at least one batch, whose statistics are matched."""
+        return compute.chunk(network, data.shape, self.chunk, whole=data.classes)
+
+    @staticmethod
+    def _read(student: Network, images: Tensor, size: int, read: Read) -> tuple[Tensor, ...]:
+        """`read(features)` of all synthetic images, each through its own network: in eval mode they are features of single images."""
+        if not isinstance(student, Several):
+            return compute.in_chunks(lambda part: read(student.features(part)), images, size)
+        found = [compute.in_chunks(lambda part, network=network: read(network.features(part)), own, size)
+                 for network, own in zip(student.networks, batches(images, len(student.networks)), strict=True)]
+        return tuple(joined(parts) for parts in zip(*found, strict=True))
 
     def _adjusted(self, data: Dataset, synthetic: Synthetic, teacher: Network, look: Look, seed: int, shifts: Tensor) -> list[Network]:
         """The network of every batch, which depends on no other batch, and not on the step at which a run goes on."""
@@ -119,24 +127,41 @@ class SRe2L:
                      stream(seed, "sre2l", "look", place))
                 for place, (rows, shift) in enumerate(zip(batches(index, count)[first:], shifts, strict=True), first)]
 
-    def of_each(self, seen: list[Network], accelerate: Callable) -> Callable[[Tensor, Tensor], tuple[Tensor, Features]]:
-        """(images, labels) -> the loss and the features as `objective` has them, batch j through network j."""
-        at_once = self.at_once or (len(seen) if next(seen[0].parameters()).is_cuda else 1)
+    def in_groups(self, seen: Sequence[Network], classes: int, accelerate: Callable, size: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """(images, labels) -> the loss, batch j through network j, summed over the batches.
 
-        def alone(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-            return self.objective(network, images, labels, 1, channel_moments_reference)  # the kernel has no rule for vmap
+        They share no number: the gradient is found for as many at once as there are in a chunk of `size` images, at least one, and kept.
+        """
+        many, same = len(seen), all(one is seen[0] for one in seen)
+        alone = not same and next(seen[0].parameters()).device.type == "cpu"
+        together = self.at_once or (1 if alone else compute.evenly(many, max(1, size // classes)))
+        if same:
+            whole = accelerate(self.objective)
+            groups = [lambda parts, labels: [whole(seen[0], joined(parts), labels.repeat_interleave(len(parts)), len(parts))]] * many
+        else:
+            shared: Callable = functools.cache(lambda: accelerate(self._alone))
+            groups = [each(self._alone, seen[part], accelerate if together > 1 else lambda _: shared())
+                      for part in compute.slices(many, together)]
 
-        found = each(alone, seen, at_once, accelerate)
-
-        def objective(images: Tensor, labels: Tensor) -> tuple[Tensor, Features]:
-            losses, *features = zip(*found(images, labels[:: len(seen)]), strict=True)
-            return torch.stack(losses).sum(), Features(lambda _: tuple(map(joined, features)), images)
+        def objective(images: Tensor, labels: Tensor) -> Tensor:
+            total, gradient = images.new_zeros((), dtype=torch.promote_types(images.dtype, torch.float32)), torch.empty_like(images)
+            into = batches(gradient, many)
+            for group, part in zip(groups, compute.slices(many, together), strict=False):
+                with torch.enable_grad():
+                    parts = batches(images.detach(), many)[part].clone().requires_grad_()
+                    loss = torch.stack([one for one, in group(parts, labels[::many])]).sum()
+                    into[part], = torch.autograd.grad(loss, parts)
+                total = total + loss.detach()
+            return known(total, [images], [gradient])
 
         return objective
 
+    def _alone(self, network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor]:
+        return self.objective(network, images, labels, 1, channel_moments_reference)  # the kernel has no rule for vmap
+
     def objective(self, network: Network, images: Tensor, labels: Tensor, many: int, moments: Callable = channel_moments
-                  ) -> tuple[Tensor, ...]:
-        """The loss, summed over the `many` batches, and the features of every block; `moments` as in `statistics_loss`."""
+                  ) -> tuple[Tensor]:
+        """The loss, summed over the `many` batches; `moments` as in `statistics_loss`."""
         with recorded() as inputs:
             features = network.features(images)
         if not inputs:
@@ -145,4 +170,4 @@ class SRe2L:
         for layer, (x, mean, var) in enumerate(inputs):
             term = statistics_loss(x, mean, var, many, self.r_var, moments=moments)
             loss = loss + self.r_bn * (1.0 if layer else self.first_bn) * term
-        return loss, *features
+        return loss,

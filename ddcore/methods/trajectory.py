@@ -8,19 +8,20 @@ between the expert's two (eq. 3). The steps are in `ddcore.unrolling`, the exper
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ddcore import augment, trajectories, unrolling
+from ddcore import augment, compute, trajectories, unrolling
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
-from ddcore.methods.match import Features, Look, Match, unadjusted
+from ddcore.methods.match import Batch, Features, Look, Match, Read, in_parts, looked_through, unadjusted
+from ddcore.networks import Network
 from ddcore.random import stream
-from ddcore.settings import one_of, positive
+from ddcore.settings import later, one_of, positive
 from ddcore.synthetic import Synthetic
 from ddcore.trajectories import Experts
 
@@ -30,7 +31,8 @@ GRADIENTS = {"adjoint": unrolling.adjoint, "unrolled": unrolling.unrolled, "tesl
 @dataclasses.dataclass(frozen=True)
 class MTT:
     """`batch_syn`: images of a student's step, the whole set if None. `gradient`: 'adjoint' and 'unrolled' are the same numbers, 'tesla'
-    is the published approximation, `tesla_factor` 1 its published code and 2 its formula.
+    is the published approximation, `tesla_factor` 1 its published code and 2 its formula. 'unrolled' keeps the tape of all steps; the other
+    two pass at most `chunk` images at once (`ddcore.compute`).
 
     `Match.network` is the expert after epoch s + expert_epochs, `Match.student` the student after its last step; plugins see
     `batch_real` real images a class and the synthetic ones, not augmented, and a plugin's `adjust` changes the network they
@@ -50,10 +52,11 @@ class MTT:
     gradient: str = "adjoint"
     tesla_factor: int = 2
     seed_experts: int = 0
+    chunk: int | None = later(None)
 
     def __post_init__(self):
         positive("MTT", expert_epochs=self.expert_epochs, max_start_epoch=self.max_start_epoch, syn_steps=self.syn_steps,
-                 batch_syn=self.batch_syn, batch_real=self.batch_real)
+                 batch_syn=self.batch_syn, batch_real=self.batch_real, chunk=self.chunk)
         one_of("MTT", GRADIENTS, gradient=self.gradient)
         if self.tesla_factor not in (1, 2):
             raise BadInput(f"MTT: tesla_factor={self.tesla_factor} must be 2 (the formula of TESLA) or 1 (its published code)")
@@ -64,16 +67,17 @@ class MTT:
                            f"the experts have {self.experts.epochs} epochs; train them longer, or start earlier")
 
     def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0,
-                look: Look = unadjusted, memory: dict[str, Tensor] | None = None) -> Iterator[Match]:
+                look: Look = unadjusted, memory: dict[str, Tensor] | None = None, reads: Sequence[Read] = ()) -> Iterator[Match]:
         if synthetic.step_size is None:
             raise BadInput("MTT learns the size of a student's steps, and this set has none; make the set with one, e.g. step=0.01")
         if data.classes < 2:
             raise BadInput("MTT: the cross-entropy of one class trains no expert; give two classes or more, or use DM")
-        data.need(self.batch_real, f"MTT with batch_real={self.batch_real}")
         device, dtype = data.device, data.x_train.dtype
         paths = trajectories.experts(data, self.experts, self.seed_experts)
         expert, student = (self.experts.network_for(data, torch.Generator(device)).requires_grad_(False) for _ in range(2))
-        loss_of = functools.partial(unrolling.tesla, factor=self.tesla_factor) if self.gradient == "tesla" else GRADIENTS[self.gradient]
+        size = self.images_at_once(student, data, synthetic)
+        loss_of = functools.partial(GRADIENTS[self.gradient], **{"unrolled": {}, "adjoint": {"size": size},
+                                                                 "tesla": {"size": size, "factor": self.tesla_factor}}[self.gradient])
 
         def forward(flat, x):
             return functional_call(student, trajectories.unflatten(student, flat), (x,))
@@ -91,12 +95,18 @@ class MTT:
             images = synthetic.images()
             loss, last = loss_of(forward, first, goal, images, synthetic.targets(), synthetic.step_size,
                                  self._steps(len(images), stream(seed, "mtt", "steps", step, device=device)))
-            index = data.sample(self.batch_real, stream(seed, "mtt", "real", step, device=device))
-            real, real_labels = data.x_train[index], data.y_train[index]
-            seen = look(trajectories.fill(expert, goal), real, real_labels, stream(seed, "mtt", "look", step))
+            index, sizes = data.sample_up_to(self.batch_real, stream(seed, "mtt", "real", step, device=device))
+            batch = Batch(data, index, sizes)
+            trajectories.fill(expert, goal)
+            seen = looked_through(look, expert, batch, stream(seed, "mtt", "look", step))
             trajectories.fill(student, last)
-            yield Match(step, seen, student, real, images, real_labels, synthetic.labels, Features(torch.no_grad()(seen.features), real),
-                        Features(student.features, images), loss)
+            of_real = Features(lambda read, seen=seen, batch=batch: in_parts(read, seen.features, batch, size or len(batch)))
+            yield Match(step, seen, student, batch, images, synthetic.labels, of_real,
+                        Features.of(student.features, images, size or len(images)), loss)
+
+    def images_at_once(self, network: Network, data: Dataset, synthetic: Synthetic) -> int | None:
+        """Images of a student's step that pass it together; None for all, which a batch norm needs."""
+        return compute.chunk(network, data.shape, self.chunk) if compute.divisible(network) else None
 
     def _steps(self, images: int, generator: torch.Generator) -> list[unrolling.Step]:
         """The batches of one student: random orders of the set, each used up before the next is drawn, and their augmentation."""

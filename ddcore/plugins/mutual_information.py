@@ -9,6 +9,7 @@ features here are those of the batch: most methods look through another network 
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -67,31 +68,38 @@ class MutualInformation:
 
     def loss(self, match: Match, memory: dict[str, Tensor]) -> Tensor:
         """The term of one match; `memory` holds the normaliser's logarithm, (layers,). Raises BadInput for a match it can't contrast."""
-        layers, *sides = self._sides(match)
-        weights = sides[0].new_tensor([self.beta ** (layer + 1 - len(match.synthetic_features)) for layer in layers])
+        sides, blocks = self._sides(match), len(match.network.blocks)
+        layers = range(blocks) if self.layers is None else self.layers
+        weights = sides[0].new_tensor([self.beta ** (layer + 1 - blocks) for layer in layers])
         return self.weight * weights @ self._losses(sides, memory)
 
     def information(self, match: Match) -> Tensor:
         """(layers,) estimates of the mutual information in nats, log N - InfoNCE over all real images: at most log classes if the batch
         has as many of each class. The mean over batches is a lower bound but for the bias of a finite N."""
-        _, fake, *others = self._sides(match)
-        return contrast(fake.detach(), *others, temperature=self.temperature, critic="infonce", own=True).log_h + math.log(len(match.real))
+        fake, *others = self._sides(match)
+        found = contrast(fake.detach(), *others, temperature=self.temperature, critic="infonce", own=True)
+        return found.log_h + math.log(len(match.real_labels))
+
+    def read(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """(n, width) for each of the layers: their features projected, of norm one."""
+        layers = range(len(features)) if self.layers is None else self.layers
+        if max(layers) >= len(features):
+            raise BadInput(f"MutualInformation: layers={self.layers}, but the network has {len(features)} blocks; name some of 0 to "
+                           f"{len(features) - 1}")
+        return tuple(self._embed(features[layer], layer) for layer in layers)
 
     def _sides(self, match: Match) -> tuple:
-        blocks, classes = len(match.synthetic_features), match.network.classifier.out_features
-        layers = range(blocks) if self.layers is None else self.layers
-        if max(layers) >= blocks:
-            raise BadInput(f"MutualInformation: layers={self.layers}, but the network has {blocks} blocks; name some of 0 to {blocks - 1}")
+        classes = match.network.classifier.out_features
         if classes < 2:
             raise BadInput("MutualInformation: one class has no other to contrast with; give two classes or more")
         if not len(match.real_labels):
             raise BadInput("MutualInformation: the match has no real images to contrast with; give the method a batch_real above 0")
-        fake, real = (torch.stack([self._embed(features[layer].to(match.real.dtype), layer) for layer in layers])
-                      for features in (match.synthetic_features, match.real_features))
-        return layers, fake, match.synthetic_labels, real, match.real_labels, classes
+        real, fake = map(torch.stack, match.read(self.read))
+        return fake, match.synthetic_labels, real, match.real_labels, classes
 
     def _embed(self, features: Tensor, layer: int) -> Tensor:
         flat = features.flatten(1)
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
         return F.normalize(flat @ projection(self.seed, layer, flat.shape[1], self.width, flat.device, flat.dtype))
 
     def _losses(self, sides: list, memory: dict[str, Tensor]) -> Tensor:

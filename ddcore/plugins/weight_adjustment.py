@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from ddcore import training
 from ddcore.errors import BadInput
 from ddcore.networks import Network
 from ddcore.settings import one_of, positive
@@ -84,9 +85,14 @@ def _gradient(network: Network, at: dict[str, Tensor], batch: Tensor, labels: Te
     """Of sum_i share_i CE_i in the parameters, at `at`."""
     free = {name: one.detach().requires_grad_() for name, one in at.items()}
     kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
+
+    def loss(logits: Tensor, rows: slice) -> Tensor:
+        return F.cross_entropy(logits, labels[rows], reduction="none") @ share[rows]
+
     with torch.enable_grad():
-        losses = F.cross_entropy(functional_call(network, free | kept, (batch,)), labels, reduction="none")
-        return dict(zip(free, torch.autograd.grad(share @ losses, list(free.values())), strict=True))
+        size = training.images_at_once(network, batch.shape[1:], len(batch))
+        found = training.gradient(lambda images: functional_call(network, free | kept, (images,)), list(free.values()), batch, loss, size)
+    return dict(zip(free, found, strict=True))
 
 
 def _of_length(length: float, vector: dict[str, Tensor]) -> dict[str, Tensor]:
