@@ -4,15 +4,13 @@ The baseline of a row is `ddcore.published`; what its columns say stands in `ddc
 """
 
 import copy
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from ddcore import augment, class_gradients, compute, networks, published
+from ddcore import class_gradients, compute, networks, published
 from ddcore.adam import Adam
 from ddcore.data import Dataset
 from ddcore.evaluate import Protocol
@@ -24,43 +22,8 @@ from ddcore.plugins.weight_adjustment import WeightAdjustment
 from ddcore.random import stream
 from ddcore.settings import positive
 from ddcore.sgd import cosine
+from ddcore.steps import Case, grid_rows
 from ddcore.yardsticks import Provider, compare
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """What the steps are timed on: a network, real images, a set, an augmentation."""
-
-    data: Dataset
-    ipc: int
-    batch_real: int
-    width: int
-    strategy: str
-
-    @functools.cached_property
-    def net(self) -> networks.Network:
-        return networks.build("convnet", self.data.shape, self.data.classes, width=self.width, device=self.data.device,
-                              generator=stream(0, "bench", device=self.data.device))
-
-    @functools.cached_property
-    def arguments(self) -> tuple:
-        """(drawn, real, real labels, fake, labels, classes)"""
-        data, at = self.data, self.data.device
-        real_labels, labels = (torch.arange(data.classes, device=at).repeat_interleave(count) for count in (self.batch_real, self.ipc))
-        real = data.x_train[data.sample(self.batch_real, stream(0, "bench", "real", device=at))]
-        fake = data.x_train[data.sample(self.ipc, stream(0, "bench", "fake", device=at))].requires_grad_()
-        drawn = augment.draw(self.strategy, data.classes, stream(0, "bench", "draw", device=at))
-        return drawn, real, real_labels, fake, labels, data.classes
-
-    def step(self, loss: Callable, first: object) -> Callable[[], Tensor]:
-        """The image gradient of `loss(first, *arguments)`."""
-        return lambda: torch.autograd.grad(loss(first, *self.arguments), self.arguments[3])[0]
-
-    def truth(self, loss: Callable) -> Tensor:
-        """The same in float64."""
-        drawn, real, real_labels, fake, labels, classes = self.arguments
-        exact, double = copy.deepcopy(self.net).double(), fake.detach().double().requires_grad_()
-        return torch.autograd.grad(loss(exact, drawn, real.double(), real_labels, double, labels, classes), double)[0]
 
 
 def _providers(name: str, loop: Callable[[], Tensor], together: Callable[[str, bool], Callable], compiled: bool) -> dict[str, Provider]:
@@ -70,66 +33,6 @@ def _providers(name: str, loop: Callable[[], Tensor], together: Callable[[str, b
         found["together, compiled"] = Provider(together("float32", True), eager=False)
         found["together, compiled, bfloat16"] = Provider(together("bfloat16", True), "bfloat16", eager=False)
     return found
-
-
-def dm_together(features: Callable, drawn: augment.Draw, real: Tensor, real_labels: Tensor, fake: Tensor, labels: Tensor,
-                classes: int) -> Tensor:
-    """DM's loss as `ddcore.methods.DM` computes it: all classes in one pass, no tape on the real side."""
-    with torch.no_grad():
-        of_real = features(augment.apply(drawn, real, real_labels))[-1].flatten(1)
-    return class_mean_distance(features(augment.apply(drawn, fake, labels))[-1].flatten(1), labels, of_real, real_labels, classes)
-
-
-def dm_steps(case: Case, compiled: bool) -> dict[str, Provider]:
-    """DM's step, loss and image gradient: as published, then ours."""
-    net = case.net.requires_grad_(False)
-
-    def together(precision: str, compiled: bool) -> Callable:
-        return case.step(dm_together, compute.accelerate(net.features, case.data.device, precision=precision, compiled=compiled))
-
-    return _providers("per class", case.step(published.dm_per_class, net), together, compiled)
-
-
-def dc_together(function: Callable, plan: tuple, numbers: list[Tensor], backend, low: torch.dtype | None, drawn: augment.Draw, real: Tensor,
-                real_labels: Tensor, fake: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """DC's loss as `ddcore.methods.DC` computes it: all classes in one explicit pass."""
-    sides = []
-    for images, of in ((real, real_labels), (fake, labels)):
-        targets = torch.nn.functional.one_hot(of, classes).to(images)
-        sizes = (len(images) // classes,) * classes
-        with torch.set_grad_enabled(images is fake):
-            sides.append(function(plan, numbers, augment.apply(drawn, images, of), targets, sizes, backend=backend, dtype=low)[0])
-    return row_cosine_distance(*sides)
-
-
-def dc_steps(case: Case, compiled: bool) -> dict[str, Provider]:
-    """DC's step (DSA's with an augmentation), loss and image gradient: as published, then ours."""
-    data, at = case.data, case.data.device
-    plan, numbers = class_gradients.layers(case.net), [tensor.detach() for tensor in class_gradients.tensors(case.net)]
-    shape = (data.classes * case.batch_real, *data.shape)
-
-    def together(precision: str, compiled: bool) -> Callable:
-        low = torch.bfloat16 if precision == "bfloat16" else None
-        function = compute.accelerate(class_gradients.explicit, at, compiled=compiled)
-        backend = class_gradients.choose(plan, numbers, shape, data.classes, low or torch.float32, at)
-        return case.step(functools.partial(dc_together, function, plan, numbers, backend), low)
-
-    return _providers("per class", case.step(published.dc_per_class, case.net), together, compiled)
-
-
-# name: (its providers for a case, the published loss, its augmentation)
-STEPS = {"dm": (dm_steps, published.dm_per_class, augment.DSA), "dc": (dc_steps, published.dc_per_class, "none"),
-         "dsa": (dc_steps, published.dc_per_class, augment.DSA)}  # fmt: skip
-
-
-def step_rows(name: str, data: Dataset, *, ipc: int, batch_real: int, width: int, rounds: int, compiled: bool = True) -> list[dict]:
-    """The step of `name` in STEPS, loss and image gradient."""
-    steps, loss, strategy = STEPS[name]
-    case = Case(data, ipc, batch_real, width, strategy)
-    providers = steps(case, compiled)
-    with FlopCounterMode(display=False) as counter:
-        providers["together"].run()
-    return compare(f"{name} step, ipc {ipc}", providers, case.truth(loss), data.device, rounds, flops=counter.get_total_flops())
 
 
 def evaluate_rows(data: Dataset, *, ipc: int, width: int, networks_: int, rounds: int, compiled: bool = True) -> list[dict]:
@@ -206,17 +109,15 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
                                            high=high.to(images))[0]
 
     def together(precision: str, compiled: bool) -> Callable[[], Tensor]:
-        method = SRe2L(roll=0)
         accelerate = functools.partial(compute.accelerate, at=at, precision=precision, compiled=compiled)
-        whole = accelerate(lambda images, labels: method.objective(net, images, labels, ipc)[:1])
-        objective = method.of_each(nets, accelerate) if adjusted else whole
+        objective = SRe2L(roll=0).in_groups(nets, classes, accelerate, compute.chunk(net, shape, whole=classes))
 
         def run() -> Tensor:
             images = noise.clone().requires_grad_()
             updates = Adam([images], lr=0.25, betas=(0.5, 0.9))
             for step in range(2):
                 updates.lr = 0.25 * cosine(step, 2)
-                updates.step(torch.autograd.grad(objective(images, labels)[0], [images]))
+                updates.step(torch.autograd.grad(objective(images, labels), [images]))
                 images.data.copy_(images.data.clamp(low, high))
             return images.detach()
 
@@ -228,14 +129,17 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
     return compare(f"recover, {'weights adjusted' if adjusted else '2 steps'}, ipc {ipc}", providers, truth, at, rounds)
 
 
-@measurement(version=4)
-def speed(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, rounds: int, compiled: bool = True) -> list[dict]:
-    """Every step and kernel against the published structure, on this machine: the rows of `ddcore bench`."""
-    positive("bench", rounds=rounds)
-    data.need(max(batch_real, ipc), "bench")
-    size = {"ipc": ipc, "width": width, "rounds": rounds}
-    step = size | {"batch_real": batch_real, "compiled": compiled}
-    rows = [row for name in STEPS for row in step_rows(name, data, **step)]
-    rows += [row for adjusted in (False, True) for row in recover_rows(data, compiled=compiled, adjusted=adjusted, **size)]
-    rows += kernel_rows(data, batch_real=batch_real, **size)
+@measurement(version=5)
+def speed(data: Dataset, *, seed: int, width: int, batches: Sequence[int], ipcs: Sequence[int], classes: Sequence[int], rounds: int,
+          compiled: bool = True) -> list[dict]:
+    """Every step and kernel against the published structure, on this machine: the rows of `ddcore bench`.
+
+    `batches`: real images a class; the steps of DM, DC and DSA for each of `classes`, recover and kernels for the middle of `ipcs`.
+    """
+    positive("bench", rounds=rounds, batches=batches, ipcs=ipcs, classes=classes, width=width)
+    ipc, size = sorted(ipcs)[len(ipcs) // 2], {"width": width, "rounds": rounds}
+    data.need(max(*batches, *ipcs), "bench")
+    rows = grid_rows(data, ipcs=ipcs, batches=batches, classes=classes, compiled=compiled, **size)
+    rows += [row for adjusted in (False, True) for row in recover_rows(data, ipc=ipc, compiled=compiled, adjusted=adjusted, **size)]
+    rows += kernel_rows(data, ipc=ipc, batch_real=min(batches), **size)
     return rows + evaluate_rows(data, ipc=1, width=width, networks_=5, rounds=rounds, compiled=compiled)

@@ -7,7 +7,7 @@ bounded number of images at a time.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from ddcore import compute
+from ddcore.kernels.average_pool import average_pool
 from ddcore.kernels.weight_gradients import class_weight_gradients
-from ddcore.networks import Convolution, Network, beside_zeros
+from ddcore.networks import AveragePool, Convolution, Network, beside_zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ def layers(network: Network) -> tuple[Layer, ...] | None:
     for block in network.blocks:
         kinds = [type(module) for module in block] if isinstance(block, nn.Sequential) else []
         norm = {nn.GroupNorm: "instance", nn.BatchNorm2d: "batch"}.get(kinds[1]) if len(kinds) == 4 else "none"
-        if norm is None or [kinds[0] if kinds else None, *kinds[-2:]] != [Convolution, nn.ReLU, nn.AvgPool2d] or len(kinds) > 4:
+        if norm is None or [kinds[0] if kinds else None, *kinds[-2:]] != [Convolution, nn.ReLU, AveragePool] or len(kinds) > 4:
             return None
         found.append(Layer(block[0].kernel_size, block[0].padding, norm, 0.0 if norm == "none" else block[1].eps))
     return tuple(found)
@@ -84,7 +85,7 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
             z = (z - mean) * deviation
         y = z * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
         kept.append((a, z, deviation, y > 0))
-        a = F.avg_pool2d(y.relu(), 2)
+        a = average_pool(y.relu())
         features.append(a)
     embedded = a.flatten(1)
     logits = F.linear(embedded, last_weight, last_bias)
@@ -136,40 +137,45 @@ def by_autograd(network: Network, images: Tensor, targets: Tensor, share: Tensor
             loss = F.cross_entropy(logits, t, reduction="none") @ weight
             found.append(torch.autograd.grad(loss, list(free.values()), create_graph=differentiable))
             blocks.append(features)
-    joined = tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
+    joined = tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*blocks, strict=True))
     if not differentiable:
         joined = tuple(one.detach() for one in joined)
-    return tuple(torch.stack(parts).flatten(2) for parts in zip(*found, strict=True)), joined
+    return tuple((torch.stack(parts) if len(parts) > 1 else parts[0][None]).flatten(2) for parts in zip(*found, strict=True)), joined
 
 
 Gradients = Callable[[Tensor, Tensor, Tensor, tuple[int, ...]], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
 """(images, targets, share, sizes) -> what `explicit` returns."""
 
 
-def in_chunks(gradients: Gradients, images: Callable[[slice], Tensor], targets: Callable[[slice], Tensor], sizes: Sequence[int],
+def in_chunks(gradients: Gradients, parts: Callable[[int, slice], Iterable[tuple[slice, Tensor]]], targets: Tensor, sizes: Sequence[int],
               size: int, seen: Callable[[Sequence[Tensor]], None] | None = None) -> tuple[Tensor, ...]:
     """The gradients of each class's mean cross-entropy, one (classes, rows, numbers a row) for each weight, with at most `size` images
     at a time: several small classes together, a large one in parts.
 
-    `images(rows)` and `targets(rows)` give those of some rows of all images, sorted by class, sizes[c] of class c. `seen(features)` is
-    told the features of the blocks of every part, in the order of the images.
+    `parts(size, rows)` gives the images of `rows` of all, sorted by class, sizes[c] of class c, by `size`, each time with its rows;
+    targets: those of all, (n, classes of the network). `seen(features)` is told the features of the blocks of every part, in order.
     """
     found, first = [], 0
     for together in _groups(sizes, size):
-        parts = compute.slices(sum(together), sum(together) if len(together) > 1 else compute.evenly(together[0], size))
-        total = None
-        for part in parts:
-            rows = slice(first + part.start, first + part.stop)
-            x, many = images(rows), part.stop - part.start
-            each = tuple(together) if len(together) > 1 else (many,)
-            share = torch.cat([x.new_full((count,), 1 / whole) for count, whole in zip(each, together, strict=True)])
-            of_part, features = gradients(x, targets(rows), share, each)
-            total = of_part if total is None else tuple(map(torch.add, total, of_part))
+        count, total = sum(together), None
+        share = torch.cat([targets.new_full((many,), 1 / many) for many in together])
+        for rows, x in parts(count if len(together) > 1 else compute.evenly(count, size), slice(first, first + count)):
+            each = tuple(together) if len(together) > 1 else (len(x),)
+            of_part, features = gradients(x, targets[rows], share[: len(x)], each)
+            total = of_part if total is None else _added(total, of_part)
             if seen:
                 seen(features)
         found.append(total)
-        first += sum(together)
+        first += count
     return tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True))
+
+
+def _added(total: Sequence[Tensor], more: Sequence[Tensor]) -> Sequence[Tensor]:
+    """In place where no tape would miss it."""
+    if more[0].requires_grad:
+        return tuple(map(torch.add, total, more))
+    torch._foreach_add_(total, more)
+    return total
 
 
 def _groups(sizes: Sequence[int], most: int) -> list[list[int]]:

@@ -5,9 +5,9 @@ import os
 import torch
 
 from ddcore import compute
-from ddcore.bench import STEPS, Case
 from ddcore.data import Dataset
 from ddcore.measurements import measurement
+from ddcore.steps import STEPS, Case, providers
 from ddcore.timing import seconds
 
 # kind: parts of the names of its operations; the first kind that fits counts. What the compiler has fused can't be told apart.
@@ -36,7 +36,7 @@ def shares(function, at: torch.device, repeats: int) -> dict[str, float]:
     return {name: value / sum(spent.values()) for name, value in spent.items()}
 
 
-@measurement(version=1)
+@measurement(version=2)
 def profile(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, repeats: int, compiled: bool = True) -> list[dict]:
     """The steps of DM, DC and DSA, loss and image gradient, by kind of operation.
 
@@ -46,6 +46,6 @@ def profile(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, 
     compute.keep_memory()
     return [{"name": f"{name} step, ipc {ipc}", "provider": provider, "kind": found, "share": round(share, 4),
              "seconds": float(f"{share * took:.4g}")}
-            for name, (steps, _, strategy) in STEPS.items()
-            for provider, one in steps(Case(data, ipc, batch_real, width, strategy), compiled).items()
+            for name, (_, _, strategy) in STEPS.items()
+            for provider, one in providers(name, Case(data, ipc, batch_real, width, strategy), compiled).items()
             for took in (seconds(one.run, data.device, repeats),) for found, share in shares(one.run, data.device, repeats).items()]

@@ -95,22 +95,39 @@ def _kilobytes(status: Path, name: str) -> int:
     return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name)))
 
 
-def compare(name: str, providers: dict[str, Provider], truth: Tensor, at: torch.device, rounds: int, *, flops: int | None = None,
+def compare(name: str, providers: dict[str, Provider], truth: Tensor | None, at: torch.device, rounds: int, *, flops: int | None = None,
             moved: int | None = None) -> list[dict]:
-    """One row a provider, the first being the baseline; `flops` or `moved` (bytes) is the work that has to be done."""
+    """One row a provider, the first being the baseline; `flops` or `moved` (bytes) is the work that has to be done.
+
+    Without a `truth` errors are distances from the baseline, and one call of each provider tells time and memory: for calls of many
+    seconds, of what is compiled already.
+    """
     compute.keep_memory()
-    # The call that is compared with the truth also warms up.
-    errors = [float((one.run().double() - truth).abs().max() / truth.abs().max()) for one in providers.values()]
-    spent = in_turns([one.run for one in providers.values()], at, rounds)
+    runs = [one.run for one in providers.values()]
+    if truth is None:
+        found, spent, peaks = _at_once(runs, at)
+    else:
+        found = [run() for run in runs]  # this warms up as well
+        spent = in_turns(runs, at, rounds)
+        peaks = [peak_bytes(run, at) for run in runs]
+    truth = found[0].double() if truth is None else truth
+    errors = [float((one.double() - truth).abs().max() / truth.abs().max()) for one in found]
     medians = spent.quantile(0.5, dim=0).tolist()
     ratios = (spent[:, :1] / spent).quantile(torch.tensor([0.2, 0.5, 0.8], dtype=spent.dtype), dim=0).T.tolist()
-    peaks = [peak_bytes(one.run, at) for one in providers.values()]
     rows, work = [], flops or moved
     for (provider, one), error, took, (low, ratio, high), peak in zip(providers.items(), errors, medians, ratios, peaks, strict=True):
         limit = work and (ceiling(at, getattr(torch, one.precision)) if flops else bandwidth(at))
         rows.append({"name": name, "provider": provider, "ratio": round(ratio, 3), "ratio_p20": round(low, 3), "ratio_p80": round(high, 3),
-                     "memory_ratio": round(peaks[0] / peak, 3) if peak else None,
-                     "operations": operations(one.run) if one.eager else None,
+                     "memory_ratio": round(peaks[0] / peak, 3) if peak else None, "peak_bytes": peak,
+                     "operations": operations(one.run) if one.eager and len(spent) > 1 else None,
                      "fraction_of_ceiling": float(f"{work / took / limit:.3g}") if work else None, "max_rel_error": float(f"{error:.2e}"),
-                     "seconds": float(f"{took:.4g}"), "n": rounds})
+                     "seconds": float(f"{took:.4g}"), "n": len(spent)})
     return rows
+
+
+def _at_once(runs: list[Callable[[], Tensor]], at: torch.device) -> tuple[list[Tensor], Tensor, list[int | None]]:
+    """What each returns, its seconds (1, runs) and its peak, of one call."""
+    found, spent, peaks = [], [], []
+    for run in runs:
+        peaks.append(peak_bytes(lambda run=run: spent.append(in_turns([lambda: found.append(run())], at, 1)), at))
+    return found, torch.cat(spent, 1), peaks

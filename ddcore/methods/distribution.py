@@ -80,8 +80,8 @@ def class_means_of(features: Callable[[Tensor], Sequence[Tensor]], batch: Batch,
     """(classes, F) means of the penultimate features of the images of each class, at least float32, from sums over chunks of `size`
     images; and the features of all blocks, of which `reads` are taken in the same pass."""
     sums, rows, classes = 0, [[] for _ in reads], len(batch.sizes)
-    for part in compute.slices(len(batch), compute.evenly(len(batch), size)):
-        found = features(batch.images(part))
+    for part, images in batch.parts(compute.evenly(len(batch), size)):
+        found = features(images)
         embedded = found[-1].flatten(1)
         embedded = embedded.to(torch.promote_types(embedded.dtype, torch.float32))
         sums = sums + F.one_hot(batch.labels[part], classes).to(embedded).T @ embedded

@@ -84,7 +84,7 @@ class DC:
         net = networks.build(self.network, data.shape, data.classes, width=self.width, device=device, dtype=dtype,
                              generator=stream(seed, "dc", "network", start // outer, device=device))
         forward = compute.accelerate(net, device, precision=self.precision, compiled=self.compiled)
-        gradients, size = self._gradients(net, device), self.images_at_once(net, data, synthetic)
+        gradients, size = self.gradients(net, device), self.images_at_once(net, data, synthetic)
         for step in itertools.count(start):
             if step % outer == 0:
                 networks.initialise(net, stream(seed, "dc", "network", step // outer, device=device))
@@ -117,7 +117,7 @@ class DC:
         """What plugins read: not compiled, since a pass of its own is not what a step waits for."""
         return compute.accelerate(network.features, at, precision=self.precision)
 
-    def _gradients(self, net: Network, at: torch.device) -> Callable:
+    def gradients(self, net: Network, at: torch.device) -> Callable:
         """(network, images, targets, share, sizes) -> the weight gradients of each class, and the features of the blocks.
 
         On a CPU the explicit form is slower than autograd unless it is compiled, and faster if it is (`ddcore bench`).
@@ -190,22 +190,32 @@ def distance(gradients: class_gradients.Gradients, batch: Batch, fake: Tensor, t
     for group in compute.slices(classes, together):
         first, sizes = starts[group.start], batch.sizes[group]
         with torch.no_grad():
-            of_real = class_gradients.in_chunks(
-                gradients, lambda part, first=first: batch.images(slice(first + part.start, first + part.stop)),
-                lambda part, first=first: F.one_hot(batch.labels[first + part.start : first + part.stop], classes).to(fake),
-                sizes, size, seen if reads else None)
+            goals = F.one_hot(batch.labels[first : first + sum(sizes)], classes).to(fake)
+            of_real = class_gradients.in_chunks(gradients, functools.partial(_drawn, batch, first), goals, sizes, size,
+                                                seen if reads else None)
         own = slice(group.start * per_class, group.stop * per_class)
         with torch.enable_grad():
             parts = [one.detach()[own].requires_grad_() for one in learned]
             goal = parts[1] if len(parts) > 1 else targets[own]
-            of_fake = class_gradients.in_chunks(gradients, lambda part, x=parts[0]: x[part], lambda part, t=goal: t[part],
-                                                (per_class,) * len(sizes), size)
+            of_fake = class_gradients.in_chunks(gradients, functools.partial(_cut, parts[0]), goal, (per_class,) * len(sizes), size)
             loss = row_cosine_distance(of_real, of_fake)
             for whole, gradient in zip(kept, torch.autograd.grad(loss, parts), strict=True):
                 whole[own] = gradient
         total = total + loss.detach()
     of_real = [(read, tuple(map(torch.cat, zip(*parts, strict=True)))) for read, parts in zip(reads, rows, strict=True)]
     return known(total, learned, kept), of_real
+
+
+def _drawn(batch: Batch, first: int, size: int, rows: slice) -> Iterator[tuple[slice, Tensor]]:
+    """The real images of `rows`, counted from `first`."""
+    for part, images in batch.parts(size, slice(first + rows.start, first + rows.stop)):
+        yield slice(part.start - first, part.stop - first), images
+
+
+def _cut(images: Tensor, size: int, rows: slice) -> Iterator[tuple[slice, Tensor]]:
+    for part in compute.slices(rows.stop - rows.start, size):
+        whole = slice(rows.start + part.start, rows.start + part.stop)
+        yield whole, images[whole]
 
 
 def _hold_statistics(net: Network, data: Dataset, generator: torch.Generator) -> None:

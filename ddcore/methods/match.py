@@ -42,6 +42,15 @@ class Batch:
         images = self.data.x_train[self.index[rows]]
         return images if self.drawn is None else augment.apply(self.drawn, images, self.labels[rows])
 
+    def parts(self, size: int, rows: slice = slice(None)) -> Iterator[tuple[slice, Tensor]]:
+        """Chunks of at most `size` images of `rows`, and which of all images each holds. They are drawn, and augmented, several chunks at
+        a time, which costs less than one by one and little memory."""
+        first, last, _ = rows.indices(len(self))
+        for drawn in compute.slices(last - first, compute.HELD * size):
+            images = self.images(slice(first + drawn.start, first + drawn.stop))
+            for part in compute.slices(len(images), size):
+                yield slice(first + drawn.start + part.start, first + drawn.start + part.stop), images[part]
+
 
 class Features(Sequence):
     """The features of every block, found when they are first looked at; what is read of them can be had without holding them all."""
@@ -147,5 +156,5 @@ def looked_through(look: Look, network: Network, batch: Batch, generator: torch.
 @torch.no_grad()
 def in_parts(read: Read, features: Callable[[Tensor], Sequence[Tensor]], batch: Batch, size: int) -> tuple[Tensor, ...]:
     """`read(features)` of the images of `batch`, `size` of them drawn at a time, joined."""
-    parts = [read(features(batch.images(part))) for part in compute.slices(len(batch), size)]
+    parts = [read(features(images)) for _, images in batch.parts(size)]
     return tuple(map(torch.cat, zip(*parts, strict=True)))
