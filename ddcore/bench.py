@@ -110,7 +110,7 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
 
     def together(precision: str, compiled: bool) -> Callable[[], Tensor]:
         accelerate = functools.partial(compute.accelerate, at=at, precision=precision, compiled=compiled)
-        objective = SRe2L(roll=0).in_groups(nets, classes, accelerate, compute.chunk(net, shape, whole=classes))
+        objective = SRe2L(roll=0).in_groups(nets, classes, accelerate, compute.chunk(net, shape, whole=classes, compiled=compiled))
 
         def run() -> Tensor:
             images = noise.clone().requires_grad_()

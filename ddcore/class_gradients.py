@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from ddcore import compute
-from ddcore.kernels.average_pool import average_pool
+from ddcore.kernels.rectified_pool import rectified_pool
 from ddcore.kernels.weight_gradients import class_weight_gradients
-from ddcore.networks import AveragePool, Convolution, Network, beside_zeros
+from ddcore.networks import Convolution, Network, RectifiedPool, beside_zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ def layers(network: Network) -> tuple[Layer, ...] | None:
     found = []
     for block in network.blocks:
         kinds = [type(module) for module in block] if isinstance(block, nn.Sequential) else []
-        norm = {nn.GroupNorm: "instance", nn.BatchNorm2d: "batch"}.get(kinds[1]) if len(kinds) == 4 else "none"
-        if norm is None or [kinds[0] if kinds else None, *kinds[-2:]] != [Convolution, nn.ReLU, AveragePool] or len(kinds) > 4:
+        norm = {nn.GroupNorm: "instance", nn.BatchNorm2d: "batch"}.get(kinds[1]) if len(kinds) == 3 else "none"
+        if norm is None or len(kinds) not in (2, 3) or (kinds[0], kinds[-1]) != (Convolution, RectifiedPool):
             return None
         found.append(Layer(block[0].kernel_size, block[0].padding, norm, 0.0 if norm == "none" else block[1].eps))
     return tuple(found)
@@ -54,7 +54,7 @@ def tensors(network: Network) -> list[Tensor]:
     """
     found = []
     for block in network.blocks:
-        conv, norm = block[0], block[1] if len(block) == 4 else None
+        conv, norm = block[0], block[1] if len(block) == 3 else None
         scale, shift = (norm.weight, norm.bias) if norm else (conv.bias.new_ones(()), conv.bias.new_zeros(()))
         if isinstance(norm, nn.BatchNorm2d):
             scale = scale * (norm.running_var + norm.eps).rsqrt()
@@ -64,9 +64,10 @@ def tensors(network: Network) -> list[Tensor]:
 
 
 def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, targets: Tensor, share: Tensor, sizes: tuple[int, ...], *,
-             backend: str = "calls", dtype: torch.dtype | None = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+             backend: str = "calls", dtype: torch.dtype | None = None, seen: bool = True
+             ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """For each class the gradient of its images' cross-entropies, each times its `share`: one (classes, rows, numbers a row) for each
-    weight; and the features of the blocks.
+    weight; and the features of the blocks, if they are to be `seen`.
 
     images: (N, C, H, W), sorted by class, sizes[c] of class c; targets: (N, classes of the network) probabilities; share: (N,), one over
     the size of its class for a mean. Convolutions run in `dtype`. Differentiable once, in images and targets.
@@ -77,7 +78,7 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
     inner = [first, *inner[1:]]
     a, kept, features = images, [], []
     for layer, (weight, bias, scale, shift) in zip(plan, _fours(inner), strict=True):
-        z = F.conv2d(a.to(low), weight.to(low), padding=layer.padding).to(high) + bias.view(-1, 1, 1)
+        z = F.conv2d(_inner(a.to(low)), _inner(weight.to(low)), padding=layer.padding).to(high) + bias.view(-1, 1, 1)
         deviation = None
         if layer.norm == "instance":
             variance, mean = torch.var_mean(z, (2, 3), correction=0, keepdim=True)
@@ -85,8 +86,9 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
             z = (z - mean) * deviation
         y = z * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
         kept.append((a, z, deviation, y > 0))
-        a = average_pool(y.relu())
-        features.append(a)
+        a = rectified_pool(y)
+        if seen:
+            features.append(a)
     embedded = a.flatten(1)
     logits = F.linear(embedded, last_weight, last_bias)
     delta = (logits.softmax(1) * targets.sum(1, keepdim=True) - targets) * share[:, None]
@@ -99,12 +101,17 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
         delta = F.pad(delta, (0, width, 0, height)) * active * scale.view(-1, 1, 1)
         if deviation is not None:
             delta = (delta - delta.mean((2, 3), keepdim=True) - z * (delta * z).mean((2, 3), keepdim=True)) * deviation
-        delta = delta.to(low)
-        gradient = class_weight_gradients(a.to(low), delta, sizes, kernel=layer.kernel, padding=layer.padding, backend=backend)
+        delta = _inner(delta.to(low))
+        gradient = class_weight_gradients(_inner(a.to(low)), delta, sizes, kernel=layer.kernel, padding=layer.padding, backend=backend)
         found.append((gradient if index else gradient[:, :, :channels]).to(high).flatten(2))
         if index:
-            delta = F.conv_transpose2d(delta, weight.to(low), padding=layer.padding).to(high)
+            delta = F.conv_transpose2d(delta, _inner(weight.to(low)), padding=layer.padding).to(high)
     return tuple(reversed(found)), tuple(features)
+
+
+def _inner(x: Tensor) -> Tensor:
+    """With the channels innermost where it is compiled for a CPU: oneDNN then reorders nothing, which saves a fifteenth of the step."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" and torch.compiler.is_compiling() else x
 
 
 def _fours(numbers: list[Tensor]) -> list[list[Tensor]]:
@@ -112,7 +119,7 @@ def _fours(numbers: list[Tensor]) -> list[list[Tensor]]:
 
 
 def by_autograd(network: Network, images: Tensor, targets: Tensor, share: Tensor, sizes: tuple[int, ...], *,
-                together: bool | None = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+                together: bool | None = None, seen: bool = True) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """What `explicit` returns, for any network: class by class, or by vmap over classes of equal size (default: on a GPU)."""
     chosen = weights(network)
     differentiable = images.requires_grad or targets.requires_grad
@@ -137,14 +144,14 @@ def by_autograd(network: Network, images: Tensor, targets: Tensor, share: Tensor
             loss = F.cross_entropy(logits, t, reduction="none") @ weight
             found.append(torch.autograd.grad(loss, list(free.values()), create_graph=differentiable))
             blocks.append(features)
-    joined = tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*blocks, strict=True))
+    joined = tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*blocks, strict=True)) if seen else ()
     if not differentiable:
         joined = tuple(one.detach() for one in joined)
     return tuple((torch.stack(parts) if len(parts) > 1 else parts[0][None]).flatten(2) for parts in zip(*found, strict=True)), joined
 
 
-Gradients = Callable[[Tensor, Tensor, Tensor, tuple[int, ...]], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
-"""(images, targets, share, sizes) -> what `explicit` returns."""
+Gradients = Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
+"""(images, targets, share, sizes, seen) -> what `explicit` returns."""
 
 
 def in_chunks(gradients: Gradients, parts: Callable[[int, slice], Iterable[tuple[slice, Tensor]]], targets: Tensor, sizes: Sequence[int],
@@ -161,7 +168,7 @@ def in_chunks(gradients: Gradients, parts: Callable[[int, slice], Iterable[tuple
         share = torch.cat([targets.new_full((many,), 1 / many) for many in together])
         for rows, x in parts(count if len(together) > 1 else compute.evenly(count, size), slice(first, first + count)):
             each = tuple(together) if len(together) > 1 else (len(x),)
-            of_part, features = gradients(x, targets[rows], share[: len(x)], each)
+            of_part, features = gradients(x, targets[rows], share[: len(x)], each, seen is not None)
             total = of_part if total is None else _added(total, of_part)
             if seen:
                 seen(features)

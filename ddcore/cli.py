@@ -99,6 +99,23 @@ def _plugins(given: list[str]) -> list:
     return found
 
 
+def _compiled_if_it_pays(method, data, synthetic, steps: int):
+    """`method`, compiled where so many steps pay for it (`ddcore.compute.pays`); said where it is."""
+    from ddcore import class_gradients, compute, networks
+    from ddcore.random import stream
+
+    if getattr(method, "compiled", True):
+        return method
+    name, width = (method.teacher.network, method.teacher.width) if hasattr(method, "teacher") else (method.network, method.width)
+    network = networks.build(name, data.shape, data.classes, width=width, device=data.device, generator=stream(0, "cli", device=data.device))
+    images = steps * (sum(min(method.batch_real, size) for size in data.sizes) + len(synthetic.labels))
+    twice = hasattr(method, "weight_gradients")  # gradient matching: torch.compile differentiates a ConvNet's alone
+    if (twice and class_gradients.layers(network) is None) or not compute.pays(images, network, data.shape):
+        return method
+    errors.print(f"compiled, since {images:,} images pass the network; --compiled no leaves it out, and gives other bits", soft_wrap=True)
+    return dataclasses.replace(method, compiled=True)
+
+
 @app.command()
 def distill(
     out: Annotated[Path, typer.Option(help="where the set goes (.safetensors)")],
@@ -121,7 +138,7 @@ def distill(
     width: Annotated[int | None, typer.Option(help="default: the published one, 128 for a convnet")] = None,
     strategy: Strategy = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16")] = None,
-    compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile the network")] = False,
+    compiled: Annotated[str, typer.Option(help="torch.compile: yes, no, or auto, where the run is long enough to pay for it")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="another setting of the method, e.g. 'experts={epochs: 5}'")] = None,
     plugin: Plugins = None,
     seed: int = 0,
@@ -132,7 +149,7 @@ def distill(
     from ddcore.data import load
     from ddcore.distill import distill as run
     from ddcore.methods import METHODS
-    from ddcore.settings import build, merge, unknown
+    from ddcore.settings import build, merge, one_of, unknown
     from ddcore.synthetic import create
 
     _writable("--out", out)
@@ -146,12 +163,15 @@ def distill(
     if not _bears_flip(data.name):
         trained = {"experts": {"strategy": _strategy(strategy, data.name)}, "teacher": {"flip": False}}
         settings |= {name: inner for name, inner in trained.items() if name in usual}
-    settings |= _given(network=network, width=width, precision=precision, compiled=compiled or None, strategy=strategy,
+    one_of("distill", ("auto", "yes", "no"), compiled=compiled)
+    settings |= _given(network=network, width=width, precision=precision, compiled=True if compiled == "yes" else None, strategy=strategy,
                        batch_real=batch_real)
     how = build(METHODS[method], merge(settings, _values(set_ or [])), f"method {method}")
     plugins = _plugins(plugin or [])
     extra = {} if synthetic == "pixels" else {"rank": 2}
     made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
+    if compiled == "auto":
+        how = _compiled_if_it_pays(how, data, made, steps)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
                TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
@@ -253,12 +273,20 @@ def refresh(only: str = "") -> None:
     raise typer.Exit(1 if failed else 0)
 
 
+def _whole_numbers(option: str, given: str) -> list[int]:
+    parts = given.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise BadInput(f"{option} {given}: needs whole numbers, separated by commas, e.g. {option} 1,10")
+    return [int(part) for part in parts]
+
+
 @app.command()
 def bench(
     dataset: DatasetName = "fashion_mnist",
     width: int = 128,
-    batch_real: int = 64,
-    ipc: int = 10,
+    batch_real: Annotated[str, typer.Option(help="real images a class, one number or several")] = "64,256",
+    ipc: Annotated[str, typer.Option(help="images per class, likewise")] = "1,10,50",
+    classes: Annotated[str, typer.Option(help="numbers of classes; images are generated where the dataset has another")] = "10,100",
     rounds: int = 5,
     compiled: Annotated[bool, typer.Option("--compiled/--eager", help="with or without what torch.compile makes of the steps")] = True,
     device: Device = "auto",
@@ -268,7 +296,9 @@ def bench(
     from ddcore import bench as benchmarks
     from ddcore.data import load
 
-    rows = benchmarks.speed(load(dataset, device), seed=0, width=width, batch_real=batch_real, ipc=ipc, rounds=rounds, compiled=compiled)
+    sizes = {"batches": _whole_numbers("--batch-real", batch_real), "ipcs": _whole_numbers("--ipc", ipc),
+             "classes": _whole_numbers("--classes", classes)}
+    rows = benchmarks.speed(load(dataset, device), seed=0, width=width, rounds=rounds, compiled=compiled, **sizes)
     if as_json:
         print(json.dumps(rows, indent=1))
         return

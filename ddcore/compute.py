@@ -4,6 +4,8 @@ import ctypes
 import functools
 import itertools
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -15,8 +17,10 @@ from ddcore.settings import one_of, positive
 
 PRECISIONS = ("float32", "bfloat16")
 # Bytes of activations that a network may hold for the images of one chunk. The same on every machine of a kind, so that results do
-# not depend on the memory that is free: on a CPU the size of its last cache, on a GPU a quarter of a card of 8 GiB.
-BUDGET = {"cpu": 32 * 2**20, "cuda": 2 * 2**30}
+# not depend on the memory that is free. On a CPU half its last cache where the network is compiled; elsewhere four times that, since
+# each of its many operations costs a call. On a GPU a quarter of a card of 8 GiB.
+BUDGET = {"cpu": 64 * 2**20, "cpu, compiled": 16 * 2**20, "cuda": 2 * 2**30}
+WORTH_COMPILING = 128 * 2**30  # bytes of activations: some 40 s of a ConvNet on two cores, of which compiling saves a third and takes it
 HELD = 16  # chunks whose tape may wait for one backward pass
 _compilations = itertools.count(1)
 
@@ -82,6 +86,13 @@ def give_memory_back() -> bool:
     return True
 
 
+def pays(images: int, network: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether `torch.compile` saves more time than it takes, where so many `images` of `shape` pass `network` in all, forward and back:
+    by a rule on sizes, since a measurement would let the clock choose the bits. False without a compiler."""
+    there = next(network.parameters()).is_cuda or any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++", "c++"))
+    return there and images * activation_bytes(network, shape) > WORTH_COMPILING
+
+
 def divisible(network: nn.Module) -> bool:
     """Whether the images of a batch may pass `network` in parts: not through a batch norm that takes its statistics from the batch."""
     return not any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in network.modules())
@@ -110,15 +121,16 @@ def activation_bytes(network: nn.Module, shape: tuple[int, int, int]) -> int:
     return max(1, sum(kept.values()))
 
 
-def chunk(network: nn.Module, shape: tuple[int, int, int], given: int | None = None, *, whole: int = 1) -> int:
-    """The most images that pass `network` at once: `given`, or the largest power of two whose activations fit the `BUDGET`; at least
+def chunk(network: nn.Module, shape: tuple[int, int, int], given: int | None = None, *, whole: int = 1, compiled: bool = False) -> int:
+    """The most images that pass `network` at once: `given`, or the power of two whose activations come nearest to the `BUDGET`; at least
     `whole`, the images that can't be parted.
 
     Raises BadInput, before anything runs, where so many take more memory than there is.
     """
     positive("compute", chunk=given)
     one, at = activation_bytes(network, shape), next(network.parameters()).device
-    fits = 1 << max(0, (BUDGET[at.type] // one).bit_length() - 1)
+    budget = BUDGET["cpu, compiled" if compiled and at.type == "cpu" else at.type]
+    fits = 1 << max(0, round(math.log2(budget / one)))
     size = max(whole, fits if given is None else given)
     need_memory(size * one, f"{size} images of {'x'.join(map(str, shape))} in one pass of the network", at)
     return size

@@ -96,7 +96,7 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     began = saved = time.perf_counter()
     reads = [plugin.read for plugin in plugins if hasattr(plugin, "read")]
     matches = method.matches(data, synthetic, seed=seed, start=start, look=look if adjusting else unadjusted, memory=memories["method"],
-                             reads=reads)
+                             **{"reads": reads} if reads else {})
     with _interrupts() as interrupted:
         for step in range(start, steps):
             match = next(matches)

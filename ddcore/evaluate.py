@@ -71,7 +71,7 @@ class Protocol:
         drawn_from = [stream(seed, "evaluate", "network", device=device) for seed in seeds]
         if many == 1:
             net, forward = (_kept if self.compiled else _forward)(kind, self.precision, self.compiled)
-            together = training.images_at_once(net, data.shape, min(self.batch, len(images)))
+            together = training.images_at_once(net, data.shape, min(self.batch, len(images)), compiled=self.compiled)
             nets, parameters = [networks.initialise(net.train(), drawn_from[0])], list(net.parameters())
         else:
             nets = [_network(kind, generator) for generator in drawn_from]

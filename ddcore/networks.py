@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddcore.errors import BadInput
-from ddcore.kernels.average_pool import average_pool
+from ddcore.kernels.rectified_pool import rectified_pool
 from ddcore.settings import positive, unknown
 
 VERSION = 1
@@ -57,14 +57,11 @@ def beside_zeros(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(F.pad(one, (0, 0, 0, 0, 0, 1)).contiguous(memory_format=torch.channels_last) for one in (x, weight))
 
 
-class AveragePool(nn.AvgPool2d):
-    """nn.AvgPool2d(2), by `ddcore.kernels.average_pool`."""
-
-    def __init__(self):
-        super().__init__(2)
+class RectifiedPool(nn.Module):
+    """nn.ReLU() and nn.AvgPool2d(2), by `ddcore.kernels.rectified_pool`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return average_pool(x)
+        return rectified_pool(x)
 
 
 def _norm(kind: str, channels: int) -> list[nn.Module]:
@@ -79,7 +76,7 @@ def _convnet(shape, width, depth, norm):
     blocks, channels = [], shape[0]
     for level in range(depth):
         padding = _first_padding(shape, 1) if level == 0 else 1
-        blocks.append(nn.Sequential(Convolution(channels, width, 3, padding=padding), *_norm(norm, width), nn.ReLU(), AveragePool()))
+        blocks.append(nn.Sequential(Convolution(channels, width, 3, padding=padding), *_norm(norm, width), RectifiedPool()))
         channels = width
     return blocks
 

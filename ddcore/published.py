@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddcore import augment
-from ddcore.networks import Network
+from ddcore.networks import Network, RectifiedPool
 from ddcore.sgd import cosine
 
 
@@ -20,8 +20,8 @@ def plain(network: Network) -> Network:
     found = copy.deepcopy(network)
     for block in found.blocks:
         for place, module in enumerate(block):
-            if isinstance(module, nn.AvgPool2d):
-                block[place] = nn.AvgPool2d(2)
+            if isinstance(module, RectifiedPool):
+                block[place] = nn.Sequential(nn.ReLU(), nn.AvgPool2d(2))
     return found
 
 

@@ -101,7 +101,7 @@ def labeller(teacher: Network, how: Relabel, device: torch.device) -> Callable[[
     def say(images: Tensor) -> Tensor:
         shape = images.shape
         if shape not in sizes:
-            sizes[shape] = training.images_at_once(mine, shape[1:], len(images))
+            sizes[shape] = training.images_at_once(mine, shape[1:], len(images), compiled=how.compiled)
         return compute.in_chunks(forward, images, sizes[shape])[0]
 
     return say
@@ -117,7 +117,7 @@ def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: 
     say = labeller(teacher, how, device) if teacher is not None else None
     forward = compute.accelerate(network, device, precision=how.precision, compiled=how.compiled)
     parameters, fill = list(network.parameters()), crops.black(data)
-    size = training.images_at_once(network, data.shape, min(how.batch, len(images)))
+    size = training.images_at_once(network, data.shape, min(how.batch, len(images)), compiled=how.compiled)
     optimiser = Adam(parameters, lr=how.lr, weight_decay=how.weight_decay)
     for epoch in range(how.epochs):
         optimiser.lr = how.lr * cosine(epoch, how.epochs)

@@ -88,7 +88,7 @@ class Case:
 
     def smaller(self) -> "Case":
         """One whose step compiles what this one's does: fewer real images, in parts of the same size."""
-        size = compute.evenly(self.batch_real, compute.chunk(self.net, self.data.shape))
+        size = compute.evenly(self.batch_real, compute.chunk(self.net, self.data.shape, compiled=True))
         return dataclasses.replace(self, batch_real=size)
 
 
@@ -96,7 +96,7 @@ def dm_step(case: Case, precision: str, compiled: bool) -> Callable[[], Tensor]:
     """DM's step as `ddcore.methods.DM` computes it."""
     net, data = case.net.requires_grad_(False), case.data
     features = compute.accelerate(net.features, data.device, precision=precision, compiled=compiled)
-    size = compute.chunk(net, data.shape)
+    size = compute.chunk(net, data.shape, compiled=compiled)
 
     def loss(fake: Tensor) -> Tensor:
         return distribution.distance(features, fake, distribution.class_means_of(features, case.batch, size)[0], size)
@@ -108,7 +108,7 @@ def dc_step(case: Case, precision: str, compiled: bool) -> Callable[[], Tensor]:
     """DC's step, or DSA's with an augmentation, as `ddcore.methods.DC` computes it."""
     net, data = case.net, case.data
     gradients = functools.partial(methods.DC(width=case.width, precision=precision, compiled=compiled).gradients(net, data.device), net)
-    size, targets = compute.chunk(net, data.shape), torch.nn.functional.one_hot(case.labels, data.classes).float()
+    size, targets = compute.chunk(net, data.shape, compiled=compiled), torch.nn.functional.one_hot(case.labels, data.classes).float()
     return case.image_gradient(lambda fake: gradient.distance(gradients, case.batch, fake, targets, size)[0])
 
 

@@ -12,9 +12,9 @@ Loss = Callable[[Tensor, slice], Tensor]
 """(logits of some rows of a batch, those rows) -> their part of the loss of the batch."""
 
 
-def images_at_once(network: nn.Module, shape: tuple[int, int, int], batch: int) -> int:
+def images_at_once(network: nn.Module, shape: tuple[int, int, int], batch: int, *, compiled: bool = False) -> int:
     """Of a training step on `batch` images: a chunk, or all where a batch norm takes its statistics from them."""
-    return compute.chunk(network, shape, whole=1 if compute.divisible(network) else batch)
+    return compute.chunk(network, shape, whole=1 if compute.divisible(network) else batch, compiled=compiled)
 
 
 def gradient(forward: Callable[[Tensor], Tensor], parameters: Sequence[Tensor], images: Tensor, loss: Loss, size: int

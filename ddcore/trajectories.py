@@ -185,7 +185,7 @@ def _gradient(nets: list[Network], data: Dataset, how: Experts) -> Callable[[Ten
     if many == 1:
         forward = compute.accelerate(lambda flat, x: functional_call(nets[0], unflatten(nets[0], flat[0]), (x,)), data.device,
                                      precision=how.precision, compiled=how.compiled)
-        size = training.images_at_once(nets[0], data.shape, how.batch)
+        size = training.images_at_once(nets[0], data.shape, how.batch, compiled=how.compiled)
     else:
         buffers = stack_module_state(nets)[1]
         one = vmap(lambda flat, buffers, x: functional_call(nets[0], (unflatten(nets[0], flat), buffers), (x,)))

@@ -26,7 +26,7 @@ class Quadratic:
             images = synthetic.images()
             loss = (images - self.target).square().sum() / 2
             loss = loss * self.wrong if step == self.at else loss
-            yield Match(step, None, None, images, images, synthetic.labels, synthetic.labels, (), (), loss)
+            yield Match(step, None, None, None, images, synthetic.labels, (), (), loss)
 
 
 class Steep:
@@ -35,7 +35,7 @@ class Steep:
     def matches(self, data, synthetic, *, seed, start, look, memory):
         for step in itertools.count(start):
             images = synthetic.images()
-            yield Match(step, None, None, images, images, synthetic.labels, synthetic.labels, (), (), 1e20 * images.mean())
+            yield Match(step, None, None, None, images, synthetic.labels, (), (), 1e20 * images.mean())
 
 
 def state(synthetic):

@@ -20,6 +20,7 @@ from ddcore.experiments import BASELINES, Experiment, Measurement, Runner, grid,
 from ddcore.methods import DM
 from ddcore.plugins.gradient_ratios import gradient_ratios
 from ddcore.ratios import Ratios
+from ddcore.settings import stated
 from ddcore.study import Study
 from ddcore.synthetic import LowRank, Pixels
 
@@ -151,7 +152,7 @@ def test_resolved_holds_every_default():
     found = made({"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm"}, "distill": {"steps": 3}}).resolved()
     assert set(found) == {field.name for field in dataclasses.fields(Experiment)} - {"plugins"}, "which came later, and is stated if given"
     assert found["synthetic"] == {"kind": "lowrank", "rank": 1, "init": "noise"}
-    assert found["method"] == {"name": "dm", **dataclasses.asdict(DM())}
+    assert found["method"] == {"name": "dm", **stated(DM())}
     assert found["distill"] == {"steps": 3, "lr_img": 1.0, "momentum": 0.5}
     assert found["evaluate"] == {"networks": 1, **dataclasses.asdict(ddcore.Protocol(**QUICK["evaluate"]))}
     bare = Experiment("digits", 1).resolved()

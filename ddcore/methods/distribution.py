@@ -71,7 +71,8 @@ class DM:
     def images_at_once(self, network: Network, data: Dataset, synthetic: Synthetic) -> int:
         """Images that pass `network` together: a chunk, or all where a batch norm takes its statistics from them."""
         all_of_them = max(sum(min(self.batch_real, size) for size in data.sizes), len(synthetic.labels))
-        return compute.chunk(network, data.shape, self.chunk, whole=1 if compute.divisible(network) else all_of_them)
+        return compute.chunk(network, data.shape, self.chunk, compiled=self.compiled,
+                             whole=1 if compute.divisible(network) else all_of_them)
 
 
 @torch.no_grad()

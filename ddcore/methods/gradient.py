@@ -111,14 +111,14 @@ class DC:
 
     def images_at_once(self, network: Network, data: Dataset, synthetic: Synthetic) -> int:
         """Images that pass `network` together; its batch norms, if there are any, have their statistics held."""
-        return compute.chunk(network, data.shape, self.chunk)
+        return compute.chunk(network, data.shape, self.chunk, compiled=self.compiled)
 
     def _features(self, network: Network, at: torch.device) -> Callable[[Tensor], tuple[Tensor, ...]]:
         """What plugins read: not compiled, since a pass of its own is not what a step waits for."""
         return compute.accelerate(network.features, at, precision=self.precision)
 
     def gradients(self, net: Network, at: torch.device) -> Callable:
-        """(network, images, targets, share, sizes) -> the weight gradients of each class, and the features of the blocks.
+        """(network, images, targets, share, sizes, seen) -> the weight gradients of each class, and the features of the blocks.
 
         On a CPU the explicit form is slower than autograd unless it is compiled, and faster if it is (`ddcore bench`).
         """
@@ -128,18 +128,18 @@ class DC:
                            "compiled=False")
         if plan is None or (at.type == "cpu" and low is None and not self.compiled):
 
-            def by_autograd(seen, *given):
+            def by_autograd(network, images, targets, share, sizes, seen):
                 with torch.autocast(at.type, torch.bfloat16, enabled=low is not None):
-                    return class_gradients.by_autograd(seen, *given)
+                    return class_gradients.by_autograd(network, images, targets, share, sizes, seen=seen)
 
             return by_autograd
         function = class_gradients.explicit
         function = torch.compile(function, dynamic=False, fullgraph=True) if self.compiled else function
         backend = "calls" if self.weight_gradients == "auto" else self.weight_gradients
 
-        def explicit(seen, *given):
-            numbers = [tensor.detach() for tensor in class_gradients.tensors(seen)]
-            return function(plan, numbers, *given, backend=backend, dtype=low)
+        def explicit(network, images, targets, share, sizes, seen):
+            numbers = [tensor.detach() for tensor in class_gradients.tensors(network)]
+            return function(plan, numbers, images, targets, share, sizes, backend=backend, dtype=low, seen=seen)
 
         return explicit
 

@@ -125,7 +125,8 @@ class Method(Protocol):
         `unadjusted` itself where no plugin has one.
 
         `memory` is empty, or what the method had left in it when a checkpoint was saved: what it needs to go on from `start`.
-        `reads`: what plugins will ask `Match.read` for, so that it can be taken as the real images pass the network.
+        `reads`, given only if there are any: what plugins will ask `Match.read` for, so that it can be taken as the real images pass
+        the network.
         """
 
 

@@ -105,7 +105,7 @@ class SRe2L:
 
     def images_at_once(self, network: Network, data: Dataset, synthetic: Synthetic) -> int:
         """Images that pass a network together: at least one batch, whose statistics are matched."""
-        return compute.chunk(network, data.shape, self.chunk, whole=data.classes)
+        return compute.chunk(network, data.shape, self.chunk, whole=data.classes, compiled=self.compiled)
 
     @staticmethod
     def _read(student: Network, images: Tensor, size: int, read: Read) -> tuple[Tensor, ...]:
