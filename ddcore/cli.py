@@ -107,7 +107,8 @@ def _compiled_if_it_pays(method, data, synthetic, steps: int):
     if getattr(method, "compiled", True):
         return method
     name, width = (method.teacher.network, method.teacher.width) if hasattr(method, "teacher") else (method.network, method.width)
-    network = networks.build(name, data.shape, data.classes, width=width, device=data.device, generator=stream(0, "cli", device=data.device))
+    network = networks.build(name, data.shape, data.classes, width=width, device=data.device,
+                             generator=stream(0, "compiled", device=data.device))
     images = steps * (sum(min(method.batch_real, size) for size in data.sizes) + len(synthetic.labels))
     twice = hasattr(method, "weight_gradients")  # gradient matching: torch.compile differentiates a ConvNet's alone
     if (twice and class_gradients.layers(network) is None) or not compute.pays(images, network, data.shape):
@@ -157,7 +158,7 @@ def distill(
         raise unknown("method", method, METHODS)
     data = load(dataset, device)
     usual = {field.name: field.default for field in dataclasses.fields(METHODS[method])}
-    settings = {"batch_real": min(usual["batch_real"], int(data.counts.min()))}
+    settings = {}
     if usual.get("strategy", "none") != "none":
         settings["strategy"] = _strategy(None, data.name)
     if not _bears_flip(data.name):
@@ -170,6 +171,9 @@ def distill(
     plugins = _plugins(plugin or [])
     extra = {} if synthetic == "pixels" else {"rank": 2}
     made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
+    if short := [name for name, size in zip(data.class_names, data.sizes, strict=True) if size < how.batch_real]:
+        errors.print(f"fewer than {how.batch_real} training images in {len(short)} of {data.classes} classes ({', '.join(short[:3])}"
+                     f"{', …' if len(short) > 3 else ''}): each step takes all that such a class has", soft_wrap=True)
     if compiled == "auto":
         how = _compiled_if_it_pays(how, data, made, steps)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),

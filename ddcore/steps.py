@@ -108,7 +108,7 @@ def dc_step(case: Case, precision: str, compiled: bool) -> Callable[[], Tensor]:
     """DC's step, or DSA's with an augmentation, as `ddcore.methods.DC` computes it."""
     net, data = case.net, case.data
     gradients = functools.partial(methods.DC(width=case.width, precision=precision, compiled=compiled).gradients(net, data.device), net)
-    size, targets = compute.chunk(net, data.shape, compiled=compiled), torch.nn.functional.one_hot(case.labels, data.classes).float()
+    size, targets = compute.chunk(net, data.shape, compiled=compiled), torch.nn.functional.one_hot(case.labels, data.classes).to(case.fake)
     return case.image_gradient(lambda fake: gradient.distance(gradients, case.batch, fake, targets, size)[0])
 
 

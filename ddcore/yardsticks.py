@@ -103,7 +103,7 @@ def compare(name: str, providers: dict[str, Provider], truth: Tensor | None, at:
     seconds, of what is compiled already.
     """
     compute.keep_memory()
-    runs = [one.run for one in providers.values()]
+    runs, counted = [one.run for one in providers.values()], truth is not None
     if truth is None:
         found, spent, peaks = _at_once(runs, at)
     else:
@@ -119,7 +119,7 @@ def compare(name: str, providers: dict[str, Provider], truth: Tensor | None, at:
         limit = work and (ceiling(at, getattr(torch, one.precision)) if flops else bandwidth(at))
         rows.append({"name": name, "provider": provider, "ratio": round(ratio, 3), "ratio_p20": round(low, 3), "ratio_p80": round(high, 3),
                      "memory_ratio": round(peaks[0] / peak, 3) if peak else None, "peak_bytes": peak,
-                     "operations": operations(one.run) if one.eager and len(spent) > 1 else None,
+                     "operations": operations(one.run) if one.eager and counted else None,
                      "fraction_of_ceiling": float(f"{work / took / limit:.3g}") if work else None, "max_rel_error": float(f"{error:.2e}"),
                      "seconds": float(f"{took:.4g}"), "n": len(spent)})
     return rows

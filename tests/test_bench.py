@@ -4,8 +4,7 @@ import time
 import pytest
 import torch
 
-from ddcore import augment, bench, compute, doctor, published, steps, timing, yardsticks
-from ddcore.random import stream
+from ddcore import bench, compute, doctor, steps, timing, yardsticks
 
 CPU = torch.device("cpu")
 accelerate = compute.accelerate

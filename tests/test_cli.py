@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import ddcore
-from ddcore import augment, batch, bench, cli, figures
+from ddcore import augment, batch, bench, cli, compute, figures
 
 DISTILL = ("distill", "--dataset", "digits", "--method", "dm", "--synthetic", "lowrank", "--rank", "1", "--ipc", "1", "--seed", "0",
            "--width", "16", "--batch-real", "16")  # fmt: skip
@@ -180,7 +180,6 @@ BAD = {
     "rank of pixels": ((*DISTILL, "--synthetic", "pixels", "--out", "o"), ("pixels", "'rank'")),
     "rank too high": ((*DISTILL, "--rank", "9", "--out", "o"), ("rank 9", "at most 4")),
     "ipc too large": (("distill", "--ipc", "1000", "--out", "o"), ("1000", "training images")),
-    "batch too large": ((*DISTILL, "--batch-real", "1000", "--steps", "1", "--out", "o"), ("batch_real=1000", "training images")),
     "batch of none": ((*DISTILL, "--batch-real", "0", "--out", "o"), ("batch_real=0",)),
     "no steps": ((*DISTILL, "--steps", "0", "--out", "o"), ("steps=0",)),
     "folder of out missing": ((*DISTILL, "--out", "no/such/o"), ("--out no/such/o", "does not exist")),
@@ -323,6 +322,27 @@ def test_data_list_and_check(run, here):
     first, second = out.splitlines()
     assert re.fullmatch(r"digits: 1,437 \+ 360 images of \(1, 8, 8\), 10 classes, sha256 \w{16}… computed", first)
     assert "6 + 6 images of (1, 8, 8), 2 classes" in second
+
+
+def test_classes_smaller_than_the_batch_are_told_and_used_whole(run, here):
+    code, _, err = run(*DISTILL, "--batch-real", "140", "--steps", "1", "--out", "o")
+    assert code == 0
+    assert re.search(r"fewer than 140 training images in \d of 10 classes .*: each step takes all that such a class has", err)
+
+
+def test_compiled_auto_compiles_where_it_pays_and_says_so(run, here, monkeypatch):
+    """By a rule on sizes: a run of the published size pays for the compiler, the same run of one step does not."""
+    seen = []
+    monkeypatch.setattr(compute, "accelerate", lambda function, at, *, precision, compiled: seen.append(compiled) or function)
+    for steps, limit, expected in (("1", compute.WORTH_COMPILING, False), ("1", 1, True)):
+        monkeypatch.setattr(compute, "WORTH_COMPILING", limit)
+        for given, compiled in (("auto", expected), ("no", False), ("yes", True)):
+            code, _, err = run(*DISTILL, "--width", "4", "--steps", steps, "--compiled", given, "--out", "o")
+            assert code == 0
+            assert set(seen) == {compiled}
+            assert ("compiled, since" in err) == (given == "auto" and expected)
+            seen.clear()
+    assert run(*DISTILL, "--compiled", "perhaps", "--out", "o")[0] == 2
 
 
 def test_bench_prints_json_or_a_table(run, monkeypatch):
