@@ -73,7 +73,7 @@ def test_rows_of_the_dc_step(digits, quick, name):
     check_fields(rows, OF_STEPS)
     assert rows[0]["name"] == f"{name} step, ipc 1, 4 real, 10 classes"
     assert max(row["max_rel_error"] for row in rows[:2]) < 1e-3
-    assert rows[1]["operations"] < rows[0]["operations"] / 2, "one pass for ten classes"
+    assert rows[1]["operations"] < rows[0]["operations"], "no gradients of biases and norms"
 
 
 def test_rows_of_the_kernels(digits, quick):
