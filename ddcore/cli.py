@@ -52,14 +52,10 @@ def _given(**options) -> dict:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _loaded(dataset: str, device: str, **settings):
-    """The dataset; what is to be said of how it was read goes to standard error."""
-    from ddcore.data import load
-
-    data = load(dataset, device, **settings)
-    for note in data.notes:
-        errors.print(f"{data.name}: {note}", soft_wrap=True)
-    return data
+def _say(name: str, notes: Iterable[str]) -> None:
+    """On standard error: what is to be known of how the dataset `name` is used."""
+    for note in notes:
+        errors.print(f"{name}: {note}", soft_wrap=True)
 
 
 def _bears_flip(dataset: str) -> bool:
@@ -132,7 +128,7 @@ def distill(
     soft: Annotated[float | None, typer.Option(help="learn labels too, logits begun at so much for the class")] = None,
     step: Annotated[float | None, typer.Option(help="learn the size of a student's steps too, begun here (mtt)")] = None,
     clip: Annotated[bool, typer.Option("--clip", help="keep pixels in the range of real ones (sre2l)")] = False,
-    batch_real: Annotated[int | None, typer.Option(help="real images a class and step; default: the method's, or all")] = None,
+    batch_real: Annotated[int | None, typer.Option(help="real images a class and step, or all it has; default: the method's")] = None,
     network: Annotated[str | None, typer.Option(help="default: the method's, a convnet")] = None,
     width: Annotated[int | None, typer.Option(help="default: the published one, 128 for a convnet")] = None,
     strategy: Strategy = None,
@@ -145,6 +141,7 @@ def distill(
     checkpoint_every: Annotated[float, typer.Option(help="seconds between two checkpoints (beside --out)")] = 60.0,
 ) -> None:
     """Distil a dataset into a small synthetic one. A stopped run goes on where it was when the command is given again."""
+    from ddcore.data import load
     from ddcore.distill import distill as run
     from ddcore.methods import METHODS
     from ddcore.settings import build, merge, unknown
@@ -153,9 +150,9 @@ def distill(
     _writable("--out", out)
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    data = _loaded(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
+    data = load(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
     usual = {field.name: field.default for field in dataclasses.fields(METHODS[method])}
-    settings = {"batch_real": min(usual["batch_real"], int(data.counts.min()))}
+    settings = {}
     if usual.get("strategy", "none") != "none":
         settings["strategy"] = _strategy(None, data.name)
     if not _bears_flip(data.name):
@@ -167,6 +164,10 @@ def distill(
     plugins = _plugins(plugin or [])
     extra = {} if synthetic == "pixels" else {"rank": 2}
     made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
+    _say(data.name, data.notes)
+    if few := sum(count < how.batch_real for count in data.sizes):
+        _say(data.name, [f"{few} of {data.classes} classes have fewer than batch_real={how.batch_real} training images (the smallest "
+                         f"{min(data.sizes)}); each step draws all of theirs"])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
                TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
@@ -217,6 +218,7 @@ def evaluate(
 ) -> None:
     """Train networks from scratch on a set and test them on real images, by the published protocol. The teacher of relabel is the one
     that the set was recovered from, if it says so."""
+    from ddcore.data import load
     from ddcore.evaluate import evaluate as run
     from ddcore.settings import one_of
     from ddcore.synthetic import load_synthetic
@@ -226,8 +228,9 @@ def evaluate(
         one_of("evaluate", (".png",), **{"suffix of --png": png.suffix})
     if ddranking:
         _writable("--ddranking", ddranking / "images.pt" if ddranking.is_dir() else ddranking)
-    data = _loaded(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
+    data = load(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
     found = load_synthetic(synthetic, data.device)
+    _say(data.name, data.notes)
     names = _served(tuple(name for name in controls.split(",") if name), found, data)
     settings = _given(network=network, width=width, epochs=epochs, lr=lr, strategy=strategy, precision=precision)
     if protocol == "synset":
@@ -257,10 +260,11 @@ def import_(
     run: Annotated[int, typer.Option(help="which of the results that a file of DC, DSA or DM holds")] = 0,
 ) -> None:
     """Turn a set that published code saved into one of ddcore. Nothing pickled is run."""
+    from ddcore.data import load
     from ddcore.published_sets import import_published
 
     _writable("--out", out)
-    found = import_published(file, _loaded(dataset, "cpu", size=size), run=run)
+    found = import_published(file, load(dataset, "cpu", size=size), run=run)
     found.save(out)
     errors.print(f"{out}: {found.per_class} images a class of {dataset}", soft_wrap=True)
 
