@@ -25,6 +25,9 @@ app.add_typer(data_app, name="data")
 console, errors = (Console(stderr=stderr, markup=False, highlight=False) for stderr in (False, True))
 
 DatasetName = Annotated[str, typer.Option(help="digits, mnist, fashion_mnist, svhn, cifar10, cifar100, an .npz, or an image folder")]
+Size = Annotated[int | None, typer.Option(help="of an image folder: scale images by the shorter side and cut the central square")]
+TestFraction = Annotated[float | None, typer.Option(help="of an image folder without a test split: keep so much of each class for testing")]
+SplitSeed = Annotated[int, typer.Option(help="which images those are")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Precision = Annotated[str, typer.Option(help="float32 (exact) or bfloat16 inside the network")]
 Strategy = Annotated[str | None, typer.Option(help="augmentation, e.g. color_crop_flip, or none; default: DSA's, without flip for digits")]
@@ -47,6 +50,12 @@ def _show(rows: Iterable[tuple], first: str, *columns: str, **keywords) -> None:
 def _given(**options) -> dict:
     """Those that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _say(name: str, notes: Iterable[str]) -> None:
+    """On standard error: what is to be known of how the dataset `name` is used."""
+    for note in notes:
+        errors.print(f"{name}: {note}", soft_wrap=True)
 
 
 def _bears_flip(dataset: str) -> bool:
@@ -121,6 +130,9 @@ def _compiled_if_it_pays(method, data, synthetic, steps: int):
 def distill(
     out: Annotated[Path, typer.Option(help="where the set goes (.safetensors)")],
     dataset: DatasetName = "digits",
+    size: Size = None,
+    test_fraction: TestFraction = None,
+    split_seed: SplitSeed = 0,
     method: Annotated[str, typer.Option(help="dc, dsa, dm, mtt or sre2l")] = "dm",
     synthetic: Annotated[str, typer.Option(help="pixels, lowrank, adaptive or tucker")] = "pixels",
     ipc: Annotated[int, typer.Option(help="memory: that of so many images a class")] = 1,
@@ -134,7 +146,7 @@ def distill(
     soft: Annotated[float | None, typer.Option(help="learn labels too, logits begun at so much for the class")] = None,
     step: Annotated[float | None, typer.Option(help="learn the size of a student's steps too, begun here (mtt)")] = None,
     clip: Annotated[bool, typer.Option("--clip", help="keep pixels in the range of real ones (sre2l)")] = False,
-    batch_real: Annotated[int | None, typer.Option(help="real images a class and step; default: the method's, or all")] = None,
+    batch_real: Annotated[int | None, typer.Option(help="real images a class and step, or all it has; default: the method's")] = None,
     network: Annotated[str | None, typer.Option(help="default: the method's, a convnet")] = None,
     width: Annotated[int | None, typer.Option(help="default: the published one, 128 for a convnet")] = None,
     strategy: Strategy = None,
@@ -156,7 +168,7 @@ def distill(
     _writable("--out", out)
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    data = load(dataset, device)
+    data = load(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
     usual = {field.name: field.default for field in dataclasses.fields(METHODS[method])}
     settings = {}
     if usual.get("strategy", "none") != "none":
@@ -171,9 +183,10 @@ def distill(
     plugins = _plugins(plugin or [])
     extra = {} if synthetic == "pixels" else {"rank": 2}
     made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
-    if short := [name for name, size in zip(data.class_names, data.sizes, strict=True) if size < how.batch_real]:
-        errors.print(f"fewer than {how.batch_real} training images in {len(short)} of {data.classes} classes ({', '.join(short[:3])}"
-                     f"{', …' if len(short) > 3 else ''}): each step takes all that such a class has", soft_wrap=True)
+    _say(data.name, data.notes)
+    if few := sum(count < how.batch_real for count in data.sizes):
+        _say(data.name, [f"{few} of {data.classes} classes have fewer than batch_real={how.batch_real} training images (the smallest "
+                         f"{min(data.sizes)}); each step draws all of theirs"])
     if compiled == "auto":
         how = _compiled_if_it_pays(how, data, made, steps)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
@@ -190,10 +203,25 @@ def distill(
                  f"loss {trace.losses[0]:.4g} -> {trace.losses[-1]:.4g} in {trace.seconds:.1f} s{resumed}", soft_wrap=True)
 
 
+def _served(controls: tuple[str, ...], synthetic, data) -> tuple[str, ...]:
+    """Those that every class has images enough for; of the others it is said that they are left out."""
+    from ddcore.coresets import images_needed
+
+    needed = {name: images_needed(name, data, synthetic.settings["budget_ipc"], synthetic.settings.get("rank", 2)) for name in controls}
+    for name in (name for name, many in needed.items() if many > min(data.sizes)):
+        short = data.class_names[data.sizes.index(min(data.sizes))]
+        errors.print(f"control {name} left out: it takes {needed[name]} training images a class, and class {short} has {min(data.sizes)}",
+                     soft_wrap=True)
+    return tuple(name for name in controls if needed[name] <= min(data.sizes))
+
+
 @app.command()
 def evaluate(
     synthetic: Annotated[Path, typer.Argument(help="a set saved by ddcore (.safetensors)")],
     dataset: DatasetName = "digits",
+    size: Size = None,
+    test_fraction: TestFraction = None,
+    split_seed: SplitSeed = 0,
     seeds: Annotated[int, typer.Option(help="networks trained, one a seed")] = 5,
     controls: Annotated[str, typer.Option(help="baselines of the same memory: random,herding,k_center,svd,whole")] = "",
     protocol: Annotated[str, typer.Option(help="synset, of DC, DSA, DM and MTT, or relabel, of SRe2L: the teacher's labels")] = "synset",
@@ -221,9 +249,10 @@ def evaluate(
         one_of("evaluate", (".png",), **{"suffix of --png": png.suffix})
     if ddranking:
         _writable("--ddranking", ddranking / "images.pt" if ddranking.is_dir() else ddranking)
-    data = load(dataset, device)
+    data = load(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
     found = load_synthetic(synthetic, data.device)
-    names = tuple(name for name in controls.split(",") if name)
+    _say(data.name, data.notes)
+    names = _served(tuple(name for name in controls.split(",") if name), found, data)
     settings = _given(network=network, width=width, epochs=epochs, lr=lr, strategy=strategy, precision=precision)
     if protocol == "synset":
         settings["strategy"] = _strategy(strategy, data.name)
@@ -241,6 +270,24 @@ def evaluate(
         return
     _show(((name, one, one.per_class, f"{one.stored_numbers:,}") for name, one in {synthetic.name: scores, **scores.controls}.items()),
           "set", "test accuracy (%)", "images a class", "stored numbers")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="res_*.pt of DC, DSA or DM, or images_*.pt of MTT with labels_*.pt beside it")],
+    out: Annotated[Path, typer.Option(help="where the set goes (.safetensors)")],
+    dataset: DatasetName,
+    size: Size = None,
+    run: Annotated[int, typer.Option(help="which of the results that a file of DC, DSA or DM holds")] = 0,
+) -> None:
+    """Turn a set that published code saved into one of ddcore. Nothing pickled is run."""
+    from ddcore.data import load
+    from ddcore.published_sets import import_published
+
+    _writable("--out", out)
+    found = import_published(file, load(dataset, "cpu", size=size), run=run)
+    found.save(out)
+    errors.print(f"{out}: {found.per_class} images a class of {dataset}", soft_wrap=True)
 
 
 @app.command()
@@ -393,17 +440,25 @@ def fetch_data(names: list[str]) -> None:
 
 
 @data_app.command("check")
-def check_data(names: list[str]) -> None:
-    """Read datasets whole (names, .npz files, folders), and compare their content with the known sha256 where there is one."""
-    from ddcore.data import KNOWN_SHA256, load
+def check_data(names: list[str], size: Size = None, test_fraction: TestFraction = None, split_seed: SplitSeed = 0) -> None:
+    """Read datasets (names, .npz files, folders), compare their content with the known sha256 where there is one, and say what was found
+    and what was left out."""
+    from ddcore.data import KNOWN_SHA256, load, numbered
 
     for name in names:
-        data = load(name, "cpu")
+        data = load(name, "cpu", size=size, test_fraction=test_fraction, split_seed=split_seed)
         known = KNOWN_SHA256.get(data.name)
         if known and known != data.sha256:
             raise BadInput(f"{name}: content sha256 {data.sha256} differs from the known {known}; fetch it again")
         print(f"{name}: {len(data.x_train):,} + {len(data.x_test):,} images of {data.shape}, {data.classes} classes, "
               f"sha256 {data.sha256[:16]}… {'as known' if known else 'computed'}")
+        if data.class_names != numbered(data.classes):
+            print(f"  classes: {', '.join(data.class_names)}")
+        if min(data.sizes) < max(data.sizes):
+            print(f"  training images a class: {min(data.sizes):,} to {max(data.sizes):,}")
+        print(f"  mean {', '.join(map(str, data.mean))}; standard deviation {', '.join(map(str, data.std))}")
+        for note in data.notes:
+            print(f"  {note}")
 
 
 def main() -> None:

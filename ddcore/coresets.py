@@ -15,7 +15,7 @@ from ddcore.data import Dataset, Images
 from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.settings import positive, unknown
-from ddcore.synthetic import LowRank, Pixels, Synthetic
+from ddcore.synthetic import LowRank, Pixels, Synthetic, images_per_class
 
 VERSION = 1
 
@@ -57,6 +57,15 @@ def _select(data: Dataset, count: int, rule, network: str, width: int | None, se
 
 
 NAMES = ("random", "herding", "k_center", "svd", "whole")
+
+
+def images_needed(name: str, data: Dataset, budget_ipc: int, rank: int = 2) -> int:
+    """How many training images a class a baseline of `NAMES` takes: 'whole' takes those that there are."""
+    if name not in NAMES:
+        raise unknown("baseline", name, NAMES)
+    if name == "whole":
+        return 0
+    return images_per_class(budget_ipc, rank, *data.shape[1:]) if name == "svd" else budget_ipc
 
 
 def baseline(name: str, data: Dataset, budget_ipc: int, *, rank: int = 2, network: str = "convnet", width: int | None = None,

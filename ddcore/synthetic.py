@@ -17,7 +17,7 @@ from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
 from ddcore import compute
-from ddcore.data import Dataset, Images, Whitening, to_pixels
+from ddcore.data import Dataset, Images, Whitening, numbered, to_pixels
 from ddcore.errors import BadInput
 from ddcore.files import whole
 from ddcore.random import stream
@@ -44,6 +44,8 @@ class Synthetic(abc.ABC):
         settings = {name: value for name, value in settings.items() if value is not None}
         self.labels = torch.arange(data.classes, device=data.device).repeat_interleave(per_class)
         self.whitening = data.whitening
+        if data.class_names != numbered(data.classes):
+            settings["class_names"] = list(data.class_names)
         return {"kind": self.kind, "budget_ipc": budget_ipc, "shape": list(data.shape), "classes": data.classes, "dataset": data.name,
                 "dataset_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), **settings}
 
@@ -62,6 +64,11 @@ class Synthetic(abc.ABC):
     @property
     def classes(self) -> int:
         return self.settings["classes"]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the dataset, in the order of the labels."""
+        return tuple(self.settings.get("class_names", numbered(self.classes)))
 
     @property
     def per_class(self) -> int:
@@ -203,13 +210,19 @@ class Pixels(Synthetic):
     @classmethod
     def select(cls, data: Dataset, index: Tensor, *, init: str) -> "Pixels":
         """The training images of `index`, equally many a class, as a set: a coreset, named by `init`."""
-        self = cls.__new__(cls)
         index = index.sort().values
-        per_class = len(index) // data.classes
+        return cls.of(data, data.batch(index), data.y_train[index], init=init)
+
+    @classmethod
+    def of(cls, data: Dataset, images: Tensor, labels: Tensor, *, init: str) -> "Pixels":
+        """A set of images (n, C, H, W) in the normalised space of `data`, their labels (n,) sorted and equally many a class, named by
+        `init`."""
+        self = cls.__new__(cls)
+        per_class = len(images) // data.classes
         self.settings = self._start(data, per_class, per_class, init=init)
-        if not torch.equal(self.labels, data.y_train[index]):
-            raise BadInput(f"a selection of {len(index)} images needs equally many of each of {data.classes} classes")
-        self.tensors = {"pixels": data.batch(index)}
+        if not torch.equal(self.labels, labels):
+            raise BadInput(f"a selection of {len(images)} images needs equally many of each of {data.classes} classes")
+        self.tensors = {"pixels": images}
         self._learn()
         return self
 

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -151,7 +152,7 @@ def test_help_names_every_command():
 
 
 def npz(path, **changed):
-    x, y = np.zeros((6, 8, 8, 1), np.uint8), np.arange(6) % 2
+    x, y = np.arange(6 * 64, dtype=np.uint8).reshape(6, 8, 8, 1), np.arange(6) % 2
     np.savez(path, **{"x_train": x, "y_train": y, "x_test": x, "y_test": y} | changed)
     return path
 
@@ -161,11 +162,16 @@ BAD = {
     "corrupt npz": ((*DISTILL, "--dataset", "corrupt.npz", "--out", "o"), ("corrupt.npz", "not a whole .npz")),
     "float npz": ((*DISTILL, "--dataset", "float.npz", "--out", "o"), ("float.npz", "float64", "uint8")),
     "unknown dataset": ((*DISTILL, "--dataset", "digit", "--out", "o"), ("'digit'", "did you mean 'digits'")),
+    "size of arrays": ((*DISTILL, "--size", "9", "--out", "o"), ("digits", "size=9", "8x8")),
+    "fraction of arrays": (("evaluate", "{syn}", "--test-fraction", "0.5"), ("digits", "test_fraction=0.5")),
+    "foreign file to import": (("import", "two.npz", "--dataset", "digits", "--out", "o"), ("two.npz", "not a whole file")),
+    "import to nowhere": (("import", "two.npz", "--dataset", "digits", "--out", "no/o"), ("--out no/o", "does not exist")),
     "unknown method": ((*DISTILL, "--method", "dq", "--out", "o"), ("unknown method 'dq'", "dm")),
     "no such setting": ((*DISTILL, "--method", "dc", "--set", "epochs=3", "--out", "o"), ("setting of method dc 'epochs'", "inner")),
     "a setting without a value": ((*DISTILL, "--method", "dc", "--set", "inner", "--out", "o"), ("--set inner", "name=value")),
     "no step size": (("distill", "--method", "mtt", "--out", "o"), ("MTT", "step=0.01")),
-    "soft labels that nothing learns": (("distill", "--width", "8", "--soft", "1", "--ipc", "2", "--out", "o"), ("DM", "'soft'")),
+    "soft labels that nothing learns": (("distill", "--batch-real", "16", "--width", "8", "--batch-real", "9", "--soft", "1", "--ipc", "2", "--out", "o"),
+                                        ("DM", "'soft'")),
     "soft labels over the budget": (("distill", "--method", "dc", "--soft", "1", "--out", "o"), ("soft-label", "budget_ipc=1")),
     "unknown plugin": ((*DISTILL, "--plugin", "mutual_informatio", "--out", "o"), ("plugin", "did you mean 'mutual_information'")),
     "plugin of a number": ((*DISTILL, "--plugin", "weight_adjustment=3", "--out", "o"), ("--plugin weight_adjustment=3", "mapping")),
@@ -317,17 +323,80 @@ def test_data_list_and_check(run, here):
     assert code == 0
     assert re.search(r"digits .* embedded", out)
     assert re.search(r"cifar10 .* absent", out)
-    code, out, _ = run("data", "check", "digits", npz(here / "two.npz"))
+    code, out, _ = run("data", "check", "digits", npz(here / "two.npz", x_train=np.zeros((6, 8, 8, 1), np.uint8)))
     assert code == 0
-    first, second = out.splitlines()
+    first, statistics, unequal, second, *rest = out.splitlines()
     assert re.fullmatch(r"digits: 1,437 \+ 360 images of \(1, 8, 8\), 10 classes, sha256 \w{16}… computed", first)
+    assert re.fullmatch(r"  training images a class: 1\d\d to 1\d\d", statistics)
+    assert unequal == "  mean 0.3053; standard deviation 0.3762"
     assert "6 + 6 images of (1, 8, 8), 2 classes" in second
+    assert "channel 0 is nearly the same everywhere" in rest[-1]
+
+
+def pictures(root, counts, splits=("train",)):
+    """A folder of 9x8 images, so many of each class; `root`/<class> for a split of no name."""
+    rng = np.random.default_rng(0)
+    for split in splits:
+        for name, many in counts.items():
+            (root / split / name).mkdir(parents=True)
+            for index in range(many):
+                Image.fromarray(rng.integers(0, 256, (8, 9), np.uint8)).save(root / split / name / f"{index}.png")
+    return root
+
+
+def test_a_folder_of_classes_alone_is_checked_distilled_and_evaluated(run, here):
+    (pictures(here / "months", {"1": 6, "10": 8, "2": 6}, ("",)) / ".hidden").mkdir()
+    options = ("--size", 8, "--test-fraction", 0.5)
+    code, out, _ = run("data", "check", "months", *options)
+    assert code == 0
+    for words in ("10 + 10 images of (1, 8, 8), 3 classes", "classes: 1, 2, 10", "3 to 4", "natural order",
+                  "1 file(s) left out: hidden", "central square"):
+        assert words in out
+    code, _, err = run("distill", "--dataset", "months", *options, "--width", 4, "--steps", 1, "--out", "a.safetensors")
+    assert code == 0, err
+    assert "natural order" in err
+    assert ddcore.load_synthetic("a.safetensors").class_names == ("1", "2", "10")
+    code, out, err = run("evaluate", "a.safetensors", "--dataset", "months", *options, "--width", 4, "--epochs", 1, "--seeds", 1)
+    assert code == 0, err
+    assert run("evaluate", "a.safetensors", "--dataset", "months", "--test-fraction", 0.5, "--width", 4)[0] == 2
+    assert "test_fraction" in run("distill", "--dataset", "months", "--size", 8, "--out", "b.safetensors")[2]
+
+
+def test_a_control_that_a_class_is_too_small_for_is_left_out_and_the_others_stay(run, here):
+    pictures(here / "three", {"few": 3, "many": 8}, ("train", "test"))
+    options = ("--dataset", "three", "--size", 8)
+    assert run("distill", *options, "--width", 4, "--steps", 1, "--ipc", 2, "--out", "a.safetensors")[0] == 0
+    code, out, err = run("evaluate", "a.safetensors", *options, "--width", 4, "--epochs", 1, "--seeds", 1, "--json",
+                         "--controls", "random,svd,whole")
+    assert code == 0, err
+    assert set(json.loads(out)["controls"]) == {"random", "whole"}
+    assert "control svd left out: it takes 4 training images a class, and class few has 3" in err
+
+
+def test_a_small_class_does_not_make_the_batches_of_the_others_smaller(run, here):
+    pictures(here / "three", {"few": 3, "many": 9, "more": 12}, ("train", "test"))
+    code, _, err = run("distill", "--dataset", "three", "--size", 8, "--width", 4, "--batch-real", 10, "--steps", 2, "--strategy", "none",
+                       "--out", "a.safetensors")
+    assert code == 0, err
+    assert "2 of 3 classes have fewer than batch_real=10 training images (the smallest 3); each step draws all of theirs" in err
+    data = ddcore.load("three", "cpu", size=8)
+    expected = ddcore.Pixels(data, 1, seed=0)
+    ddcore.distill(data, expected, ddcore.DM(width=4, batch_real=10, strategy="none"), steps=2)
+    assert torch.equal(ddcore.load_synthetic("a.safetensors").images(), expected.images())
+
+
+def test_import_makes_a_set_of_a_published_file(run, here):
+    images, labels = torch.randn(10, 1, 8, 8), torch.arange(10)
+    torch.save({"data": [[images, labels]], "accs_all_exps": {"ConvNet": [np.float64(0.5)]}}, "res.pt")
+    code, out, err = run("import", "res.pt", "--dataset", "digits", "--out", "a.safetensors")
+    assert (code, out, err) == (0, "", "a.safetensors: 1 images a class of digits\n")
+    assert torch.equal(ddcore.load_synthetic("a.safetensors").images(), images)
 
 
 def test_classes_smaller_than_the_batch_are_told_and_used_whole(run, here):
     code, _, err = run(*DISTILL, "--batch-real", "140", "--steps", "1", "--out", "o")
     assert code == 0
-    assert re.search(r"fewer than 140 training images in \d of 10 classes .*: each step takes all that such a class has", err)
+    assert re.search(r"\d of 10 classes have fewer than batch_real=140 training images .*; each step draws all of theirs", err)
 
 
 def test_compiled_auto_compiles_where_it_pays_and_says_so(run, here, monkeypatch):

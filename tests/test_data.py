@@ -1,7 +1,6 @@
 import contextlib
 import hashlib
 import io
-import shutil
 import types
 import zipfile
 
@@ -170,6 +169,10 @@ def npz_cases():
         "negative label": ({"y_train": y - 1}, ("y_train", "-1 to 1", "0 to 1")),
         "test label too high": ({"y_test": np.array([0, 1, 3])}, ("y_test", "0 to 3", "0 to 2")),
         "gap": ({"y_train": missing}, ("class 1", "no training image")),
+        "fourteen labels an image": ({"y_train": np.ones((12, 14), int)}, ("(12, 14)", "(12,)", "one class an image", "argmax")),
+        "from 1 with a gap": ({"y_train": np.where(y == 1, 3, y + 1), "y_test": np.array([1, 2, 3])}, ("class 2 of 1 to 3",)),
+        "from 1, tested from 0": ({"y_train": y + 1}, ("class 0 of 0 to 3", "no training image")),
+        "from 2": ({"y_train": y + 2, "y_test": np.array([2, 3, 4])}, ("class 0", "no training image")),
         "late gap": ({"y_train": late}, ("class 3", "no training image")),
         "huge label": ({"y_train": np.where(y == 2, 2**60, y)}, ("class 2", "no training image")),
         "other shapes": ({"x_test": arrays()["x_test"][:, 1:]}, ("(5, 6, 3)", "(4, 6, 3)")),
@@ -183,6 +186,25 @@ def test_wrong_arrays_are_refused(case, saved, refuses):
     path = saved(**replaced)
     with refuses(path, *words):
         load(path, "cpu")
+
+
+def test_labels_in_one_column_are_labels(saved):
+    plain, given = load(saved(), "cpu"), arrays()
+    columns = load(saved(**{f"y_{split}": given[f"y_{split}"][:, None] for split in ("train", "test")}), "cpu")
+    assert columns.sha256 == plain.sha256
+    assert torch.equal(columns.y_train, plain.y_train)
+    assert columns.notes == ()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int64])
+def test_labels_that_begin_at_1_are_taken_from_0_and_that_is_said(kind, saved):
+    plain, given = load(saved(), "cpu"), arrays()
+    data = load(saved(**{f"y_{split}": (given[f"y_{split}"] + 1).astype(kind) for split in ("train", "test")}), "cpu")
+    assert data.class_names == ("1", "2", "3")
+    for split in ("train", "test"):
+        assert torch.equal(getattr(data, f"y_{split}"), getattr(plain, f"y_{split}"))
+        assert torch.equal(getattr(data, f"x_{split}")[:], getattr(plain, f"x_{split}")[:])
+    assert data.notes == ("labels begin at 1: 1 to 3 are taken as classes 0 to 2",)
 
 
 def test_a_missing_array_is_refused(tmp_path, refuses):
@@ -247,102 +269,6 @@ def test_a_spoilt_byte_is_refused_or_harmless(whole, tmp_path):
 def test_names_that_are_nothing_are_refused_with_the_nearest(tmp_path, refuses):
     with refuses("unknown dataset", "'digitz'", "did you mean 'digits'?"):
         load("digitz", "cpu", root=tmp_path)
-
-
-# image folder
-
-def test_folder_classes_are_sorted_and_named(folder):
-    data = load(folder, "cpu")
-    assert data.class_names == ("ant", "bee")
-    assert data.shape == (3, 5, 6)
-    assert data.counts.tolist() == [3, 3]
-    source = np.stack([np.asarray(Image.open(path)) for path in sorted((folder / "train").glob("*/*.png"))])
-    assert np.array_equal(pixels_of(data, data.x_train), source)
-    assert load("insects", "cpu", root=folder.parent).sha256 == data.sha256
-
-
-def test_folder_size_brings_all_to_one(folder):
-    Image.new("RGB", (40, 20), (255, 0, 0)).save(folder / "train" / "ant" / "wide.jpg")
-    data = load(folder, "cpu", size=4)
-    assert data.shape == (3, 4, 4)
-    assert data.counts.tolist() == [4, 3]
-    assert (pixels_of(data, data.x_train[3:4])[..., 0] > 250).all()
-
-
-def test_folder_mixed_sizes_are_refused(folder, refuses):
-    Image.new("RGB", (7, 5)).save(folder / "train" / "bee" / "9.png")
-    with refuses(folder / "train" / "bee" / "9.png", "(5, 7)", "(5, 6)", "size"):
-        load(folder, "cpu")
-
-
-@pytest.mark.parametrize("size", [0, -3])
-def test_folder_of_no_size_is_refused(size, folder, refuses):
-    with refuses(f"size={size}", "above 0"):
-        load(folder, "cpu", size=size)
-
-
-def test_grey_images_among_coloured_ones_become_coloured(folder):
-    Image.new("L", (6, 5), 77).save(folder / "train" / "ant" / "0.png")
-    data = load(folder, "cpu")
-    assert data.shape == (3, 5, 6)
-    assert (pixels_of(data, data.x_train[:1]) == 77).all()
-
-
-def test_a_folder_of_grey_images_has_one_channel(folder):
-    for path in folder.rglob("*.png"):
-        Image.open(path).convert("L").save(path)
-    assert load(folder, "cpu").shape == (1, 5, 6)
-
-
-def test_files_that_are_no_images_by_name_are_left_out(folder):
-    (folder / "train" / "ant" / "Thumbs.db").write_bytes(b"x")
-    assert load(folder, "cpu").counts.tolist() == [3, 3]
-
-
-def test_test_classes_that_differ_are_refused(folder, refuses):
-    (folder / "test" / "bee").rename(folder / "test" / "wasp")
-    with refuses(folder / "test", "ant, wasp", "ant, bee"):
-        load(folder, "cpu")
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_missing_split_is_refused(split, folder, refuses):
-    shutil.rmtree(folder / split)
-    with refuses(folder / split, "no class folders", "train/<class>/*.png"):
-        load(folder, "cpu")
-
-
-@pytest.mark.parametrize("name", ["ant", "bee"])
-def test_a_class_folder_without_images_is_refused(name, folder, refuses):
-    for split in ("test", "train"):
-        for path in (folder / split / name).iterdir():
-            path.unlink()
-        with refuses(folder / split / name, "no image found", ".png"):
-            load(folder, "cpu")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
-def test_a_cut_image_is_refused_or_whole(suffix, folder, refuses):
-    path = folder / "train" / "ant" / f"0{suffix}"
-    (folder / "train" / "ant" / "0.png").unlink()
-    Image.fromarray(np.random.default_rng(1).integers(0, 256, (5, 6, 3), np.uint8)).save(path)
-    whole, good = path.read_bytes(), load(folder, "cpu")
-    refused = 0
-    for length in range(0, len(whole), max(1, len(whole) // 40)):
-        path.write_bytes(whole[:length])
-        try:
-            found = load(folder, "cpu")
-        except ddcore.BadInput:
-            refused += 1
-        else:
-            assert found.sha256 == good.sha256
-    assert refused > 20
-
-
-def test_a_text_named_png_is_refused(folder, refuses):
-    (folder / "test" / "ant" / "1.png").write_text("no image")
-    with refuses(folder / "test" / "ant" / "1.png", "not a whole image", "replace"):
-        load(folder, "cpu")
 
 
 # torchvision
@@ -437,7 +363,6 @@ def test_sample_of_more_than_a_class_holds_is_refused(per_class, coloured, refus
     lambda data: ddcore.Pixels(data, 5),
     lambda data: ddcore.LowRank(data, 5, rank=3, init="svd"),
     lambda data: ddcore.baseline("herding", data, 5, width=4),
-    lambda data: ddcore.distill(data, ddcore.Pixels(data, 1), ddcore.DM(width=4, batch_real=5), steps=1),
 ])
 def test_fewer_images_than_asked_for_are_refused(call, coloured, refuses):
     with refuses("coloured", "class a has 4 training images", "a class"):

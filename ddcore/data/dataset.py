@@ -130,6 +130,11 @@ class Dataset:
         return to_pixels(images, self.mean, self.std, self.whitening)
 
 
+def numbered(classes: int) -> tuple[str, ...]:
+    """The names of classes that have none: '0', '1', and so on."""
+    return tuple(map(str, range(classes)))
+
+
 def to_pixels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> Tensor:
     images = whitening.invert(images.detach()) if whitening else images
     mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))

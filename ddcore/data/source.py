@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ddcore.data.files import Files
+from ddcore.data.statistics import channel_statistics
 from ddcore.errors import BadInput
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -13,30 +15,34 @@ KNOWN_SHA256 = {
     "fashion_mnist": "ca3ab2a37f845e1b8ae23cab1b51749a3011ba3bf1d9016176d75cbaabac376f",
     "cifar10": "80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660",
 }
-PART_BYTES = 1 << 24  # read at once in a pass over an array
+PART_BYTES = 1 << 22  # read at once in a pass over an array
 
 
 @dataclasses.dataclass(frozen=True)
-class Arrays:
-    """x: (N, H, W, C) uint8 with 1 or 3 channels; y: (N,) labels from 0, each class with a training image."""
+class Source:
+    """x: (N, H, W, C) uint8 with 1 or 3 channels; y: (N,) labels from 0, each class with a training image. `statistics` finds mean and
+    standard deviation of the channels of the training images; `tag`: what was chosen of the source, part of the dataset's name."""
 
-    x_train: np.ndarray
+    x_train: np.ndarray | Files
     y_train: np.ndarray
-    x_test: np.ndarray
+    x_test: np.ndarray | Files
     y_test: np.ndarray
     class_names: tuple[str, ...]
+    sha256: str
+    statistics: Callable[[], tuple[tuple[float, ...], tuple[float, ...]]]
+    tag: str = ""
     notes: tuple[str, ...] = ()
 
-    @property
-    def sha256(self) -> str:
-        """Over the bytes of x_train, y_train, x_test, y_test, as uint8 (labels above 255 as int64), in the order of the source."""
-        digest = hashlib.sha256()
-        for key in KEYS:
-            array = getattr(self, key)
-            kind = np.int64 if array.dtype != np.uint8 and array.max() > 255 else np.uint8
-            for part in parts(array):
-                digest.update(np.ascontiguousarray(part, kind).reshape(-1).data)
-        return digest.hexdigest()
+
+def content_sha256(arrays: dict[str, np.ndarray]) -> str:
+    """Over the bytes of x_train, y_train, x_test, y_test, as uint8 (labels above 255 as int64), in the order of the source."""
+    digest = hashlib.sha256()
+    for key in KEYS:
+        array = arrays[key]
+        kind = np.int64 if array.dtype != np.uint8 and array.max() > 255 else np.uint8
+        for part in parts(array):
+            digest.update(np.ascontiguousarray(part, kind).reshape(-1).data)
+    return digest.hexdigest()
 
 
 def parts(array: np.ndarray) -> Iterator[np.ndarray]:
@@ -45,7 +51,7 @@ def parts(array: np.ndarray) -> Iterator[np.ndarray]:
     return (array[start : start + rows] for start in range(0, len(array), rows))
 
 
-def checked(source: str, arrays: dict[str, np.ndarray]) -> Arrays:
+def of_arrays(source: str, arrays: dict[str, np.ndarray]) -> Source:
     """The arrays of `KEYS`, labels of shape (N, 1) taken as (N,), and labels that begin at 1 taken from 0, which is noted.
 
     Raises BadInput naming `source`, the array, what it is and what is needed.
@@ -77,5 +83,6 @@ def checked(source: str, arrays: dict[str, np.ndarray]) -> Arrays:
     if len(present) < last - first + 1:
         gap = first + int(np.append(present != np.arange(first, first + len(present)), True).argmax())
         raise BadInput(f"{source}: class {gap} of {first} to {last} has no training image; labels must be without gaps")
-    return Arrays(arrays["x_train"], labels["train"] - labels["train"].dtype.type(first), arrays["x_test"],
-                  labels["test"] - labels["test"].dtype.type(first), tuple(map(str, range(first, last + 1))), notes)
+    y_train, y_test = (y - y.dtype.type(first) for y in labels.values())
+    return Source(arrays["x_train"], y_train, arrays["x_test"], y_test, tuple(map(str, range(first, last + 1))), content_sha256(arrays),
+                  lambda: channel_statistics(parts(arrays["x_train"])), notes=notes)
