@@ -170,7 +170,7 @@ BAD = {
     "no such setting": ((*DISTILL, "--method", "dc", "--set", "epochs=3", "--out", "o"), ("setting of method dc 'epochs'", "inner")),
     "a setting without a value": ((*DISTILL, "--method", "dc", "--set", "inner", "--out", "o"), ("--set inner", "name=value")),
     "no step size": (("distill", "--method", "mtt", "--out", "o"), ("MTT", "step=0.01")),
-    "soft labels that nothing learns": (("distill", "--batch-real", "16", "--width", "8", "--batch-real", "9", "--soft", "1", "--ipc", "2", "--out", "o"),
+    "soft labels that nothing learns": (("distill", "--width", "8", "--batch-real", "9", "--soft", "1", "--ipc", "2", "--out", "o"),
                                         ("DM", "'soft'")),
     "soft labels over the budget": (("distill", "--method", "dc", "--soft", "1", "--out", "o"), ("soft-label", "budget_ipc=1")),
     "unknown plugin": ((*DISTILL, "--plugin", "mutual_informatio", "--out", "o"), ("plugin", "did you mean 'mutual_information'")),
