@@ -1,10 +1,12 @@
 """What an adjustment of the weights does to the teacher itself: to the batch it is made for, to test images, and how far batches agree."""
 
+import functools
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 
+from ddcore import compute
 from ddcore.data import Dataset
 from ddcore.measurements import measurement
 from ddcore.plugins.weight_adjustment import WeightAdjustment
@@ -25,7 +27,7 @@ def adjusted_teacher(data: Dataset, *, seed: int, teacher: Mapping, rhos: tuple[
     network = squeeze(data, build(Squeeze, teacher, "teacher"))
     index = data.sample(batches, stream(seed, "adjusted_teacher", device=data.device)).unflatten(0, (data.classes, batches))
     tested = torch.linspace(0, len(data.y_test) - 1, min(images, len(data.y_test)), device=data.device).round().long()
-    table = []
+    table, size = [], compute.chunk(network, data.shape)
     for direction in directions:
         for rho in rhos:
             how, found, moves = WeightAdjustment(rho, steps, direction), [], []
@@ -34,9 +36,9 @@ def adjusted_teacher(data: Dataset, *, seed: int, teacher: Mapping, rhos: tuple[
                 moves.append(how.displacement(network, *batch, stream(seed, "adjusted_teacher", direction, place)))
                 moved = {name: parameter + moves[-1][name] for name, parameter in network.named_parameters()}
                 with torch.no_grad():
-                    loss = F.cross_entropy(torch.func.functional_call(network, moved, (batch[0],)), batch[1])
-                    right = [torch.func.functional_call(network, moved, (data.x_test[part],)).argmax(1) == data.y_test[part]
-                             for part in tested.split(500)]
+                    logits = functools.partial(torch.func.functional_call, network, moved)
+                    loss = F.cross_entropy(compute.through(network, batch[0], logits), batch[1])
+                    right = [logits(data.x_test[part]).argmax(1) == data.y_test[part] for part in tested.split(size)]
                 found.append([float(loss), 100 * float(torch.cat(right).double().mean())])
             flat = F.normalize(torch.stack([torch.cat([one.flatten() for one in move.values()]) for move in moves]), dim=1)
             cosine = (flat.sum(0).square().sum() - batches) / (batches * (batches - 1)) if batches > 1 else None

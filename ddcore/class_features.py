@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ddcore import compute
 from ddcore.data import Dataset
 from ddcore.diversity import vendi
 from ddcore.errors import BadInput
@@ -26,7 +27,7 @@ def class_correlation(network: Network, images: Tensor, labels: Tensor) -> list[
     images (n, C, H, W), labels (n,). Columns: row, column (classes), correlation. Raises BadInput for a class without an image.
     """
     classes = _all_classes(network, labels)
-    found = torch.corrcoef(class_means(network.embed(images).double(), labels, classes)).tolist()
+    found = torch.corrcoef(class_means(compute.through(network, images, network.embed).double(), labels, classes)).tolist()
     return [{"row": row, "column": column, "correlation": round(value, 5)} for row, values in enumerate(found)
             for column, value in enumerate(values)]
 
@@ -36,7 +37,7 @@ def class_vendi(network: Network, images: Tensor, labels: Tensor) -> float:
     """The Vendi score (`ddcore.diversity.vendi`) of one class's images by the penultimate features of `network`, mean over the classes:
     1 where the images of a class are one image, at most their number. images (n, C, H, W), labels (n,). Raises BadInput for a class
     without an image."""
-    features = network.embed(images).double()
+    features = compute.through(network, images, network.embed).double()
     return torch.stack([vendi(features[labels == label]) for label in range(_all_classes(network, labels))]).mean().item()
 
 
@@ -55,7 +56,7 @@ def plane(network: Network, sets: Mapping[str, tuple[Tensor, Tensor]], *, seed: 
     """
     from sklearn.manifold import TSNE
 
-    features = torch.cat([network.embed(images) for images, _ in sets.values()]).cpu().numpy()
+    features = torch.cat([compute.through(network, images, network.embed) for images, _ in sets.values()]).cpu().numpy()
     if len(features) < 4:
         raise BadInput(f"t-SNE: {len(features)} images are too few to have neighbours; give four or more")
     places = TSNE(perplexity=min(30, (len(features) - 1) / 3), random_state=seed).fit_transform(features).tolist()

@@ -159,6 +159,12 @@ def in_chunks(function: Callable[[Tensor], Sequence[Tensor]], images: Tensor, si
     return tuple(torch.cat(part) if len(parts) > 1 else part[0] for part in zip(*parts, strict=True))
 
 
+def through(network: nn.Module, images: Tensor, function: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """`function(images)`, a tensor with the images in its first dimension, or `network(images)`: a chunk of them at a time."""
+    function = function or network
+    return in_chunks(lambda part: (function(part),), images, chunk(network, images.shape[1:]))[0]
+
+
 def need_memory(bytes_: int, what: str, at: torch.device) -> None:
     """Raise BadInput, before anything runs, where `what` takes more memory than `at` has free."""
     free = free_bytes(at)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddcore import networks, squeeze
+from ddcore import compute, networks, squeeze
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.networks import Network
@@ -123,7 +123,7 @@ class Diversity(OfRecord):
     def _rows(self, data: Dataset, network: Network) -> list[dict]:
         index = data.sample(self.images, stream(self.of.experiment["seed"], "diversity", device=data.device))
         sides = data.x_train[index], self.synthetic.images()
-        real, synthetic = (torch.cat([network.embed(part) for part in side.split(500)]).double().unflatten(0, (data.classes, -1))
+        real, synthetic = (compute.through(network, side, network.embed).double().unflatten(0, (data.classes, -1))
                            for side in sides)
         found = {"similarity": [similarity(x) for x in synthetic], "vendi": [vendi(x) for x in synthetic],
                  "coverage": [coverage(x, y, self.neighbours) for x, y in zip(real, synthetic, strict=True)],

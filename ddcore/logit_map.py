@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from ddcore import networks, squeeze
+from ddcore import compute, networks, squeeze
 from ddcore.data import Dataset
 from ddcore.diversity import teacher_of
 from ddcore.errors import BadInput
@@ -55,7 +55,7 @@ class LogitMap:
         parts = [("real", data.x_train[index], data.y_train[index])]
         parts += [(name, synthetic.images(), synthetic.labels) for name, _, synthetic in self.sets]
         with torch.no_grad():
-            logits = torch.cat([network(some) for _, images, _ in parts for some in images.split(500)]).double().cpu()
+            logits = torch.cat([compute.through(network, images) for _, images, _ in parts]).double().cpu()
         standard = ((logits - logits.mean(0)) / logits.std(0).clamp(min=1e-12)).numpy()
         places = TSNE(perplexity=min(self.perplexity, (len(standard) - 1) / 3), init="pca", random_state=self.seed).fit_transform(standard)
         names = [(name, int(label)) for name, _, labels in parts for label in labels]

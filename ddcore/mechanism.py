@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddcore import networks
+from ddcore import compute, networks
 from ddcore.data import Dataset, mean_image
 from ddcore.errors import BadInput
 from ddcore.random import stream
@@ -133,7 +133,7 @@ class Look:
         self.networks = [self._network(probe.network, "probe", init) for init in range(probe.network_inits)]
         real = self._real("features")[0]
         with torch.no_grad():
-            self.embeddings = [network.embed(real).mean(0) for network in self.networks]
+            self.embeddings = [compute.through(network, real, network.embed).mean(0) for network in self.networks]
 
     def _network(self, name: str, *names) -> networks.Network:
         data, generator = self.data, stream(self.seed, "mechanism", name, *names, device=self.data.device)
@@ -167,7 +167,8 @@ class Look:
         angles = [float(principal_angles(own[:, :count], self.of_gradient[:, :count]).mean()) for count in self.probe.directions]
         filters = torch.cat([first_layer_gradients(network, images, labels) for network in self.networks])
         with torch.no_grad():
-            embedded = [network.embed(images) - mean for network, mean in zip(self.networks, self.embeddings, strict=True)]
+            embedded = [compute.through(network, images, network.embed) - mean
+                        for network, mean in zip(self.networks, self.embeddings, strict=True)]
         return self.changes(images, labels) | {
             "gradient_share": self._shares(gradients, self.of_gradient), "angle": angles,
             "filter_share": energy_share(filters, self.of_filters),

@@ -288,36 +288,41 @@ def compare_relabel(frame: pd.DataFrame) -> Figure:
 
 @plot("kernels-speed")
 def kernels_speed(frame: pd.DataFrame) -> Figure:
-    """Columns: name, provider, rank (0: the published structure, whose ratios are 1), ratio, ratio_p20, ratio_p80, memory_ratio."""
-    names, others = list(dict.fromkeys(frame["name"])), list(dict.fromkeys(frame[frame["rank"] > 0].provider))
-    figure, axes = _figure(PAGE, 0.6 + 0.16 * len(frame), 2, sharey=True)
-    colours = {provider: COLORS[index] for index, provider in enumerate(others)}
-    place, ticks = 0.0, []
-    for name in names:
-        found = frame[(frame["name"] == name) & (frame["rank"] > 0)]
-        ticks.append((place + (len(found) - 1) / 2, name))
-        for row in found.itertuples():
-            spread = (row.ratio_p20, row.ratio_p80)
-            for axis, value, ends in zip(axes, (row.ratio, row.memory_ratio), (spread, ()), strict=True):
-                if np.isfinite(value):
-                    axis.barh(place, value - 1, left=1, height=0.8, color=colours[row.provider])
-                    far = max((value, *ends)) if value > 1 else min((value, *ends))
-                    axis.annotate(f"{value:.2g}", (far, place), (3 if value > 1 else -3, 0), textcoords="offset points", va="center",
-                                  ha="left" if value > 1 else "right", fontsize=6)
-                if ends:
-                    axis.hlines(place, *ends, color="black", lw=0.8)
-            place += 1
-        place += 0.7
-    for axis, label in zip(axes, ("seconds, published / this form", "memory, published / this form"), strict=True):
-        axis.axvline(1, color="black", lw=0.8)
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter(lambda x, place: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
-        axis.set_xlabel(f"{label} (log scale)")
-        axis.margins(x=0.15)
-    axes[0].set_yticks(*zip(*ticks, strict=True))
-    axes[0].invert_yaxis()
-    handles = [axes[0].barh(np.nan, 0, color=colour) for colour in colours.values()]
-    figure.legend(handles, list(colours), loc="outside upper center", ncols=3, handlelength=1)
+    """Columns: name, provider, rank (0: the published structure, whose ratios are 1), ratio, ratio_p20, ratio_p80, memory_ratio; of the
+    steps on the grid of sizes also step, ipc, batch_real, classes."""
+    frame = frame[frame["rank"] > 0].copy()
+    steps = list(dict.fromkeys(frame.step.dropna()))
+    cells = [f"{int(classes)} classes, {int(real)} real, IPC {int(ipc)}" for classes, real, ipc in
+             frame[["classes", "batch_real", "ipc"]].dropna().drop_duplicates().itertuples(index=False)]
+    on_grid = frame.step.notna()
+    frame.loc[on_grid, "row"] = [f"{int(one.classes)} classes, {int(one.batch_real)} real, IPC {int(one.ipc)}"
+                                 for one in frame[on_grid].itertuples()]
+    frame.loc[~on_grid, "row"] = frame.name
+    panels = [(step.upper(), frame[frame.step == step], cells) for step in steps]
+    others = frame[~on_grid]
+    panels.append(("other steps and kernels", others, list(dict.fromkeys(others.row))))
+    figure = Figure(figsize=(PAGE, 1.2 + 0.34 * max(len(rows) for _, _, rows in panels)), layout="constrained")
+    axes = figure.subplots(2, len(panels), squeeze=False)
+    kinds = {"compiled, bfloat16": (2, "D"), "compiled": (1, "s"), "": (0, "o")}
+    for column, (title, found, rows) in enumerate(panels):
+        for axis, value, label in zip(axes[:, column], ("ratio", "memory_ratio"), ("speed", "memory"), strict=True):
+            for row in found[found[value].notna()].itertuples():
+                colour, marker = next(look for kind, look in kinds.items() if row.provider.endswith(kind))
+                place = rows.index(row.row)
+                if value == "ratio":
+                    axis.hlines(place, row.ratio_p20, row.ratio_p80, color=COLORS[colour], lw=0.8)
+                axis.plot(getattr(row, value), place, marker, color=COLORS[colour], ms=3.5)
+            axis.axvline(1, color="black", lw=0.8)
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter(lambda x, place: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
+            axis.set_xlabel(f"{label}, times the published")
+            axis.set_yticks(range(len(rows)), rows if column in (0, len(panels) - 1) else [""] * len(rows))
+            axis.tick_params(axis="y", labelsize=6, labelright=column == len(panels) - 1, labelleft=column == 0)
+            axis.set_ylim(len(rows) - 0.5, -0.5)
+            axis.grid(axis="y", lw=0.3)
+        axes[0, column].set_title(title)
+    handles = [axes[0, 0].plot([], [], marker, color=COLORS[colour], ms=3.5)[0] for colour, marker in reversed(kinds.values())]
+    figure.legend(handles, ["eager, float32", "compiled, float32", "compiled, bfloat16"], loc="outside upper center", ncols=3)
     return figure
 
 

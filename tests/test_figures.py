@@ -70,8 +70,10 @@ def frame_of(key: str) -> pd.DataFrame:
                              for part in ("positive", "negatives", "pull", "push") for seed in seeds])
     if key == "kernels-speed":
         return pd.DataFrame([cell | {"name": name, "provider": provider, "rank": rank, "ratio": ratio, "ratio_p20": 0.9 * ratio,
-                                     "ratio_p80": 1.2 * ratio, "memory_ratio": 1 / ratio}
-                             for name in ("dm", "dc") for rank, (provider, ratio) in enumerate((("loop", 1.0), ("ours", 2.0)))])
+                                     "ratio_p80": 1.2 * ratio, "memory_ratio": 1 / ratio, "step": step, "ipc": 10, "batch_real": 64,
+                                     "classes": 10}
+                             for name, step in (("dm step", "dm"), ("recover", None))
+                             for rank, (provider, ratio) in enumerate((("loop", 1.0), ("ours", 2.0), ("ours, compiled", 3.0)))])
     if key == "kernels-profile":
         return pd.DataFrame([cell | {"name": name, "provider": provider, "kind": kind, "seconds": 0.5} for name in ("dm", "dc")
                              for provider in ("loop", "ours") for kind in ("convolution", "norm", "other")])
