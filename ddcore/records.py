@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from ddcore import compute
 from ddcore.errors import BadInput
 from ddcore.files import whole
 
@@ -112,7 +113,8 @@ def hardware() -> dict:
 
 def provenance(seconds: float, at: torch.device) -> dict:
     """Hardware, versions, wall seconds, peak memory (of a GPU as torch counts it, else of the whole process so far), commit, whether the
-    tree had changes, sha256 of the package; `at`: the device that computed."""
+    tree had changes, sha256 of the package; what the bits depend on as well: the vector instructions of the CPU, and the bytes of
+    activations that a chunk of images may take (`ddcore.compute`). `at`: the device that computed."""
     if at.type == "cuda":
         peak = torch.cuda.max_memory_allocated(at)
     else:
@@ -122,4 +124,6 @@ def provenance(seconds: float, at: torch.device) -> dict:
     dirty = _git("status", "--porcelain", "--", "ddcore")
     made_on = hardware() | ({} if at.type == "cuda" else {"gpu": None})
     return {"hardware": made_on, "versions": versions, "seconds": round(seconds, 3), "peak_bytes": int(peak),
-            "commit": _git("rev-parse", "HEAD"), "dirty": None if dirty is None else bool(dirty), "code_sha256": code_sha256()}
+            "commit": _git("rev-parse", "HEAD"), "dirty": None if dirty is None else bool(dirty), "code_sha256": code_sha256(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "chunk_bytes": {kind: budget for kind, budget in compute.BUDGET.items() if kind.startswith(at.type)}}

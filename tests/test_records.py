@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore import records
+from ddcore import compute, records
 from ddcore.records import Record, canonical, digest
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(max_size=4),
@@ -164,7 +164,10 @@ def test_read_all_is_in_the_order_of_names_and_of_records_only(tmp_path):
 
 def test_provenance_says_on_what_and_with_what():
     found = records.provenance(1.23456, torch.device("cpu"))
-    assert set(found) == {"hardware", "versions", "seconds", "peak_bytes", "commit", "dirty", "code_sha256"}
+    assert set(found) == {"hardware", "versions", "seconds", "peak_bytes", "commit", "dirty", "code_sha256", "cpu_capability",
+                          "chunk_bytes"}
+    assert found["chunk_bytes"] == {kind: compute.BUDGET[kind] for kind in ("cpu", "cpu, compiled")}
+    assert found["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     assert set(found["hardware"]) == {"cpu", "cores", "threads", "gpu"}
     assert set(found["versions"]) == {"torch", "torchvision", "numpy", "python"}
     assert all(found["versions"].values())
