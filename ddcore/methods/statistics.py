@@ -41,6 +41,9 @@ class SRe2L:
     """Published setting for CIFAR. The j-th images of the classes are batch j; each is rolled by its own 0 to `roll` pixels down
     and right in every step. `teacher`, `seed_teacher`: the network (`ddcore.squeeze`), the same one for every seed of the images.
 
+    Published for ImageNet: `roll` 32, and before it a random resized crop of at least `crop_scale` = 0.08 of the images and, by chance,
+    their mirror images (`flip`), one draw a batch and step.
+
     SRe2L looks at no real image: with batch_real=0 the real side of its matches is empty, features included, and costs nothing;
     a plugin that compares with real features asks for `batch_real` images a class, drawn anew each step.
 
@@ -68,12 +71,15 @@ class SRe2L:
     batch: str = later("init")
     at_once: int = later(0)
     chunk: int | None = later(None)
+    crop_scale: float = later(1.0)
+    flip: bool = later(False)
 
     def __post_init__(self):
         for name in ("r_bn", "r_var", "first_bn", "roll", "batch_real", "at_once"):
             if getattr(self, name) < 0:
                 raise BadInput(f"SRe2L: {name}={getattr(self, name)} must not be below 0")
         positive("SRe2L", chunk=self.chunk)
+        crops.check("SRe2L", 0, self.crop_scale)
         one_of("SRe2L", compute.PRECISIONS, precision=self.precision)
         one_of("SRe2L", REAL_BATCHES, batch=self.batch)
 
@@ -84,12 +90,10 @@ class SRe2L:
         accelerate = functools.partial(compute.accelerate, at=device, precision=self.precision, compiled=self.compiled)
         size = self.images_at_once(teacher, data, synthetic)
 
-        def rolls(step: int) -> Tensor:
-            # Drawn on the CPU row by row, so that a batch is rolled alike however many there are, on every device.
-            drawn = torch.randint(self.roll + 1, (first + many, 2), generator=stream(seed, "sre2l", "roll", step))[first:]
-            return drawn.to(device, non_blocking=True)
+        def views(step: int) -> crops.View:
+            return self._views(step, seed, first + many, data).of(slice(first, None)).to(device)
 
-        seen = [teacher] * many if look is unadjusted else self._adjusted(data, synthetic, teacher, look, seed, rolls(0))
+        seen = [teacher] * many if look is unadjusted else self._adjusted(data, synthetic, teacher, look, seed, views(0))
         student = teacher if all(one is teacher for one in seen) else Several(seen)
         objective = self.in_groups(seen, data.classes, accelerate, size)
         place = torch.arange(len(synthetic.labels), device=device) % many
@@ -99,7 +103,7 @@ class SRe2L:
                 of_real = Features(lambda read, batch=batch: in_parts(read, teacher.features, batch, size))
             else:
                 batch, of_real = Batch(data, torch.arange(0, device=device), (0,) * data.classes), ()
-            images = crops.roll(synthetic.images(), rolls(step)[place])
+            images = views(step).of(place).through(synthetic.images())
             yield Match(step, teacher, student, batch, images, synthetic.labels, of_real,
                         Features(functools.partial(self._read, student, images, size)), objective(images, synthetic.labels))
 
@@ -116,16 +120,24 @@ class SRe2L:
                  for network, own in zip(student.networks, batches(images, len(student.networks)), strict=True)]
         return tuple(joined(parts) for parts in zip(*found, strict=True))
 
-    def _adjusted(self, data: Dataset, synthetic: Synthetic, teacher: Network, look: Look, seed: int, shifts: Tensor) -> list[Network]:
+    def _views(self, step: int, seed: int, many: int, data: Dataset) -> crops.View:
+        """One a batch, drawn on the CPU row by row, so that a batch is seen alike however many there are, on every device."""
+        roll, flip, crop = (stream(seed, "sre2l", name, step) for name in ("roll", "flip", "crop"))
+        shift = torch.randint(self.roll + 1, (many, 2), generator=roll)
+        mirrored = torch.rand(many, generator=flip) < 0.5 if self.flip else None
+        windows = crops.windows(many, data.shape[1:], crop, scale=self.crop_scale) if self.crop_scale < 1 else None
+        return crops.View(shift, mirrored, windows)
+
+    def _adjusted(self, data: Dataset, synthetic: Synthetic, teacher: Network, look: Look, seed: int, view: crops.View) -> list[Network]:
         """The network of every batch, which depends on no other batch, and not on the step at which a run goes on."""
         first, count = synthetic.first, synthetic.first + synthetic.per_class
         if self.batch == "init":
             index = beginnings(data, count, synthetic.settings.get("seed", seed))
         else:
             index = data.sample(count, stream(seed, "sre2l", "other", device=data.device))
-        return [look(teacher, crops.roll(data.x_train[rows], shift.expand(len(rows), 2)), data.y_train[rows],
+        return [look(teacher, view.of(torch.full_like(rows, place - first)).through(data.x_train[rows]), data.y_train[rows],
                      stream(seed, "sre2l", "look", place))
-                for place, (rows, shift) in enumerate(zip(batches(index, count)[first:], shifts, strict=True), first)]
+                for place, rows in enumerate(batches(index, count)[first:], first)]
 
     def in_groups(self, seen: Sequence[Network], classes: int, accelerate: Callable, size: int) -> Callable[[Tensor, Tensor], Tensor]:
         """(images, labels) -> the loss, batch j through network j, summed over the batches.
