@@ -124,7 +124,8 @@ class Normalise(nn.Module):
 
     def __init__(self, data: Dataset, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
-        our_mean, our_std, mean, std = (data.x_train.new_tensor(values).view(-1, 1, 1) for values in (data.mean, data.std, mean, std))
+        like = {"dtype": data.x_train.dtype, "device": data.device}
+        our_mean, our_std, mean, std = (torch.tensor(values, **like).view(-1, 1, 1) for values in (data.mean, data.std, mean, std))
         self.register_buffer("scale", our_std / std, persistent=False)
         self.register_buffer("shift", (our_mean - mean) / std, persistent=False)
 
