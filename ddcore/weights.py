@@ -75,11 +75,11 @@ def read(path: Path) -> dict[str, Tensor]:
 def sha256(path: Path) -> str:
     """Over the tensors of a file in the order of their names, computed once while the file stays as it is."""
     now = path.stat()
-    return _sha256(path.absolute(), now.st_size, now.st_mtime_ns)
+    return _sha256(path, (path.absolute(), now.st_size, now.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, changed: int) -> str:
+def _sha256(path: Path, state: tuple) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(read(path).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
