@@ -92,6 +92,11 @@ def _values(pairs: list[str], option: str = "--set") -> dict:
     return found
 
 
+def _weights(teacher: object) -> str | None:
+    """The file that settings of a teacher name."""
+    return teacher.get("weights") if isinstance(teacher, dict) else None
+
+
 def _plugins(given: list[str]) -> list:
     """Those named, in their order; settings not given have their defaults."""
     from ddcore.plugins import PLUGINS
@@ -169,17 +174,19 @@ def distill(
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     data = load(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
+    given = _values(set_ or [])
     usual = {field.name: field.default for field in dataclasses.fields(METHODS[method])}
     settings = {}
     if usual.get("strategy", "none") != "none":
         settings["strategy"] = _strategy(None, data.name)
     if not _bears_flip(data.name):
-        trained = {"experts": {"strategy": _strategy(strategy, data.name)}, "teacher": {"flip": False}}
+        trained = {"experts": {"strategy": _strategy(strategy, data.name)}}
+        trained |= {} if _weights(given.get("teacher")) else {"teacher": {"flip": False}}
         settings |= {name: inner for name, inner in trained.items() if name in usual}
     one_of("distill", ("auto", "yes", "no"), compiled=compiled)
     settings |= _given(network=network, width=width, precision=precision, compiled=True if compiled == "yes" else None, strategy=strategy,
                        batch_real=batch_real)
-    how = build(METHODS[method], merge(settings, _values(set_ or [])), f"method {method}")
+    how = build(METHODS[method], merge(settings, given), f"method {method}")
     plugins = _plugins(plugin or [])
     extra = {} if synthetic == "pixels" else {"rank": 2}
     made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
@@ -254,13 +261,17 @@ def evaluate(
     _say(data.name, data.notes)
     names = _served(tuple(name for name in controls.split(",") if name), found, data)
     settings = _given(network=network, width=width, epochs=epochs, lr=lr, strategy=strategy, precision=precision)
+    given = _values(set_ or [])
     if protocol == "synset":
         settings["strategy"] = _strategy(strategy, data.name)
     elif protocol == "relabel":
         settings["flip"] = _bears_flip(data.name)
         recovered = found.settings.get("distilled", {})
         settings |= {name: recovered[name] for name in ("teacher", "seed_teacher") if name in recovered}
-    scores = run(found, data, seeds=range(seeds), controls=names, protocol=protocol, **settings | _values(set_ or []))
+        teacher = given.get("teacher")
+        if _weights(teacher) and set(teacher) == {"weights"} and _weights(settings.get("teacher")):
+            given["teacher"] = settings["teacher"] | teacher  # the set says which file, the option where it is
+    scores = run(found, data, seeds=range(seeds), controls=names, protocol=protocol, **settings | given)
     if png:
         found.to_png(png)
     if ddranking:

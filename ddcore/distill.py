@@ -135,8 +135,9 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
 
 
 def _identity(part: Method | Plugin) -> str:
-    """The same in another process: the default repr of what is no dataclass holds an address."""
-    return repr(part) if dataclasses.is_dataclass(part) else type(part).__qualname__
+    """The same in another process and on another machine: the default repr of what is no dataclass holds an address, and settings may
+    hold the place of a file."""
+    return f"{type(part).__qualname__}({_settings(part)})"
 
 
 def _settings(part: Method | Plugin) -> dict:

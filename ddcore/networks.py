@@ -2,8 +2,10 @@
 
 ConvNet follows Gidaris & Komodakis as used by DC, DSA, DM, MTT (VICO-UoE/DatasetCondensation, networks.py): depth blocks of
 [3x3 convolution, norm, ReLU, 2x2 average pooling] and a linear classifier; 28x28 images enter a 32x32 map through padding 3.
+The ResNets of ImageNet are torchvision's own, cut into blocks.
 """
 
+import functools
 import math
 
 import torch
@@ -40,6 +42,10 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, classes) logits."""
         return self.classifier(self.embed(x))
+
+
+class ImageNetResNet(Network):
+    """torchvision's own, which begins its convolutions otherwise than PyTorch does: N(0, 2 / fan_out) (He et al. 2015)."""
 
 
 class Convolution(nn.Conv2d):
@@ -145,9 +151,24 @@ def _resnet18(shape, width, depth, norm):
     return blocks
 
 
+def _imagenet(stem, shape, width, depth, norm):
+    from torchvision import models  # takes long to import
+
+    if shape[0] != 3 or width != 64:
+        raise BadInput(f"network {stem}-imagenet: {shape[0]} channels and width {width} were given, but torchvision's own reads 3 channels "
+                       "and has width 64; use 'resnet18-bn', which takes others")
+    whole = models.get_model(stem, weights=None)
+    return [nn.Sequential(whole.conv1, whole.bn1, whole.relu, whole.maxpool), whole.layer1, whole.layer2, whole.layer3,
+            nn.Sequential(*whole.layer4, whole.avgpool)]
+
+
+IMAGENET = ("resnet18", "resnet50", "resnet101")  # torchvision's names of them
+# Mean and standard deviation a channel of the pixels that torchvision's weights for ImageNet were trained on.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # name: (blocks, default width, default depth)
 ARCHITECTURES = {"convnet": (_convnet, 128, 3), "mlp": (_mlp, 128, 2), "lenet": (_lenet, 6, 5), "alexnet": (_alexnet, 128, 5),
-                 "vgg11": (_vgg11, 64, 11), "resnet18": (_resnet18, 64, 18)}
+                 "vgg11": (_vgg11, 64, 11), "resnet18": (_resnet18, 64, 18),
+                 **{f"{stem}-imagenet": (functools.partial(_imagenet, stem), 64, None) for stem in IMAGENET}}
 NORMS = {"bn": "batch", "in": "instance", "nonorm": "none"}
 NAMES = tuple(ARCHITECTURES)
 
@@ -163,10 +184,11 @@ def build(name: str, shape: tuple[int, int, int], classes: int, *, generator: to
 
     'convnetD' sets the depth, 'convnet' takes the usual one (`usual_depth`); '-bn', '-in', '-nonorm' the norm of those that
     have one (default: instance norm, as DC uses; none for alexnet); `width` the channels of a convnet (128), the first
-    channels of the others, the hidden units of an MLP. `shape` is (C, H, W).
-    Raises BadInput for an unknown name or an image too small for the depth.
+    channels of the others, the hidden units of an MLP. `shape` is (C, H, W). 'resnet18-imagenet', 'resnet50-imagenet' and
+    'resnet101-imagenet' are torchvision's own, with the 7x7 convolution of stride 2 and the max pool for images of 224x224.
+    Raises BadInput for an unknown name, an image too small for the depth, and channels or a width that torchvision's own have not.
     """
-    stem, _, suffix = name.partition("-")
+    stem, _, suffix = (name, "", "") if name in ARCHITECTURES else name.partition("-")
     depth = usual_depth(shape) if stem == "convnet" else None
     if stem.startswith("convnet") and stem[7:].isdecimal() and int(stem[7:]):
         stem, depth = "convnet", int(stem[7:])
@@ -187,15 +209,19 @@ def build(name: str, shape: tuple[int, int, int], classes: int, *, generator: to
                 raise BadInput(f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one") from error
             if 0 in x.shape:
                 raise BadInput(f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one")
-        network = Network(blocks, nn.Linear(x[0].numel(), classes)).train()
+        kind = ImageNetResNet if stem.endswith("-imagenet") else Network
+        network = kind(blocks, nn.Linear(x[0].numel(), classes)).train()
     return initialise(network.to(device, dtype), generator)
 
 
 def initialise(network: Network, generator: torch.Generator) -> Network:
-    """Draw every parameter anew, in place, from PyTorch's default distributions (uniform, bound 1/sqrt(fan_in))."""
+    """Draw every parameter anew, in place, from PyTorch's default distributions (uniform, bound 1/sqrt(fan_in)); convolutions of
+    torchvision's own as there."""
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d) and isinstance(network, ImageNetResNet):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            elif isinstance(module, nn.Conv2d | nn.Linear):
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 module.weight.uniform_(-bound, bound, generator=generator)
                 if module.bias is not None:
@@ -206,6 +232,19 @@ def initialise(network: Network, generator: torch.Generator) -> Network:
                 if isinstance(module, nn.BatchNorm2d):
                     module.reset_running_stats()
     return network
+
+
+def torchvision_names(name: str, network: Network) -> dict[str, str]:
+    """For each name in the state dict of the network `name` that of torchvision, whose layers are in the same order: for its own, and for
+    'resnet18-bn', which is its ResNet18 with the 3x3 stem of CIFAR. Empty for the others."""
+    from torchvision import models
+
+    stem, _, suffix = name.partition("-")
+    if stem not in IMAGENET or suffix not in ("imagenet", "bn"):
+        return {}
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        theirs = models.get_model(stem, weights=None).state_dict()
+    return dict(zip(network.state_dict(), theirs, strict=True))
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -33,7 +33,8 @@ VERSION = 1
 class Relabel:
     """Published setting for CIFAR. `teacher_mode`: 'train' labels with the statistics of the batch at hand, as published there,
     'eval' with those of the training set, as published for ImageNet. `labels`: 'hard' trains on the labels of the set instead,
-    all else equal. `alpha`: 0.8 is published for mixup, 1 for cutmix. `crop`: pixels of padding, 0 for none. `every`: epochs between two
+    all else equal. `alpha`: 0.8 is published for mixup, 1 for cutmix. `crop`: pixels of padding, 0 for none; in its place, for ImageNet,
+    `crop_scale`: the smallest part of an image that a random resized crop keeps, 0.08 published, 1 for none. `every`: epochs between two
     tests while a student is trained, for its best epoch beside its last (10 as published for CIFAR, which reports the best); 0 tests
     after the last alone.
 
@@ -61,12 +62,13 @@ class Relabel:
     compiled: bool = False
     seed_teacher: int = 0
     every: int = later(0)
+    crop_scale: float = later(1.0)
 
     def __post_init__(self):
         if self.every < 0:
             raise BadInput(f"relabel: every={self.every} must be 0, for no test before the end, or a number of epochs")
         positive("relabel", epochs=self.epochs, batch=self.batch, lr=self.lr, temperature=self.temperature, alpha=self.alpha)
-        crops.check("relabel", self.crop)
+        crops.check("relabel", self.crop, self.crop_scale)
         one_of("relabel", mixing.MIXES, mix=self.mix)
         one_of("relabel", ("soft", "hard"), labels=self.labels)
         one_of("relabel", ("train", "eval"), teacher_mode=self.teacher_mode)
@@ -122,7 +124,10 @@ def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: 
     for epoch in range(how.epochs):
         optimiser.lr = how.lr * cosine(epoch, how.epochs)
         for rows in squeeze.batches(len(images), how.batch, generator):
-            view = crops.apply(crops.draw(len(rows), generator, pad=how.crop, flip=how.flip), images[rows], fill)
+            view = images[rows]
+            if how.crop_scale < 1:
+                view = crops.resized(view, crops.windows(len(rows), data.shape[1:], generator, scale=how.crop_scale))
+            view = crops.apply(crops.draw(len(rows), generator, pad=how.crop, flip=how.flip), view, fill)
             mixed = mixing.draw(how.mix, view, how.alpha, generator, numbers)
             view = mixing.apply(mixed, view)
             loss = _soft_part(say(view), how.temperature) if say else _hard_part(labels[rows], mixed)

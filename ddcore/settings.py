@@ -53,13 +53,14 @@ def later(default):
 
 
 def stated(settings) -> dict:
-    """The fields of a dataclass by name, dataclasses among them likewise; without those of `later` that have their default."""
+    """The fields of a dataclass by name, dataclasses among them likewise; without those of `later` that have their default. A dataclass
+    that has a `stated` of its own is given them and says which ones speak."""
     values = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if not (field.metadata.get("later") and value == field.default):
             values[field.name] = stated(value) if dataclasses.is_dataclass(value) else value
-    return values
+    return settings.stated(values) if hasattr(settings, "stated") else values
 
 
 def merge(*parts: Mapping) -> dict:

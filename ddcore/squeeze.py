@@ -1,5 +1,5 @@
-"""Squeeze: the first stage of SRe2L, a network trained on the whole training set, kept on disk (Yin, Xing & Shen, *Squeeze,
-Recover and Relabel*, NeurIPS 2023).
+"""Squeeze: the first stage of SRe2L, a network trained on the whole training set, kept on disk, or one from a file (Yin, Xing & Shen,
+*Squeeze, Recover and Relabel*, NeurIPS 2023).
 
 As published for CIFAR: SGD with momentum and weight decay, a cosine from `lr` to zero over the epochs, random crops and mirror
 images. Its knowledge is in the weights and in the means and variances that its batch norms keep, hence a network with those.
@@ -15,24 +15,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
-from ddcore import compute, crops, networks
+from ddcore import compute, crops, networks, weights
 from ddcore.data import Dataset, data_folder
 from ddcore.errors import BadInput, Diverged
 from ddcore.files import alone, whole
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.records import canonical, digest
-from ddcore.settings import one_of, positive, stated, within
+from ddcore.settings import later, one_of, positive, stated, within
 from ddcore.sgd import SGD, cosine
 
 VERSION = 1
 VERSIONS = {"squeeze": VERSION, "crops": crops.VERSION}
+OF_FILE = ("network", "width", "weights", "sha256", "mean", "std")  # the settings of a network from a file; the others are of a training
 
 
 @dataclasses.dataclass(frozen=True)
 class Squeeze:
     """Published setting for CIFAR: ResNet-18, 200 epochs. `crop`: pixels of padding, 0 for no crop; `flip`: mirror images, which
-    digits do not bear. `precision` and `compiled` say how the network is computed (`ddcore.compute`)."""
+    digits do not bear. `precision` and `compiled` say how the network is computed (`ddcore.compute`).
+
+    `weights`: the file of a network that is not trained here (`ddcore.weights`), as published for ImageNet, where 'resnet18', 'resnet50'
+    and 'resnet101' are torchvision's own. It was trained on pixels normalised by `mean` and `std`, if they are not those of the data;
+    for torchvision's own they are ImageNet's. `sha256` is of the file's tensors, found if not given, checked if given. What is stated of
+    the settings (`ddcore.settings.stated`) names the file, not its place, and no setting of a training.
+    """
 
     network: str = "resnet18-bn"
     width: int | None = None
@@ -45,30 +52,65 @@ class Squeeze:
     flip: bool = True
     precision: str = "float32"
     compiled: bool = False
+    weights: str | None = later(None)
+    sha256: str | None = later(None)
+    mean: tuple[float, ...] | None = later(None)
+    std: tuple[float, ...] | None = later(None)
 
     def __post_init__(self):
         positive("squeeze", epochs=self.epochs, lr=self.lr, batch=self.batch)
         within("squeeze", 0, 1, momentum=self.momentum)
         crops.check("squeeze", self.crop)
         one_of("squeeze", compute.PRECISIONS, precision=self.precision)
-        if not self.network.endswith("-bn"):
+        if self.weights and self.network in networks.IMAGENET:
+            object.__setattr__(self, "network", f"{self.network}-imagenet")
+        if not self.network.endswith(("-bn", "-imagenet")):
             raise BadInput(f"squeeze: network '{self.network}' keeps no batch statistics; use one with batch norm, such as 'convnet3-bn' "
                            "or 'resnet18-bn'")
+        self._check_file()
+
+    def _check_file(self) -> None:
+        if not self.weights:
+            if idle := [name for name in ("sha256", "mean", "std") if getattr(self, name) is not None]:
+                raise BadInput(f"squeeze: {idle[0]} does nothing without weights, a file; name it too, or leave {idle[0]} out")
+            return
+        for field in dataclasses.fields(self):
+            if field.name not in OF_FILE and (value := getattr(self, field.name)) != field.default:
+                raise BadInput(f"squeeze: {field.name}={value} is of a training, and weights='{self.weights}' are trained already; leave "
+                               f"{field.name} out")
+        if self.network.endswith("-imagenet") and self.mean is self.std is None:
+            object.__setattr__(self, "mean", networks.IMAGENET_MEAN)
+            object.__setattr__(self, "std", networks.IMAGENET_STD)
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise BadInput(f"squeeze: mean={self.mean} and std={self.std} are given; give both, a number a channel, or neither")
+        positive("squeeze", std=self.std)
+        if not self.sha256:
+            object.__setattr__(self, "sha256", weights.sha256(weights.find(self.weights)))
+
+    def stated(self, values: dict) -> dict:
+        """Of all that is stated, what says which network this is."""
+        if not self.weights:
+            return values
+        return {name: values[name] for name in OF_FILE if name in values} | {"weights": Path(self.weights).name}
 
 
 def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | None = None) -> Network:
-    """The network of `how`, trained on `data`, frozen and in eval mode; read from `folder` if it was trained before.
+    """The network of `how`, trained on `data` or from its file, frozen and in eval mode; read from `folder` if it was trained before.
 
     `folder`: default `teachers` beside the datasets (`ddcore.data.data_folder`); the file is named by the settings, the data,
     the seed and the versions. Each call returns a network of its own. Raises BadInput for a file that is not whole or holds
     another network, Diverged if the weights do not stay finite.
     """
+    network = networks.build(how.network, data.shape, data.classes, width=how.width, device=data.device, dtype=data.x_train.dtype,
+                             generator=stream(seed, "squeeze", "network", device=data.device))
+    if how.weights:
+        weights.fill(network, how.network, weights.find(how.weights, how.sha256), data)
+        network = weights.normalised(network, data, how.mean, how.std) if how.mean else network
+        return network.eval().requires_grad_(False)
     identity = {"squeeze": stated(how), "data_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), "seed": seed,
                 "dtype": str(data.x_train.dtype), "versions": VERSIONS | {"networks": networks.VERSION}}
     identity |= {} if data.device.type == "cpu" else {"device": data.device.type}  # another device draws other numbers
     path = Path(folder or data_folder() / "teachers") / f"{digest(identity)}.safetensors"
-    network = networks.build(how.network, data.shape, data.classes, width=how.width, device=data.device, dtype=data.x_train.dtype,
-                             generator=stream(seed, "squeeze", "network", device=data.device))
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path.with_name(f".{path.stem}.lock")):

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import ddcore
-from ddcore import augment, batch, bench, cli, compute, figures
+from ddcore import augment, batch, bench, cli, compute, figures, networks
+from ddcore.random import stream
 
 DISTILL = ("distill", "--dataset", "digits", "--method", "dm", "--synthetic", "lowrank", "--rank", "1", "--ipc", "1", "--seed", "0",
            "--width", "16", "--batch-real", "16")  # fmt: skip
@@ -115,6 +116,37 @@ def test_relabel_takes_the_teacher_that_the_set_was_recovered_from(run, here):
     assert tuple(json.loads(out)["scores"]) == own.scores != other.scores
 
 
+def test_a_teacher_from_a_file_is_named_by_the_set_and_found_where_it_is_said_to_be(run, here, digits):
+    (here / "sub").mkdir()
+    for seed, name in enumerate(("net.pth", "other.pth")):
+        net = networks.build("convnet-bn", digits.shape, 10, width=8, generator=stream(seed, "net")).train()
+        net(digits.x_train[::9])  # moves the running statistics
+        torch.save({"state_dict": net.state_dict()}, here / "sub" / name)
+    code, _, err = run("distill", "--method", "sre2l", "--steps", 2, "--set", "roll=1", "--set",
+                       "teacher={network: convnet-bn, width: 8, weights: sub/net.pth}", "--out", "a.safetensors")  # fmt: skip
+    assert code == 0, err
+    said = ddcore.load_synthetic("a.safetensors").settings["distilled"]["teacher"]
+    assert set(said) == {"network", "width", "weights", "sha256"}
+    options = ("--protocol", "relabel", "--network", "convnet-bn", "--width", 8, "--epochs", 3, "--lr", 0.05, "--set", "crop=1", "--set",
+               "flip=false", "--seeds", 1, "--json")
+    code, out, err = run("evaluate", "a.safetensors", *options)
+    assert (code, out) == (2, "")
+    assert all(word in err for word in ("weights net.pth", "no such file", said["sha256"], "path"))
+    code, out, err = run("evaluate", "a.safetensors", *options, "--set", "teacher={weights: sub/other.pth}")
+    assert (code, out) == (2, "")
+    assert all(word in err for word in ("other.pth", said["sha256"], "are needed"))
+    code, out, err = run("evaluate", "a.safetensors", *options, "--set", "teacher={weights: sub/net.pth}")
+    assert code == 0, err
+    own = ddcore.evaluate(ddcore.load_synthetic("a.safetensors"), digits, seeds=[0], protocol="relabel", network="convnet-bn", width=8,
+                          epochs=3, lr=0.05, crop=1, flip=False, teacher=said | {"weights": "sub/net.pth"})
+    assert tuple(json.loads(out)["scores"]) == own.scores
+    (here / "data" / "teachers").mkdir(parents=True)
+    (here / "sub" / "net.pth").rename(here / "data" / "teachers" / "net.pth")
+    code, again, err = run("evaluate", "a.safetensors", *options)
+    assert code == 0, err
+    assert json.loads(again)["scores"] == json.loads(out)["scores"]
+
+
 def test_nothing_mirrors_digits_unless_it_is_asked_for(run, here):
     teacher = ("--set", "teacher={network: convnet-bn, width: 8, epochs: 1}", "--set", "roll=1")
     experts = ("--step", 0.01, "--set", "experts={width: 8, experts: 1, epochs: 1}", "--set", "expert_epochs=1", "--set",
@@ -178,6 +210,12 @@ BAD = {
     "no such setting of a plugin": ((*DISTILL, "--plugin", "weight_adjustment={ro: 1}", "--out", "o"), ("'ro'", "did you mean 'rho'")),
     "plugin out of YAML": ((*DISTILL, "--plugin", "weight_adjustment={", "--out", "o"), ("--plugin weight_adjustment={", "YAML")),
     "no batch norm": (("distill", "--method", "sre2l", "--set", "teacher={network: convnet}", "--out", "o"), ("'convnet'", "batch norm")),
+    "no file of a teacher": (("distill", "--method", "sre2l", "--set", "teacher={network: resnet18, weights: no.pth}", "--out", "o"),
+                             ("weights no.pth", "no such file")),
+    "a file of no teacher": (("distill", "--method", "sre2l", "--set", "teacher={network: resnet18, weights: corrupt.npz}", "--out", "o"),
+                             ("weights corrupt.npz", "torch.save(network.state_dict(), FILE)")),
+    "training of a teacher from a file": (("distill", "--method", "sre2l", "--set", "teacher={weights: corrupt.npz, epochs: 3}", "--out",
+                                           "o"), ("epochs=3", "trained already")),
     "unknown set": ((*DISTILL, "--synthetic", "lowrnk", "--out", "o"), ("'lowrnk'", "did you mean 'lowrank'")),
     "unknown init": ((*DISTILL, "--init", "svdd", "--out", "o"), ("'svdd'", "did you mean 'svd'")),
     "unknown network": ((*DISTILL, "--network", "convnt", "--steps", "1", "--out", "o"), ("'convnt'", "did you mean 'convnet'")),

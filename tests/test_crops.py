@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ks_2samp
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.functional import resized_crop
 
 from ddcore import crops
 from ddcore.data import whitening
@@ -84,3 +87,79 @@ def test_black_is_black_where_images_are_whitened(digits):
 
 def test_drawing_touches_no_global_state():
     crops.draw(5, stream(0, "draw"))
+
+
+# Random resized crops
+
+
+@given(SHAPES, st.floats(0.01, 1), st.integers(0, 10**6))
+def test_a_resized_window_is_that_of_torchvision(shape, scale, seed):
+    x, drawn = images(shape), crops.windows(shape[0], shape[2:], stream(seed, "windows"), scale=scale)
+    for image, one, window in zip(x, crops.resized(x, drawn), drawn.tolist(), strict=True):
+        torch.testing.assert_close(one, resized_crop(image, *window, list(shape[2:]), antialias=False), rtol=0, atol=1e-12)
+
+
+def test_a_window_in_single_precision_is_exact_to_rounding_at_the_size_of_imagenet():
+    x = images((2, 3, 224, 224))
+    drawn = crops.windows(2, (224, 224), stream(0, "windows"), scale=0.08)
+    torch.testing.assert_close(crops.resized(x.float(), drawn).double(), crops.resized(x, drawn), rtol=0, atol=2e-4)
+
+
+def test_the_gradient_of_a_resized_window_is_exact():
+    x, drawn = images((2, 1, 4, 5)).requires_grad_(), torch.tensor([[0, 1, 3, 2], [2, 0, 2, 5]])
+    assert torch.autograd.gradcheck(lambda x: crops.resized(x, drawn), x)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.01, 1), st.integers(0, 10**6))
+def test_windows_lie_in_the_image_and_keep_the_part_asked_for(height, width, scale, seed):
+    drawn = crops.windows(20, (height, width), stream(seed, "windows"), scale=scale)
+    top, left, high, wide = drawn.T
+    assert int(torch.stack([top, left]).min()) >= 0
+    assert int(torch.stack([high, wide]).min()) > 0
+    assert bool((top + high <= height).all() & (left + wide <= width).all())
+    inner = (3 / 4 <= width / height <= 4 / 3) * scale * height * width  # an image of another shape has no such window at times
+    assert bool(((high + 0.5) * (wide + 0.5) >= inner).all())
+
+
+@pytest.mark.parametrize("sides", [(64, 64), (40, 90)])
+def test_windows_are_drawn_as_torchvision_draws_them(sides):
+    ours = crops.windows(4000, sides, stream(0, "windows"), scale=0.08)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = torch.tensor([RandomResizedCrop.get_params(torch.empty(1, *sides), [0.08, 1.0], list(crops.RATIOS)) for _ in range(4000)])
+    for axis in range(4):
+        assert ks_2samp(ours[:, axis], theirs[:, axis]).pvalue > 1e-3
+    assert ks_2samp(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("sides", [(9, 90), (90, 9), (10, 10), (30, 50)])
+def test_where_no_window_fits_the_middle_is_taken(sides):
+    found = crops.windows(20, sides, stream(0, "windows"), scale=1.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        expected = RandomResizedCrop.get_params(torch.empty(1, *sides), [1.0, 1.0], list(crops.RATIOS))
+    assert {tuple(one) for one in found.tolist()} == {expected}
+
+
+def test_windows_do_not_depend_on_how_many_are_drawn():
+    drawn = [crops.windows(count, (32, 48), stream(3, "windows"), scale=0.2) for count in (1, 7, 40)]
+    assert torch.equal(drawn[0], drawn[2][:1])
+    assert torch.equal(drawn[1], drawn[2][:7])
+    assert len(drawn[2].unique(dim=0)) > 35
+
+
+def test_a_view_cuts_then_mirrors_then_rolls():
+    x, drawn = images((3, 2, 6, 8)), crops.windows(3, (6, 8), stream(0, "windows"), scale=0.3)
+    view = crops.View(torch.tensor([[1, 2], [0, 0], [3, 1]]), torch.tensor([True, False, True]), drawn)
+    for image, one, window, shift, flip in zip(x, view.through(x), drawn.tolist(), view.shift.tolist(), (1, 0, 1), strict=True):
+        expected = resized_crop(image, *window, [6, 8], antialias=False)
+        torch.testing.assert_close(one, torch.roll(expected.flip(2) if flip else expected, shift, (1, 2)), rtol=0, atol=1e-12)
+    again = view.of(torch.tensor([2, 2])).through(x[1:])
+    torch.testing.assert_close(again[1], view.through(x)[2], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("given", "words"), [((0, 0.0), ("crop_scale=0.0", "above 0")), ((0, 1.5), ("crop_scale=1.5",)),
+                                              ((0, float("nan")), ("crop_scale=nan",)), ((4, 0.08), ("crop=4", "crop_scale=0.08", "one"))])
+def test_ill_crops_are_refused(given, words, refuses):
+    with refuses("relabel", *words):
+        crops.check("relabel", *given)

@@ -42,9 +42,11 @@ def sums(tensor: torch.Tensor) -> list[float]:
 
 def of_networks(name: str) -> list[float]:
     data = digits64()
-    shape = (1, 28, 28) if name in ("alexnet", "vgg11", "lenet", "resnet18") else data.shape
-    net = networks.build(name, shape, 10, width=8, dtype=torch.float64, generator=stream(0, "golden")).eval()
-    return sums(net(torch.nn.functional.interpolate(data.x_train[::400], shape[1:])))
+    of_imagenet = name.endswith("-imagenet")
+    shape = (1, 28, 28) if name in ("alexnet", "vgg11", "lenet", "resnet18") else (3, 32, 32) if of_imagenet else data.shape
+    width = None if of_imagenet else 8
+    net = networks.build(name, shape, 10, width=width, dtype=torch.float64, generator=stream(0, "golden")).eval()
+    return sums(net(torch.nn.functional.interpolate(data.x_train[::400], shape[1:]).expand(-1, shape[0], -1, -1)))
 
 
 def of_augment() -> list[float]:
@@ -95,10 +97,10 @@ def of_squeeze() -> list[float]:
     return sums(squeeze.squeeze(data, TEACHER)(data.x_train[::100]))
 
 
-def of_sre2l() -> list[float]:
+def of_sre2l(**how) -> list[float]:
     data = digits64()
     syn = ddcore.Pixels(data, 2, seed=0)
-    matches = METHODS["sre2l"](teacher=TEACHER).matches(data, syn, seed=0)
+    matches = METHODS["sre2l"](teacher=TEACHER, **how).matches(data, syn, seed=0)
     losses = [next(matches).loss for _ in range(3)]
     return [*(float(loss.detach()) for loss in losses), *sums(torch.autograd.grad(losses[-1], syn.parameters())[0])]
 
@@ -110,6 +112,13 @@ def of_relabel() -> list[float]:
         how = relabel.Relabel(network="convnet2-bn", width=6, epochs=3, batch=8, crop=1, teacher=TEACHER, **more)
         found += sums(how.train(x, y, data, (0,))[0].eval()(data.x_test[::20]))
     return found
+
+
+def of_imagenets_relabel() -> list[float]:
+    data = digits64()
+    how = relabel.Relabel(network="convnet2-bn", width=6, epochs=3, batch=8, crop=0, crop_scale=0.3, mix="cutmix", alpha=1.0,
+                          temperature=20.0, teacher=TEACHER, teacher_mode="eval")
+    return sums(how.train(data.x_train[::60], data.y_train[::60], data, (0,))[0].eval()(data.x_test[::20]))
 
 
 def of_crops() -> list[float]:
@@ -239,6 +248,8 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "sre2l": (METHODS["sre2l"].version, with_own_teacher(of_sre2l)),
     "squeeze": (squeeze.VERSION, with_own_teacher(of_squeeze)),
     "relabel": (relabel.VERSION, with_own_teacher(of_relabel)),
+    "sre2l of imagenet": (METHODS["sre2l"].version, with_own_teacher(lambda: of_sre2l(crop_scale=0.3, flip=True, block=4))),
+    "relabel of imagenet": (relabel.VERSION, with_own_teacher(of_imagenets_relabel)),
     "crops": (crops.VERSION, of_crops),
     "mtt": (METHODS["mtt"].version, of_mtt),
     "mutual_information": (PLUGINS["mutual_information"].version, of_mutual_information),

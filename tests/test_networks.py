@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torchvision import models
 
 from ddcore import networks
 from ddcore.networks import build, initialise, parameter_count, usual_depth
@@ -163,13 +164,81 @@ def test_norms_are_those_asked_for():
     assert kinds("alexnet-bn") == {nn.BatchNorm2d}
 
 
+# torchvision's own
+
+
+@pytest.mark.parametrize("stem", networks.IMAGENET)
+def test_logits_are_those_of_torchvision_to_the_bit(stem):
+    ours, x = net_of(f"{stem}-imagenet", (3, 40, 48), 7), batch((3, 40, 48), 3)
+    names = networks.torchvision_names(f"{stem}-imagenet", ours)
+    with torch.random.fork_rng():
+        theirs = models.get_model(stem, num_classes=7)
+    theirs.load_state_dict({names[name]: tensor for name, tensor in ours.state_dict().items()})
+    with torch.no_grad():
+        for network in (ours, theirs):
+            network.train()(x)  # the running statistics move alike too
+        assert torch.equal(ours.eval()(x), theirs.eval()(x))
+    assert torch.equal(ours.blocks[0][1].running_var, theirs.bn1.running_var)
+    assert not torch.equal(theirs.bn1.running_var, torch.ones(64))
+
+
+@pytest.mark.parametrize(("name", "last"), [("resnet18-imagenet", 512), ("resnet50-imagenet", 2048)])
+def test_the_blocks_are_the_stem_and_four_layers(name, last):
+    shapes = [(64, 56, 56), (last // 8, 56, 56), (last // 4, 28, 28), (last // 2, 14, 14), (last, 1, 1)]
+    with torch.no_grad():
+        features = net_of(name, (3, 224, 224), 5).eval().features(batch((3, 224, 224), 1))
+    assert [tuple(one.shape[1:]) for one in features] == shapes
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("stem", ["resnet18", "resnet50"])
+def test_torchvisions_own_begin_from_the_generator_as_they_do_there(stem):
+    name = f"{stem}-imagenet"
+    one, other = net_of(name), net_of(name, seed=1)
+    other.train()(batch(COLOUR))
+    assert initialise(other, stream(0, "net")) is other
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = models.get_model(stem, num_classes=10)
+    convolutions = [[module.weight.detach() for module in network.modules() if isinstance(module, nn.Conv2d)] for network in (one, theirs)]
+    for mine, its in zip(*convolutions, strict=True):
+        error = 5 / math.sqrt(mine.numel())
+        assert abs(float(mine.std() / its.std()) - 1) < error
+        assert abs(float(mine.mean() / its.std())) < error
+        assert abs(kurtosis(mine) - 3) < 20 / math.sqrt(mine.numel())
+    for module in one.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+            assert not module.bias.any()
+            assert not module.running_mean.any()
+            assert (module.running_var == 1).all()
+
+
+def test_imagenets_statistics_are_those_that_torchvision_publishes():
+    told = models.ResNet18_Weights.DEFAULT.transforms()
+    assert (tuple(told.mean), tuple(told.std)) == (networks.IMAGENET_MEAN, networks.IMAGENET_STD)
+
+
+@pytest.mark.parametrize(("shape", "settings"), [((1, 32, 32), {}), (COLOUR, {"width": 32})])
+def test_what_torchvisions_own_have_not_is_refused(shape, settings, refuses):
+    with refuses("resnet18-imagenet", "3 channels", "width 64", "resnet18-bn"):
+        net_of("resnet18-imagenet", shape, **settings)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnet-bn", "resnet18-in"])
+def test_networks_that_torchvision_has_not_have_no_name_there(name):
+    assert networks.torchvision_names(name, net_of(name)) == {}
+
+
 @pytest.mark.parametrize("name", ["mlp-bn", "lenet-in", "lenet-nonorm", "alexnet-in"])
 def test_a_norm_that_would_be_ignored_is_refused(name, refuses):
     with refuses(name, "no such norm"):
         net_of(name)
 
 
-@pytest.mark.parametrize("name", ["convnett", "convnet0", "convnet-xx", "convnet3-ln", "convnet²", "resnet50", "", "-bn", "convnet3x"])
+@pytest.mark.parametrize("name", ["convnett", "convnet0", "convnet-xx", "convnet3-ln", "convnet²", "resnet50", "", "-bn", "convnet3x",
+                                  "vgg11-imagenet", "-imagenet"])
 def test_an_unknown_network_is_refused(name, refuses):
     with refuses(f"network '{name}'", "allowed", "resnet18"):
         net_of(name)

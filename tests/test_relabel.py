@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.functional import resized_crop
 
 import ddcore
 from ddcore import crops, mixing, networks, relabel
@@ -60,6 +61,34 @@ def test_training_is_the_published_loop(digits64, mode, mix):
         torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-9, atol=1e-9)
 
 
+def test_training_is_the_published_loop_of_imagenet(digits64):
+    """A random resized crop of each image, mirror images, CutMix with alpha 1, the teacher's own statistics, T = 20."""
+    from torch.optim import AdamW
+
+    images, labels = digits64.x_train[::60], digits64.y_train[::60]
+    how = Relabel(**SMALL | {"crop": 0, "flip": True, "epochs": 2}, crop_scale=0.08, mix="cutmix", alpha=1.0, teacher_mode="eval",
+                  temperature=20.0)
+    ours = how.train(images, labels, digits64, (4,))[0]
+    net = networks.build("convnet2-bn", digits64.shape, 10, width=5, dtype=torch.float64, generator=stream(4, "relabel", "network"))
+    teacher, optimiser = squeeze(digits64, TINY), AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
+    generator, numbers = stream(4, "relabel", "train"), np.random.default_rng(stream(4, "relabel", "mix").initial_seed())
+    for epoch in range(2):
+        optimiser.param_groups[0]["lr"] = 1e-3 * (1, 0.5)[epoch]
+        for rows in torch.randperm(len(images), generator=generator).split(8):
+            windows = crops.windows(len(rows), (8, 8), generator, scale=0.08).tolist()
+            x = torch.stack([resized_crop(image, *window, [8, 8], antialias=False)
+                             for image, window in zip(images[rows], windows, strict=True)])
+            mirrored = crops.draw(len(rows), generator, pad=0).mirrored
+            x = torch.stack([image.flip(2) if flip else image for image, flip in zip(x, mirrored, strict=True)])
+            x = mixing.apply(mixing.draw("cutmix", x, 1.0, generator, numbers), x)
+            loss = torch.nn.KLDivLoss(reduction="batchmean")(torch.log_softmax(net(x) / 20, 1), torch.softmax(teacher(x) / 20, 1))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    for name, tensor in net.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_a_watched_student_is_the_same_to_the_bit_and_its_best_epoch_is_known(digits, mode):
     how = Relabel(**SMALL | {"epochs": 7, "lr": 0.05}, teacher_mode=mode)
@@ -84,7 +113,8 @@ def test_watching_is_of_the_hash_only_when_asked():
     def evaluate(**more):
         return Experiment("digits", 1, evaluate={"protocol": "relabel", "teacher": TEACHER} | more).resolved()["evaluate"]
 
-    assert "every" not in evaluate()
+    assert not {"every", "crop_scale"} & set(evaluate())
+    assert evaluate(crop_scale=0.08, crop=0) == evaluate(crop=0) | {"crop_scale": 0.08}
     assert evaluate(every=10) == evaluate() | {"every": 10}
 
 
@@ -158,7 +188,7 @@ def test_one_image_a_class_several_channels_and_a_student_without_batch_norm(col
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"temperature": 0.0}, {"alpha": 0.0}, {"mix": "blend"}, {"labels": "none"},
-                                   {"teacher_mode": "test"}, {"crop": -4}, {"every": -1}, {"precision": "float16"}])
+                                   {"teacher_mode": "test"}, {"crop": -4}, {"crop_scale": 0.08}, {"every": -1}, {"precision": "float16"}])
 def test_ill_settings_are_refused(wrong, refuses):
     with refuses(next(iter(wrong))):
         Relabel(**wrong)

@@ -25,9 +25,9 @@ def recover(data, synthetic, plugins, **settings):
 
 @pytest.mark.parametrize("name", ["noise", "real", "low rank"])
 @pytest.mark.parametrize("plugins", [(), (ddcore.WeightAdjustment(0.1, 2),), (ddcore.WeightAdjustment(0.1, direction="gaussian"),)])
-@pytest.mark.parametrize("batch", ["init", "other"])
-def test_shards_recovered_apart_and_joined_are_the_whole(digits64, name, plugins, batch, tmp_path):
-    how = {"batch": batch, "at_once": 0 if plugins else 1}
+@pytest.mark.parametrize("setting", [{"batch": "init"}, {"batch": "other"}, {"crop_scale": 0.3, "flip": True, "block": 4}])
+def test_shards_recovered_apart_and_joined_are_the_whole(digits64, name, plugins, setting, tmp_path):
+    how = setting | {"at_once": 0 if plugins else 1}
     whole = recover(digits64, sets(digits64)[name], plugins, **how)
     parts = []
     for shard in (2, 0, 1):

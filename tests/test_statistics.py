@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms.functional import resized_crop
 
 import ddcore
 from ddcore import batch_norms, crops, networks
@@ -15,6 +16,7 @@ from ddcore.kernels.statistics import statistics_loss
 from ddcore.networks import Network
 from ddcore.published import recover_published
 from ddcore.random import stream
+from ddcore.settings import stated
 from ddcore.squeeze import Squeeze, squeeze
 
 TINY = Squeeze(network="convnet2-bn", width=6, epochs=2, crop=1, flip=False)
@@ -274,7 +276,72 @@ def test_compiled_equals_eager(digits):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-@pytest.mark.parametrize("wrong", [{"r_bn": -1.0}, {"r_var": -0.1}, {"roll": -1}, {"batch_real": -2}, {"precision": "float16"}])
+# The setting of ImageNet: views, and blocks of classes
+
+
+def seen(images, seed, step, batch, block=0, *, many, roll, scale, flip):
+    """Images of one batch as they are looked at: the published transforms, from the draws of this batch."""
+    more = (block,) if block else ()
+    window = crops.windows(many, images.shape[2:], stream(seed, "sre2l", "crop", step, *more), scale=scale)[batch].tolist()
+    mirrored = bool(torch.rand(many, generator=stream(seed, "sre2l", "flip", step, *more))[batch] < 0.5)
+    shift = torch.randint(roll + 1, (many, 2), generator=stream(seed, "sre2l", "roll", step, *more))[batch].tolist()
+    cut = resized_crop(images, *window, list(images.shape[2:]), antialias=False) if scale < 1 else images
+    return torch.roll(cut.flip(3) if flip and mirrored else cut, shift, (2, 3))
+
+
+@pytest.mark.parametrize("views", [{"scale": 0.2, "flip": True}, {"scale": 0.2, "flip": False}, {"scale": 1.0, "flip": True}])
+def test_a_batch_is_cut_mirrored_and_rolled_by_one_draw(digits64, views):
+    synthetic = ddcore.Pixels(digits64, 3, init="noise")
+    method = ddcore.SRe2L(teacher=TINY, roll=2, crop_scale=views["scale"], flip=views["flip"])
+    teacher = squeeze(digits64, TINY)
+    for step, match in zip(range(4), method.matches(digits64, synthetic, seed=3), strict=False):
+        parts = [seen(synthetic.images()[batch::3], 3, step, batch, many=3, roll=2, **views) for batch in range(3)]
+        for batch, part in enumerate(parts):
+            torch.testing.assert_close(match.synthetic[batch::3], part, rtol=0, atol=1e-12)
+        assert match.loss.item() == pytest.approx(sum(published_loss(teacher, part, torch.arange(10)).item() for part in parts), rel=1e-11)
+
+
+@pytest.mark.parametrize("plugin", [None, ddcore.WeightAdjustment(0.5, 2), ddcore.WeightAdjustment(0.5, direction="gaussian")])
+@pytest.mark.parametrize("at_once", [0, 2])
+def test_blocks_of_classes_are_batches_of_their_own(digits64, plugin, at_once):
+    """The published loop of ImageNet, the teacher given back before each: 4, 4 and 2 of the 10 classes, twice."""
+    synthetic = ddcore.Pixels(digits64, 2, init="noise", seed=5)
+    views = {"many": 2, "roll": 2, "scale": 0.3, "flip": True}
+    method = ddcore.SRe2L(teacher=TINY, roll=2, crop_scale=0.3, flip=True, block=4, r_var=2.0, at_once=at_once)
+    match = next(itertools.islice(method.matches(digits64, synthetic, seed=3, **({"look": plugin.adjust} if plugin else {})), 2, None))
+    begun, expected, images = ddcore.Pixels(digits64, 2, seed=5).images().detach(), 0.0, torch.zeros_like(synthetic.images())
+    for block, classes in enumerate((range(4), range(4, 8), range(8, 10))):
+        labels = torch.tensor(list(classes))
+        for batch in range(2):
+            rows, teacher = labels * 2 + batch, squeeze(digits64, TINY)
+            if plugin:
+                generator = stream(3, "sre2l", "look", batch, *([block] if block else []))
+                teacher = plugin.adjust(teacher, seen(begun[rows], 3, 0, batch, block, **views), labels, generator)
+            images[rows] = seen(synthetic.images()[rows], 3, 2, batch, block, **views)
+            expected = expected + published_loss(teacher, images[rows], labels, r_var=2.0)
+    assert match.loss.item() == pytest.approx(expected.item(), rel=1e-10)
+    ours, theirs = (torch.autograd.grad(one, synthetic.parameters(), retain_graph=True)[0] for one in (match.loss, expected))
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-9
+    torch.testing.assert_close(match.synthetic, images, rtol=0, atol=1e-12)
+    assert torch.equal(match.synthetic_labels, synthetic.labels)
+    for features, again in zip(match.synthetic_features, match.student.features(match.synthetic), strict=True):
+        torch.testing.assert_close(features, again, rtol=0, atol=1e-10)
+    assert match.student(match.synthetic).shape == (20, 10)
+
+
+def test_one_block_of_all_classes_is_none(digits64):
+    losses = [ddcore.distill(digits64, ddcore.Pixels(digits64, 2), ddcore.SRe2L(teacher=TINY, block=block),
+                             plugins=[ddcore.WeightAdjustment(0.1, 2)], steps=3, **ADAM).losses for block in (0, 10, 99)]
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_the_setting_of_imagenet_is_of_the_hash_only_when_asked():
+    assert not {"crop_scale", "flip", "block"} & set(stated(ddcore.SRe2L()))
+    assert {"crop_scale", "flip", "block"} <= set(stated(ddcore.SRe2L(crop_scale=0.08, flip=True, block=100)))
+
+
+@pytest.mark.parametrize("wrong", [{"r_bn": -1.0}, {"r_var": -0.1}, {"roll": -1}, {"batch_real": -2}, {"precision": "float16"},
+                                   {"block": -1}, {"crop_scale": 0.0}, {"crop_scale": 1.01}])
 def test_ill_settings_are_refused(wrong, refuses):
     with refuses("SRe2L" if "precision" not in wrong else "precision"):
         ddcore.SRe2L(**wrong)

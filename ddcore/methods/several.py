@@ -35,6 +35,21 @@ class Several(Network):
         return joined([network(batch) for network, batch in zip(self.networks, batches(x, len(self.networks)), strict=True)])
 
 
+class InTurn(Network):
+    """Networks that see the images one after another, the first one the first sizes[0] of them."""
+
+    def __init__(self, networks: Sequence[Network], sizes: Sequence[int]):
+        nn.Module.__init__(self)
+        self.networks, self.sizes = nn.ModuleList(networks), list(sizes)
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        each = [network.features(part) for network, part in zip(self.networks, x.split(self.sizes), strict=True)]
+        return tuple(map(torch.cat, zip(*each, strict=True)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([network(part) for network, part in zip(self.networks, x.split(self.sizes), strict=True)])
+
+
 class _Through(nn.Module):
     """A function of a network and of other things, as a module, for `functional_call`."""
 

@@ -26,7 +26,7 @@ from ddcore.errors import BadInput
 from ddcore.kernels.statistics import channel_moments, channel_moments_reference, statistics_loss
 from ddcore.known_gradient import known
 from ddcore.methods.match import Batch, Features, Look, Match, Read, in_parts, unadjusted
-from ddcore.methods.several import Several, batches, each, joined
+from ddcore.methods.several import InTurn, Several, batches, each, joined
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.settings import later, one_of, positive
@@ -40,6 +40,10 @@ REAL_BATCHES = ("init", "other")
 class SRe2L:
     """Published setting for CIFAR. The j-th images of the classes are batch j; each is rolled by its own 0 to `roll` pixels down
     and right in every step. `teacher`, `seed_teacher`: the network (`ddcore.squeeze`), the same one for every seed of the images.
+
+    Published for ImageNet: `roll` 32, and before it a random resized crop of at least `crop_scale` = 0.08 of the images and, by chance,
+    their mirror images (`flip`), one draw a batch and step; a batch holds `block` = 100 of the classes (0: all), so that the j-th images of
+    the next 100 are a batch of their own, with its own draws and weights.
 
     SRe2L looks at no real image: with batch_real=0 the real side of its matches is empty, features included, and costs nothing;
     a plugin that compares with real features asks for `batch_real` images a class, drawn anew each step.
@@ -68,12 +72,16 @@ class SRe2L:
     batch: str = later("init")
     at_once: int = later(0)
     chunk: int | None = later(None)
+    crop_scale: float = later(1.0)
+    flip: bool = later(False)
+    block: int = later(0)
 
     def __post_init__(self):
-        for name in ("r_bn", "r_var", "first_bn", "roll", "batch_real", "at_once"):
+        for name in ("r_bn", "r_var", "first_bn", "roll", "batch_real", "at_once", "block"):
             if getattr(self, name) < 0:
                 raise BadInput(f"SRe2L: {name}={getattr(self, name)} must not be below 0")
         positive("SRe2L", chunk=self.chunk)
+        crops.check("SRe2L", 0, self.crop_scale)
         one_of("SRe2L", compute.PRECISIONS, precision=self.precision)
         one_of("SRe2L", REAL_BATCHES, batch=self.batch)
 
@@ -81,51 +89,71 @@ class SRe2L:
                 memory: dict[str, Tensor] | None = None, reads: Sequence[Read] = ()) -> Iterator[Match]:
         device, first, many = data.device, synthetic.first, synthetic.per_class
         teacher = squeeze.squeeze(data, self.teacher, self.seed_teacher)
-        accelerate = functools.partial(compute.accelerate, at=device, precision=self.precision, compiled=self.compiled)
+        accelerate = functools.cache(functools.partial(compute.accelerate, at=device, precision=self.precision, compiled=self.compiled))
         size = self.images_at_once(teacher, data, synthetic)
 
-        def rolls(step: int) -> Tensor:
-            # Drawn on the CPU row by row, so that a batch is rolled alike however many there are, on every device.
-            drawn = torch.randint(self.roll + 1, (first + many, 2), generator=stream(seed, "sre2l", "roll", step))[first:]
-            return drawn.to(device, non_blocking=True)
+        blocks = torch.arange(data.classes, device=device).split(self.block or data.classes)
+        rows = [len(classes) * many for classes in blocks]
 
-        seen = [teacher] * many if look is unadjusted else self._adjusted(data, synthetic, teacher, look, seed, rolls(0))
-        student = teacher if all(one is teacher for one in seen) else Several(seen)
-        objective = self.in_groups(seen, data.classes, accelerate, size)
-        place = torch.arange(len(synthetic.labels), device=device) % many
+        def views(step: int) -> list[crops.View]:
+            return [self._views(step, seed, first + many, data, block).of(slice(first, None)).to(device) for block in range(len(blocks))]
+
+        seen = [[teacher] * many] * len(blocks)
+        if look is not unadjusted:
+            seen = self._adjusted(data, synthetic, teacher, look, seed, blocks, views(0))
+        students = [teacher if all(one is teacher for one in of_block) else Several(of_block) for of_block in seen]
+        student = students[0] if all(one is students[0] for one in students) else InTurn(students, rows)
+        objectives = [self.in_groups(of_block, len(classes), accelerate, size) for of_block, classes in zip(seen, blocks, strict=True)]
+        place = torch.arange(max(rows), device=device) % many
         for step in itertools.count(start):
             if self.batch_real:
                 batch = Batch(data, *data.sample_up_to(self.batch_real, stream(seed, "sre2l", "real", step, device=device)))
                 of_real = Features(lambda read, batch=batch: in_parts(read, teacher.features, batch, size))
             else:
                 batch, of_real = Batch(data, torch.arange(0, device=device), (0,) * data.classes), ()
-            images = crops.roll(synthetic.images(), rolls(step)[place])
+            parts = synthetic.images().split(rows)
+            parts = [view.of(place[: len(part)]).through(part) for view, part in zip(views(step), parts, strict=True)]
+            losses = [loss(part, labels) for loss, part, labels in zip(objectives, parts, synthetic.labels.split(rows), strict=True)]
+            images = torch.cat(parts) if len(parts) > 1 else parts[0]
             yield Match(step, teacher, student, batch, images, synthetic.labels, of_real,
-                        Features(functools.partial(self._read, student, images, size)), objective(images, synthetic.labels))
+                        Features(functools.partial(self._read, student, images, size)), sum(losses[1:], losses[0]))
 
     def images_at_once(self, network: Network, data: Dataset, synthetic: Synthetic) -> int:
         """Images that pass a network together: at least one batch, whose statistics are matched."""
-        return compute.chunk(network, data.shape, self.chunk, whole=data.classes, compiled=self.compiled)
+        return compute.chunk(network, data.shape, self.chunk, whole=min(self.block or data.classes, data.classes), compiled=self.compiled)
 
     @staticmethod
     def _read(student: Network, images: Tensor, size: int, read: Read) -> tuple[Tensor, ...]:
         """`read(features)` of all synthetic images, each through its own network: in eval mode they are features of single images."""
+        if isinstance(student, InTurn):
+            found = [SRe2L._read(one, part, size, read) for one, part in zip(student.networks, images.split(student.sizes), strict=True)]
+            return tuple(map(torch.cat, zip(*found, strict=True)))
         if not isinstance(student, Several):
             return compute.in_chunks(lambda part: read(student.features(part)), images, size)
         found = [compute.in_chunks(lambda part, network=network: read(network.features(part)), own, size)
                  for network, own in zip(student.networks, batches(images, len(student.networks)), strict=True)]
         return tuple(joined(parts) for parts in zip(*found, strict=True))
 
-    def _adjusted(self, data: Dataset, synthetic: Synthetic, teacher: Network, look: Look, seed: int, shifts: Tensor) -> list[Network]:
-        """The network of every batch, which depends on no other batch, and not on the step at which a run goes on."""
+    def _views(self, step: int, seed: int, many: int, data: Dataset, block: int) -> crops.View:
+        """One a batch of the block, drawn on the CPU row by row, so that a batch is seen alike however many there are, on every device."""
+        roll, flip, crop = (stream(seed, "sre2l", name, step, *[block] * (block > 0)) for name in ("roll", "flip", "crop"))
+        shift = torch.randint(self.roll + 1, (many, 2), generator=roll)
+        mirrored = torch.rand(many, generator=flip) < 0.5 if self.flip else None
+        windows = crops.windows(many, data.shape[1:], crop, scale=self.crop_scale) if self.crop_scale < 1 else None
+        return crops.View(shift, mirrored, windows)
+
+    def _adjusted(self, data: Dataset, synthetic: Synthetic, teacher: Network, look: Look, seed: int, blocks: Sequence[Tensor],
+                  views: Sequence[crops.View]) -> list[list[Network]]:
+        """The network of every batch, by blocks of classes, which depends on no other batch, and not on the step at which a run goes on."""
         first, count = synthetic.first, synthetic.first + synthetic.per_class
         if self.batch == "init":
             index = beginnings(data, count, synthetic.settings.get("seed", seed))
         else:
             index = data.sample(count, stream(seed, "sre2l", "other", device=data.device))
-        return [look(teacher, crops.roll(data.x_train[rows], shift.expand(len(rows), 2)), data.y_train[rows],
-                     stream(seed, "sre2l", "look", place))
-                for place, (rows, shift) in enumerate(zip(batches(index, count)[first:], shifts, strict=True), first)]
+        return [[look(teacher, view.of(torch.full_like(rows, place - first)).through(data.x_train[rows]), data.y_train[rows],
+                      stream(seed, "sre2l", "look", place, *[block] * (block > 0)))
+                 for place, rows in enumerate(batches(index, count)[first:, classes], first)]
+                for block, (classes, view) in enumerate(zip(blocks, views, strict=True))]
 
     def in_groups(self, seen: Sequence[Network], classes: int, accelerate: Callable, size: int) -> Callable[[Tensor, Tensor], Tensor]:
         """(images, labels) -> the loss, batch j through network j, summed over the batches.
