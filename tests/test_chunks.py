@@ -131,11 +131,11 @@ def test_even_parts_cover_everything_once_and_are_not_too_large(count, most):
 
 
 def test_one_image_is_counted_without_its_parameters_and_leaves_the_network_as_it_is():
-    """A convolution keeps its input of 8 x 8, the pooling where its 2 x 8 x 8 inputs are positive, a byte each, the classifier its own."""
+    """A convolution keeps its input of 8 x 8, the pooling its 2 x 8 x 8 rectified ones, the classifier its own."""
     net = networks.build("convnet1-nonorm", (1, 8, 8), 10, width=2, generator=stream(0, "net"))
     state, mode = {name: tensor.clone() for name, tensor in net.state_dict().items()}, net.training
     pooled = 2 * 4 * 4
-    assert compute.activation_bytes(net, (1, 8, 8)) == 4 * 64 + 2 * 64 + 4 * pooled
+    assert compute.activation_bytes(net, (1, 8, 8)) == 4 * (64 + 2 * 64 + pooled)
     assert net.training == mode
     assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in state.items())
     norm = networks.build("convnet1-bn", (1, 8, 8), 10, width=2, generator=stream(0, "net")).train()
@@ -145,7 +145,7 @@ def test_one_image_is_counted_without_its_parameters_and_leaves_the_network_as_i
 
 def test_the_chunk_depends_on_the_network_and_the_budget_alone(monkeypatch):
     small, large = (networks.build("convnet", (3, 32, 32), 10, width=width, generator=stream(0, "net")) for width in (64, 128))
-    assert (compute.chunk(small, (3, 32, 32)), compute.chunk(large, (3, 32, 32))) == (128, 64)
+    assert (compute.chunk(small, (3, 32, 32)), compute.chunk(large, (3, 32, 32))) == (64, 32)
     assert [compute.chunk(net, (3, 32, 32), compiled=True) for net in (small, large)] == [32, 16]
     monkeypatch.setitem(compute.BUDGET, "cpu", 1)
     assert compute.chunk(large, (3, 32, 32)) == 1
