@@ -60,7 +60,7 @@ def _say(name: str, notes: Iterable[str]) -> None:
 
 def _bears_flip(dataset: str) -> bool:
     """Whether a mirror image is of the same class: digits are not symmetric."""
-    return dataset.removesuffix("-zca") not in ("digits", "mnist", "svhn")
+    return dataset.partition(" (")[0].removesuffix("-zca") not in ("digits", "mnist", "svhn")
 
 
 def _strategy(given: str | None, dataset: str) -> str:

@@ -150,6 +150,14 @@ def test_images_stand_upright(kind, orientation):
     assert np.abs(found - expected.astype(int)).max() <= (12 if kind == "JPEG" else 0)
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF at all", b"Exif\0\0MM\0*`", b"Exif\0\0"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_spoilt_exif_leaves_the_image_as_it_is(kind, exif):
+    content = saved(Image.fromarray(COLOUR), kind, exif=exif, **{"WEBP": {"lossless": True}}.get(kind, {}))
+    assert decoding.header(content, "a").turned is False
+    assert np.array_equal(decoding.pixels(content, "a"), np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+
+
 @pytest.mark.parametrize(("height", "width", "size"), [(20, 40, 4), (40, 20, 4), (5, 6, 8), (7, 7, 7), (1, 9, 3)])
 def test_size_scales_the_shorter_side_and_cuts_the_central_square(height, width, size):
     """As torchvision's Resize and CenterCrop do on Pillow's images."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ddcore
-from ddcore.data import Images, mean_image, npz, standard_deviation
+from ddcore.data import Images, data_folder, mean_image, npz, standard_deviation
 from ddcore.data.images import part
 from ddcore.data.statistics import AT_ONCE, ONE_LEVEL, channel_statistics
 from ddcore.random import stream
@@ -235,3 +235,12 @@ def test_a_large_dataset_takes_no_memory_but_that_of_its_pixels(tmp_path):
     spent = float(subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True).stdout)
     assert spent < 180, "MB"
     assert AT_ONCE * 8 < 100e6
+
+
+@pytest.mark.skipif(not (data_folder() / "cifar10.npz").is_file(), reason="needs CIFAR-10 in the data folder")
+def test_cifar10_loads_in_the_memory_of_its_pixels():
+    program = ("import resource; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; import torch; before = peak(); "
+               "import ddcore; data = ddcore.load('cifar10', 'cpu'); data.batch(data.sample(64, torch.Generator())); "
+               "assert data.sha256 == ddcore.data.KNOWN_SHA256['cifar10']; print(peak() - before)")
+    spent = float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
+    assert spent < 400, "MB"

@@ -99,7 +99,10 @@ def _orientation(image: Image.Image, content: bytes) -> int:
     """EXIF's number, 1 for upright. Pillow would decode a whole PNG to look for one."""
     if image.format == "PNG" and b"eXIf" not in content and b"rientation" not in content:
         return 1
-    found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the EXIF of some photographs is spoilt, their pixels are not
+        return 1
     return found if found in range(1, 9) else 1
 
 
