@@ -1,7 +1,7 @@
 """Weights from a file: the state dict of a network trained elsewhere, as torchvision's or as ours names its numbers.
 
 Read are what `torch.save` writes of tensors alone (.pth, .pt), also under 'state_dict' or 'model' as a training keeps them and with the
-'module.' of parallel ones, and .safetensors. A file is known by the sha256 of its tensors: neither its name nor its form counts.
+'module.' of parallel ones, and .safetensors. A file is known by the sha256 of its tensors, which is the same in each of these forms.
 """
 
 import argparse

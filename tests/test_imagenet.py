@@ -10,6 +10,7 @@ from torchvision import models
 
 import ddcore
 from ddcore.experiments import Experiment, Runner
+from ddcore.squeeze import Squeeze
 
 CLASSES, SIDE = ("n01440764", "n01443537", "n01484850"), 64
 
@@ -75,3 +76,16 @@ def test_the_file_of_another_number_of_classes_stops_the_run_before_it_begins(ho
     with refuses("resnet18.pth", "'fc.weight'", "of 10 classes", "shapes has 3"):
         runner.run(Experiment("shapes", 1, method={"name": "sre2l", "teacher": teacher}, distill={"steps": 1}))
     assert not list((home / "records").glob("[!.]*"))
+
+
+def test_networks_of_several_batches_at_once_are_one_after_another(home):
+    """Stacked weights, as a GPU computes them: torchvision's operations in place, and the normalisation of its own, have a rule there."""
+    data, losses, gradients = ddcore.load("shapes", "cpu"), [], []
+    for at_once in (1, 2):
+        synthetic = ddcore.Pixels(data, 2, init="noise")
+        method = ddcore.SRe2L(teacher=Squeeze(network="resnet18", weights="resnet18.pth"), crop_scale=0.3, flip=True, at_once=at_once)
+        match = next(method.matches(data, synthetic, seed=0, look=ddcore.WeightAdjustment(0.1, 1).adjust))
+        losses.append(float(match.loss.detach()))
+        gradients.append(torch.autograd.grad(match.loss, synthetic.parameters())[0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 1e-3

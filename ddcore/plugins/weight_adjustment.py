@@ -28,6 +28,8 @@ DIRECTIONS = ("ascent", "descent", "gaussian", "fisher")
 class WeightAdjustment:
     """theta + Delta with |Delta| <= rho, the norm over all parameters together.
 
+    Published for ImageNet: 15 `steps` by the released script, 12 by the text.
+
     direction: 'ascent', as published: `steps` steps of length rho / steps along the gradient of the mean cross-entropy of B; 'descent':
         against it. Controls of length rho, in one step: 'gaussian', isotropic noise; 'fisher', sum_i eps_i g_i with eps ~ N(0, 1) and
         g_i the gradient of image i of B, noise whose covariance is that of the gradients.
