@@ -17,8 +17,8 @@ from ddcore.settings import one_of, positive
 
 PRECISIONS = ("float32", "bfloat16")
 # Bytes of activations that a network may hold for the images of one chunk. The same on every machine of a kind, so that results do
-# not depend on the memory that is free. On a CPU less than its last cache where the network is compiled; elsewhere twice that, since each of
-# its many operations costs a call. On a GPU a quarter of a card of 8 GiB.
+# not depend on the memory that is free. On a CPU less than its last cache where the network is compiled; elsewhere twice that, since
+# each of its many operations costs a call. On a GPU a quarter of a card of 8 GiB.
 BUDGET = {"cpu": 48 * 2**20, "cpu, compiled": 24 * 2**20, "cuda": 2 * 2**30}
 WORTH_COMPILING = 128 * 2**30  # bytes of activations: some 40 s of a ConvNet on two cores, of which compiling saves a third and takes it
 HELD = 16  # chunks whose tape may wait for one backward pass
