@@ -300,12 +300,12 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
     frame.loc[~on_grid, "row"] = frame.name
     panels = [(step.upper(), frame[frame.step == step], cells) for step in steps]
     others = frame[~on_grid]
-    panels.append(("other steps and kernels", others, list(dict.fromkeys(others.row))))
+    panels.append(("others", others, list(dict.fromkeys(others.row))))
     figure = Figure(figsize=(PAGE, 1.2 + 0.34 * max(len(rows) for _, _, rows in panels)), layout="constrained")
     axes = figure.subplots(2, len(panels), squeeze=False)
     kinds = {"compiled, bfloat16": (2, "D"), "compiled": (1, "s"), "": (0, "o")}
     for column, (title, found, rows) in enumerate(panels):
-        for axis, value, label in zip(axes[:, column], ("ratio", "memory_ratio"), ("speed", "memory"), strict=True):
+        for axis, value, label in zip(axes[:, column], ("ratio", "memory_ratio"), ("times as fast", "times less memory"), strict=True):
             for row in found[found[value].notna()].itertuples():
                 colour, marker = next(look for kind, look in kinds.items() if row.provider.endswith(kind))
                 place = rows.index(row.row)
@@ -315,7 +315,7 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
             axis.axvline(1, color="black", lw=0.8)
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter(lambda x, place: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
-            axis.set_xlabel(f"{label}, times the published")
+            axis.set_xlabel(label)
             axis.set_yticks(range(len(rows)), rows if column in (0, len(panels) - 1) else [""] * len(rows))
             axis.tick_params(axis="y", labelsize=6, labelright=column == len(panels) - 1, labelleft=column == 0)
             axis.set_ylim(len(rows) - 0.5, -0.5)
