@@ -408,30 +408,40 @@ def show_figure(figure: str) -> None:
 
     one, sidecar = figures.entry(figure), figures.load(figure)
     print(f"{one.id}: {one.title}\n\n{one.caption}\n\nmade by notebook {one.notebook} ({one.status})")
-    print(f"{figures.provenance_line(sidecar)}\n{json.dumps(sidecar, indent=1)}" if sidecar else "not recorded yet")
+    if not sidecar:
+        print("not recorded yet")
+        return
+    print("\n".join(f"{figures.FOLDER / one.id}.{form}: {holds}" for form, holds in figures.FILES.items()))
+    print("\n".join((figures.provenance_line(sidecar), *figures.remarks(figure), json.dumps(sidecar, indent=1))))
 
 
 @figures_app.command("check")
 def check_figures() -> None:
-    """Every recorded figure is whole, carries its provenance, and is drawn again from its data with the same bytes."""
+    """Every recorded figure is whole, carries its provenance, names commits that are there, and is drawn again from its data with the
+    same bytes."""
     from ddcore import figures
 
-    wrong = figures.check()
+    wrong, unchecked = figures.check(), figures.unchecked()
     for line in wrong:
         errors.print(line, soft_wrap=True)
     if not wrong:
         print(f"{sum(figures.load(key) is not None for key in figures.registry())} recorded figures, nothing wrong")
+    if unchecked:
+        print(f"the commits of their records could not be checked: {unchecked}")
     raise typer.Exit(1 if wrong else 0)
 
 
 @figures_app.command("cite")
-def cite_figure(figure: str, form: Annotated[str, typer.Option("--format", help="latex, markdown, bibtex or all")] = "all") -> None:
-    """The LaTeX block, the Markdown block and the BibTeX entries of one figure."""
-    from ddcore import figures
+def cite_figure(
+    figure: Annotated[list[str], typer.Argument(help="one id or several")],
+    form: Annotated[str, typer.Option("--format", help="latex, markdown, bibtex or all")] = "all",
+) -> None:
+    """The LaTeX blocks, the Markdown blocks and the BibTeX entries of figures, no entry twice."""
+    from ddcore import commits, figures
     from ddcore.settings import one_of
 
     one_of("figures cite", ("all", "latex", "markdown", "bibtex"), format=form)
-    found = figures.cite(figure)
+    found = figures.cite(*figure, **commits.here())
     print("\n".join(text for name, text in found.items() if form in ("all", name)), end="")
 
 

@@ -2,33 +2,35 @@
 
 `figures/registry.yaml` is written by hand: an entry an id. `save` writes `<id>.{pdf,svg,png,csv,json}`: the plotted data as
 CSV, the drawing three times with the provenance inside, and the provenance as a sidecar. Nothing in them depends on the time
-of drawing, so that a figure redrawn from the same records has the same bytes.
+of drawing or on anyone's settings of matplotlib, so that a figure redrawn from the same records has the same bytes.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import matplotlib
+import matplotlib.style
 import pandas as pd
 import PIL
 import yaml
 from matplotlib.figure import Figure
 
-from ddcore import records
+from ddcore import citation, commits, records
 from ddcore.errors import BadInput
 from ddcore.files import whole
 from ddcore.records import Record
 from ddcore.settings import build, unknown
 
-matplotlib.use("agg", force=False)
-
 FOLDER = records.TOP / "figures"
 FORMATS = ("pdf", "svg", "png")
+FILES = {"pdf": "for print, its text in TrueType fonts that it holds", "svg": "its text as outlines, alike everywhere and not to be edited",
+         "png": "300 pixels an inch", "csv": "what is plotted", "json": "what it was made from"}
 COLUMN, PAGE = 3.25, 6.75  # inches: the widths of one column and of the page of the field's templates
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
@@ -40,7 +42,8 @@ STYLE = {
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One figure: `notebook` makes it, `status` is 'ours' or 'after the paper', `paper` a key of figures.bib or ''."""
+    """One figure: `notebook` makes it, `status` is 'ours' or 'after the paper', `paper` a key of figures.bib or '', `hosts` those of the
+    base methods that ran in it."""
 
     id: str
     title: str
@@ -48,6 +51,7 @@ class Entry:
     alt: str
     notebook: str
     paper: str = ""
+    hosts: tuple[str, ...] = ()
     status: str = "ours"
     width: str = "column"
     seeds: int = 3
@@ -56,7 +60,7 @@ class Entry:
 def registry(folder: Path = FOLDER) -> dict[str, Entry]:
     """Every entry by id."""
     return {key: build(Entry, {"id": key, **value}, f"figure {key}")
-            for key, value in yaml.safe_load((folder / "registry.yaml").read_text()).items()}
+            for key, value in yaml.safe_load((folder / "registry.yaml").read_text(encoding="utf-8")).items()}
 
 
 def entry(key: str) -> Entry:
@@ -77,16 +81,23 @@ def drawings() -> dict[str, Callable[[pd.DataFrame], Figure]]:
     return ddcore.plots.PLOTS
 
 
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """matplotlib's own defaults with ours over them, whatever a matplotlibrc or a reader has set; afterwards all is as it was."""
+    with matplotlib.style.context(["default", STYLE]):
+        yield
+
+
 def draw(key: str, frame: pd.DataFrame) -> Figure:
-    """The figure `key` of `frame` (the columns of its CSV)."""
-    with matplotlib.rc_context(STYLE):
+    """The figure `key` of `frame` (the columns of its CSV). It is no figure of pyplot, and nobody's backend changes."""
+    with _style():
         return drawings()[key](frame)
 
 
 def to_png(figure: Figure) -> bytes:
     """The drawing as PNG, for a screen."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with _style():
         figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
@@ -122,7 +133,7 @@ def _render(key: str, frame: pd.DataFrame, embedded: str) -> dict[str, bytes]:
         "png": {"Provenance": embedded, "Software": None},
     }
     found = {}
-    with matplotlib.rc_context(STYLE):
+    with _style():
         for form in FORMATS:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=form, metadata=metadata[form])
@@ -176,7 +187,7 @@ def load(key: str, folder: Path = FOLDER) -> dict | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found["figure"] != key or set(found["sha256"]) != {*FORMATS, "csv"}:
             raise ValueError(f"it does not name the files of figure {key}")
     except (ValueError, TypeError, KeyError) as error:
@@ -205,37 +216,65 @@ def provenance_line(sidecar: dict) -> str:
 
 
 def check(folder: Path = FOLDER) -> list[str]:
-    """What is wrong with the saved figures: empty when every file is whole, its records are there, its provenance inside, and
-    redrawing from the CSV with the same matplotlib, Pillow and zlib gives the same bytes."""
+    """What is wrong with the saved figures: empty when every file is whole, its records are there and, where that can be looked up, their
+    commits with their code, its provenance inside, and redrawing from the CSV with the same matplotlib, Pillow and zlib gives the same
+    bytes."""
     entries = registry()
     wrong = [f"{path.name}: no entry '{path.stem}' in registry.yaml" for path in sorted(folder.iterdir())
              if path.suffix[1:] in (*FORMATS, "csv", "json") and path.stem not in entries and path.name != "published.csv"]
+    ours = None if unchecked(folder) else commits.history()
     for key in entries:
         try:
-            wrong += _damages(key, folder)
+            wrong += _damages(key, folder, ours)
         except BadInput as error:
             wrong.append(f"{key}: {error}")
     return wrong
 
 
-def _damages(key: str, folder: Path) -> list[str]:
+def unchecked(folder: Path = FOLDER) -> str:
+    """Why `check` can't look up the commits that the records of figures name; '' if it can."""
+    named = set()
+    for key in registry():
+        with contextlib.suppress(BadInput):
+            named.update((load(key, folder) or {"commits": []})["commits"])
+    try:
+        here = not named or named & commits.history()
+    except commits.NoHistory as why:
+        return str(why)
+    return "" if here else "this clone has another history, which holds none of them"
+
+
+def remarks(key: str, folder: Path = FOLDER) -> list[str]:
+    """What is known of the commits that records of a saved figure name and that do not hold their code, a line each place where it is."""
+    paths = [folder / "records" / f"{name}.json" for name in (load(key, folder) or {"wasDerivedFrom": []})["wasDerivedFrom"]]
+    made = [records.read(path).provenance for path in paths if path.is_file()]
+    return commits.remarks(made, commits.elsewhere(FOLDER / "commits.yaml"))
+
+
+def _damages(key: str, folder: Path, ours: frozenset[str] | None) -> list[str]:
+    """`ours`: the commits of this clone; None: not known."""
     sidecar = load(key, folder)
     if sidecar is None:
         return [f"{key}.{form}: its sidecar {key}.json is missing" for form in (*FORMATS, "csv") if (folder / f"{key}.{form}").exists()]
-    wrong = []
+    wrong, made = [], []
     for name in sidecar["wasDerivedFrom"]:
         path = folder / "records" / f"{name}.json"
         if path.is_file():
-            records.read(path)
+            made.append(records.read(path).provenance)
         else:
             wrong.append(f"{key}: its record {name} is not in records/")
+    if ours is not None:
+        wrong += [f"{key}: {doubt}" for doubt in commits.doubts(made, commits.elsewhere(FOLDER / "commits.yaml"), ours)]
     changed = [form for form, expected in sidecar["sha256"].items()
                if not (path := folder / f"{key}.{form}").is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected]
     wrong += [f"{key}.{form}: missing or changed since it was drawn" for form in changed]
     if changed or sidecar["drawn_with"] != _drawn_with():
         return wrong
     embedded = records.canonical({name: value for name, value in sidecar.items() if name != "sha256"})
-    redrawn = _render(key, _from_csv((folder / f"{key}.csv").read_bytes()), embedded)
+    try:
+        redrawn = _render(key, _from_csv((folder / f"{key}.csv").read_bytes()), embedded)
+    except Exception as error:  # whatever a drawing does with columns that are no longer those it reads
+        return [*wrong, f"{key}: can't be redrawn from its CSV ({type(error).__name__}: {error}); draw it from its records"]
     differ = [form for form, content in redrawn.items() if hashlib.sha256(content).hexdigest() != sidecar["sha256"][form]]
     return wrong + [f"{key}.{form}: redrawn from its CSV with the provenance of its sidecar, it differs" for form in differ]
 
@@ -254,32 +293,21 @@ def published(dataset: str, *, network: str, methods: tuple[str, ...], ipcs: tup
     return pd.DataFrame(rows)
 
 
-LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-         "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "²": "$^2$"}
-MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*_[]<>"}
+def cite(key: str, *others: str, commit: str = "", url: str = "") -> dict[str, str]:
+    """{'latex': a figure block each, 'markdown': the same, 'bibtex': this companion, the papers and the hosts, once each}; `commit` and
+    `url` of this companion as `commits.here` tells them."""
+    found, names = {"latex": [], "markdown": []}, []
+    for one in map(entry, dict.fromkeys((key, *others))):
+        sidecar = load(one.id)
+        aside = f" ({provenance_line(sidecar)})" if sidecar else ""
+        found["latex"].append(citation.latex(one, aside))
+        found["markdown"].append(citation.markdown(one, aside))
+        names += citation.keys(one)
+    entries = bibliography(commit=commit, url=url)
+    found["bibtex"] = [entries[name] for name in dict.fromkeys(names)]
+    return {form: "\n".join(blocks) for form, blocks in found.items()}
 
 
-def _escaped(text: str, letters: dict[str, str]) -> str:
-    return "".join(letters.get(letter, letter) for letter in text)
-
-
-def cite(key: str) -> dict[str, str]:
-    """{'latex': a figure block, 'markdown': the same, 'bibtex': this companion and the paper it concerns}."""
-    one = entry(key)
-    sidecar = load(key)
-    line = f" ({provenance_line(sidecar)})" if sidecar else ""
-    caption, alt = (" ".join(text.split()) for text in (one.caption + line, one.alt))
-    wide, across = ("*", "textwidth") if one.width == "page" else ("", "columnwidth")
-    keys = ["ddcore", *([one.paper] if one.paper else [])]
-    latex = (f"\\begin{{figure{wide}}}\n  \\centering\n  \\includegraphics[width=\\{across}]{{figures/{key}.pdf}}\n"
-             f"  \\caption{{{_escaped(caption, LATEX)} From \\cite{{{','.join(keys)}}}.}}\n  \\label{{fig:{key}}}\n\\end{{figure{wide}}}\n")
-    markdown = f"![{_escaped(alt, MARKDOWN)}](figures/{key}.png)\n\n*{_escaped(caption, MARKDOWN)}*\n"
-    found = bibliography()
-    return {"latex": latex, "markdown": markdown, "bibtex": "\n".join(found[name] for name in keys)}
-
-
-def bibliography() -> dict[str, str]:
-    """BibTeX entries by key, from figures/figures.bib."""
-    entries = (FOLDER / "figures.bib").read_text().split("\n@")
-    blocks = ["@" + block.lstrip("@").strip() + "\n" for block in entries if block.strip()]
-    return {block.split("{", 1)[1].split(",", 1)[0]: block for block in blocks}
+def bibliography(**known: str) -> dict[str, str]:
+    """BibTeX entries by key, from figures/figures.bib; `known`: `commit` and `url` of this companion."""
+    return citation.bibliography(FOLDER / "figures.bib", **known)

@@ -352,7 +352,7 @@ def test_figures_check_finds_nothing_wrong_in_the_repository_and_says_what_it_fi
 def test_figures_cite(run, form):
     code, out, _ = run("figures", "cite", "lodc-rank", "--format", form)
     assert code == 0
-    starts = {"latex": "\\begin{figure}", "markdown": "![", "bibtex": "@software{ddcore"}
+    starts = {"latex": "\\begin{figure}", "markdown": "![", "bibtex": "@misc{ddcore"}
     assert [name for name, start in starts.items() if start in out] == (list(starts) if form == "all" else [form])
 
 

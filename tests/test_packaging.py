@@ -1,5 +1,6 @@
-"""The files a stranger meets before any code: package, lock, environment, Makefile, citation, CI."""
+"""The files a stranger meets before any code: package, lock, environment, Makefile, citation, CI; and a clone of them."""
 
+import datetime
 import importlib
 import os
 import re
@@ -14,12 +15,16 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ddcore import commits, figures, records
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 TARGETS = ("help", "reproduce", "test", "lint", "refresh", "setup", "lock", "clean")
+
+CFFCONVERT = os.environ.get("CFFCONVERT") or shutil.which("cffconvert")
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -187,8 +192,44 @@ def test_citation_has_what_cff_1_2_0_requires():
     assert CITATION["type"] == "software"
     assert isinstance(CITATION["message"], str)
     assert CITATION["authors"] == [{"name": "The ddcore authors"}]
-    assert CITATION["title"].startswith("ddcore")
     assert CITATION["version"] == PROJECT["version"]
+
+
+def cited() -> dict[str, str]:
+    return {key: text.replace("{", "").replace("}", "") for key, text in figures.bibliography().items()}
+
+
+def test_citation_is_what_figures_cite():
+    """Title, year and version as BibTeX has them; of the papers every author in full."""
+    ours = cited()["ddcore"]
+    assert f"= {CITATION['title']},\n" in ours
+    assert datetime.date.fromisoformat(CITATION["date-released"]).year == int(re.search(r"year *= (\d+)", ours)[1])
+    assert f"Version {CITATION['version']}\n" in ours
+    for key, reference in zip(("lodc", "mim4dd", "theory", "dwa"), CITATION["references"], strict=True):
+        authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in reference["authors"])
+        assert f"= {reference['title']},\n" in cited()[key]
+        assert f"= {authors},\n" in cited()[key]
+        assert re.search(rf"year *= {reference['year']}\b", cited()[key])
+
+
+def test_citation_names_no_address_that_is_not_known():
+    assert not {"url", "repository", "repository-code", "doi"} & set(CITATION)
+    assert "urls" not in PROJECT
+
+
+@pytest.mark.skipif(CFFCONVERT is None, reason="cffconvert is not installed (in an environment of its own; CFFCONVERT names its program)")
+def test_citation_is_read_by_cffconvert():
+    def made(*options: str) -> str:
+        done = run(ROOT, CFFCONVERT, "--infile", "CITATION.cff", *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "valid according to schema version 1.2.0" in made("--validate")
+    bibtex = made("--format", "bibtex")
+    assert bibtex.startswith("@misc{")
+    for line in (f"title = {{{CITATION['title']}}}", "author = {The ddcore authors}", "year = {2026}", "month = {11}"):
+        assert line in bibtex
+    assert made("--format", "apalike") == f"The ddcore authors (2026). {CITATION['title']} (version {CITATION['version']}).\n"
 
 
 def test_citation_names_the_four_papers():
@@ -354,6 +395,38 @@ def test_no_tracked_file_names_a_path_of_one_machine():
             if machine.search(line) and "mktemp" not in line:
                 found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}")
     assert not found, "\n".join(found)
+
+
+@pytest.fixture(scope="module")
+def windows_clone(tmp_path_factory):
+    """A clone as Windows makes it, of all but the tensors, which are most of its bytes and none of its text."""
+    git("rev-parse", "HEAD")
+    clone = tmp_path_factory.mktemp("windows") / "clone"
+    clone.mkdir()
+    for command in (("clone", "-q", "--no-checkout", "-c", "core.autocrlf=true", str(ROOT), "."),
+                    ("sparse-checkout", "set", "--no-cone", "/*", "!*.safetensors"), ("checkout", "-q")):  # fmt: skip
+        done = run(clone, "git", *command)
+        assert done.returncode == 0, done.stderr
+    yield clone
+    shutil.rmtree(clone)
+
+
+def test_a_clone_with_autocrlf_has_every_byte(windows_clone):
+    listed = [line.split(maxsplit=3) for line in run(windows_clone, "git", "ls-files", "-s").stdout.splitlines()]
+    listed = [(name, blob) for _, blob, _, name in listed if (windows_clone / name).is_file()]
+    assert len(listed) > 1000
+    done = subprocess.run(["git", "hash-object", "--no-filters", "--stdin-paths"], input="".join(f"{name}\n" for name, _ in listed),
+                          cwd=windows_clone, capture_output=True, text=True, check=True)
+    changed = [name for (name, blob), found in zip(listed, done.stdout.split(), strict=True) if blob != found]
+    assert not changed, changed[:5]
+    assert run(windows_clone, "git", "status", "--porcelain").stdout == ""
+
+
+def test_a_clone_with_autocrlf_is_the_same_package_with_the_same_figures(windows_clone, monkeypatch):
+    monkeypatch.setattr(figures, "_drawn_with", lambda: "another matplotlib: from the same bytes the same drawing, which test_figures has")
+    assert figures.check(windows_clone / "figures") == []
+    monkeypatch.setattr(records, "PACKAGE", windows_clone / "ddcore")
+    assert records.code_sha256.__wrapped__() == commits.package_sha256(windows_clone, "HEAD")
 
 
 def test_nothing_that_git_ignores_is_tracked():
