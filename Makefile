@@ -17,11 +17,11 @@ ifneq ($(shell cat "$(INSTALLED)" 2>/dev/null),$(CURDIR))
 MOVED := moved
 endif
 
-.PHONY: help setup reproduce test lint refresh lock clean moved
+.PHONY: help setup reproduce test test-kernels lint refresh lock clean moved
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  VENV=DIR names another environment (now $(VENV)), PYTHON=PROGRAM the Python it is made from (now $(PYTHON))"
 
@@ -31,6 +31,10 @@ reproduce: $(INSTALLED) ## execute the notebooks into runs/<preset>/  (PRESET=sm
 test: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 test: $(INSTALLED) ## all tests, the committed notebooks included  (PYTEST_FLAGS="-n 2 --dist worksteal")
 	@"$(VENV)/bin/python" -m pytest $(PYTEST_FLAGS)
+
+test-kernels: export DDCORE_KERNELS := all
+test-kernels: $(INSTALLED) ## every Triton kernel compiled for every GPU that is named, without one
+	@"$(VENV)/bin/python" -m pytest -q tests/test_kernels_compiled.py
 
 lint: $(INSTALLED) ## ruff over the code and the notebooks
 	@"$(VENV)/bin/ruff" check .

@@ -6,6 +6,7 @@ Every tensor that the ops allocate empty is full of NaN and lies between two fen
 import functools
 import os
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +17,9 @@ from ddcore.kernels import class_means, contrast, row_cosine, statistics
 from ddcore.random import stream
 
 pytest.importorskip("triton")
+import triton.language as tl
+from triton.runtime import interpreter
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -42,6 +46,30 @@ def poisoned(monkeypatch):
         assert bool((fences == torch.full_like(fences, POST)).all())
 
 
+@pytest.fixture(autouse=True)
+def as_compiled(monkeypatch):
+    """Where the interpreter differs from a compiled kernel: it truncates to bfloat16, multiplies its bits, and believes every hint."""
+    if not INTERPRETED:
+        return
+    convert, dot = interpreter._convert_float, interpreter.InterpreterBuilder.create_dot
+
+    def rounded(data, source, target, mode):
+        if (source, target) != (tl.float32, tl.bfloat16):
+            return convert(data, source, target, mode)
+        return torch.tensor(data).bfloat16().view(torch.uint16).numpy()
+
+    def of_numbers(self, a, b, *rest):
+        return dot(self, *(self.cast_impl(side, tl.float32) if side.dtype.scalar == tl.bfloat16 else side for side in (a, b)), *rest)
+
+    def true(self, name, values):
+        if name == "tt.divisibility":
+            assert not (self.data % np.uint64(values[0])).any(), f"said to be a multiple of {values[0]}"
+
+    monkeypatch.setattr(interpreter, "_convert_float", rounded)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", of_numbers)
+    monkeypatch.setattr(interpreter.TensorHandle, "set_attr", true)
+
+
 def draw(name: str, *shape: int, dtype=torch.float64, scale: float = 1, shift: float = 0) -> torch.Tensor:
     return (torch.randn(shape, generator=stream(0, "kernels", name), dtype=torch.float64) * scale + shift).to(DEVICE, dtype)
 
@@ -56,11 +84,12 @@ def with_gradients(op, inputs):
 
 
 def check(ours, naive, wide, inputs):
-    """Outputs and gradients: an error against float64 of at most twice the naive one's, give or take two roundings; in float64, 1e-12."""
-    rounded = max(2 * torch.finfo(inputs[0].dtype).eps, 1e-12)
+    """Outputs and gradients: an error against float64 of at most twice the naive one's, give or take 1e-12, in float32 four roundings, and
+    in bfloat16 one, that of the result."""
     exact = with_gradients(wide, [tensor.double() for tensor in inputs])
     for x, y, z in zip(with_gradients(ours, inputs), with_gradients(naive, inputs), exact, strict=True):
         assert x.shape == z.shape
+        rounded = max(1e-12, 2 * torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps, torch.finfo(x.dtype).eps / 2)
         of_ours, of_naive = (float((found.double() - z).norm()) for found in (x, y))
         assert of_ours <= 2 * of_naive + rounded * max(1, float(z.norm())), (of_ours, of_naive, float(z.norm()))
 
@@ -99,6 +128,19 @@ def test_row_cosine_where_the_norms_are_of_the_size_of_epsilon_or_zero_or_of_one
     for x, y in zip(ours, theirs, strict=True):
         assert torch.allclose(x, y, rtol=rtol, atol=rtol)
     assert torch.allclose(ours[2][0, 1], -real[1][0, 1] / 1e-6 * draw("weights0").to(dtype), rtol=rtol, atol=0)
+
+
+def moved(tensor, places):
+    """The same numbers, the first of them `places` behind an aligned address."""
+    return torch.nn.functional.pad(tensor.flatten(), (places, 0))[places:].view(tensor.shape)
+
+
+@pytest.mark.parametrize("places", [(1, 0), (0, 1), (1, 1)])
+def test_row_cosine_where_rows_of_a_multiple_of_sixteen_bytes_begin_between_two(places):
+    real, fake = draw("real", 2, 3, 40), draw("fake", 2, 3, 40)
+    ours = with_gradients(lambda x: row_cosine.row_cosine_distance_triton([moved(real, places[0])], [moved(x, places[1])]), [fake])
+    for x, y in zip(ours, with_gradients(lambda x: row_cosine.row_cosine_distance_reference([real], [x]), [fake]), strict=True):
+        assert torch.allclose(x, y, rtol=1e-12, atol=1e-12)
 
 
 def naive_class_mean_distance(fake, fake_labels, real, real_labels, classes):
@@ -215,11 +257,12 @@ def strided(tensor):
     return tensor.transpose(0, 1).contiguous().transpose(0, 1)
 
 
-def ops():
-    """name: (the Triton op, the public one, both of one tensor)."""
-    real, labels, others = draw("real", 3, 5, 7), torch.tensor([1, 0, 0], device=DEVICE), torch.tensor([0, 1, 1], device=DEVICE)
+def ops(dtype=torch.float64):
+    """name: (the Triton op, the public one, both of one tensor of that dtype); the same numbers in each."""
+    real = draw("real", 3, 5, 7, dtype=torch.bfloat16).to(dtype)
+    labels, others = torch.tensor([1, 0, 0], device=DEVICE), torch.tensor([0, 1, 1], device=DEVICE)
     side = (labels, strided(real[:, 0]), others, 2)
-    five, more = torch.tensor([0, 1, 1, 0, 1], device=DEVICE), draw("more", 3, 8, 7)
+    five, more = torch.tensor([0, 1, 1, 0, 1], device=DEVICE), draw("more", 3, 8, 7).to(dtype)
     contrasted = (five, more, torch.arange(8, device=DEVICE) % 2, 2)
     return {
         "row_cosine_distance": (lambda x: row_cosine.row_cosine_distance_triton([strided(real)], [x]),
@@ -228,8 +271,8 @@ def ops():
                                 lambda x: class_means.class_mean_distance(x[:, 1], *side)),
         "contrast": (lambda x: contrast.contrast_triton(x, five, strided(more), *contrasted[2:], temperature=0.3).loss.sum(),
                      lambda x: contrast.contrast(x, *contrasted, temperature=0.3).loss.sum()),
-        "channel_moments": (lambda x: statistics_loss_triton(x, real[0, :, 0], real[1, :, 0].square()),
-                            lambda x: statistics.statistics_loss(x, real[0, :, 0], real[1, :, 0].square())),
+        "channel_moments": (lambda x: statistics_loss_triton(x, real[0, :, 0], real[1, :, 0]),
+                            lambda x: statistics.statistics_loss(x, real[0, :, 0], real[1, :, 0])),
     }
 
 
@@ -242,6 +285,14 @@ def test_strided_inputs_and_the_public_name_give_the_same(name):
     x = draw("x", 3, 5, 7)
     for found, expected in zip(with_gradients(ours, [strided(x)]), with_gradients(public, [x]), strict=True):
         assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "contrast"])
+def test_a_gradient_in_bfloat16_is_the_one_in_float32_rounded_to_nearest(name):
+    x, ours = draw("x", 3, 5, 7, dtype=torch.bfloat16), [ops(dtype)[name][0] for dtype in (torch.bfloat16, torch.float32)]
+    (_, found), (_, exact) = (with_gradients(op, [x.to(dtype)]) for op, dtype in zip(ours, (torch.bfloat16, torch.float32), strict=True))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, rtol=torch.finfo(torch.bfloat16).eps / 2 * 1.001, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ddcore.errors import BadInput
 from ddcore.kernels import refuse
+from ddcore.kernels.launch import launch, multiple
 
 
 def class_mean_distance(fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor, classes: int) -> Tensor:
@@ -61,7 +62,8 @@ class _ClassMeanDistance(torch.autograd.Function):
         difference, squares = torch.empty(classes, width, **wide), torch.empty(grid, **wide)
         fake_order, fake_starts = by_class(fake_labels, classes)
         real_order, real_starts = by_class(real_labels, classes)
-        _kernels()[0][grid](fake, fake_order, fake_starts, real, real_order, real_starts, width, difference, squares, ROWS=32, BLOCK=block)
+        launch(_kernels()[0], grid, fake, fake_order, fake_starts, real, real_order, real_starts, width, difference, squares,
+               MULTIPLE=multiple(width), ROWS=32, BLOCK=block, num_warps=8)
         ctx.save_for_backward(difference, fake_starts, fake_labels)
         ctx.like, ctx.block = (fake.shape, fake.dtype), block
         return squares.sum()
@@ -73,7 +75,8 @@ class _ClassMeanDistance(torch.autograd.Function):
         (rows, width), dtype = ctx.like
         out = torch.empty(rows, width, dtype=dtype, device=gradient.device)
         grid = (-(-rows // 16), -(-width // ctx.block))
-        _kernels()[1][grid](difference, starts, labels, gradient, out, rows, width, len(difference), ROWS=16, BLOCK=ctx.block)
+        launch(_kernels()[1], grid, difference, starts, labels, gradient, out, rows, width, len(difference), MULTIPLE=multiple(width),
+               ROWS=16, BLOCK=ctx.block)
         return out, None, None, None, None
 
 
@@ -86,9 +89,10 @@ def _kernels():
 
     @triton.jit
     def class_mean_distance_forward(fake, fake_order, fake_starts, real, real_order, real_starts, width, difference, squares,
-                                    ROWS: tl.constexpr, BLOCK: tl.constexpr):
+                                    MULTIPLE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
         """Program (class, columns): m_c in these columns and its square, the rows of the class read once in their order."""
         label = tl.program_id(0)
+        width = width // MULTIPLE * MULTIPLE
         column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         within = (column < width)[None, :]
         wide = difference.dtype.element_ty
@@ -109,8 +113,9 @@ def _kernels():
         tl.store(squares + label * tl.num_programs(1) + tl.program_id(1), tl.sum(apart * apart, 0))
 
     @triton.jit
-    def class_mean_distance_backward(difference, starts, labels, gradient, out, rows, width, classes, ROWS: tl.constexpr,
-                                     BLOCK: tl.constexpr):
+    def class_mean_distance_backward(difference, starts, labels, gradient, out, rows, width, classes, MULTIPLE: tl.constexpr,
+                                     ROWS: tl.constexpr, BLOCK: tl.constexpr):
+        width = width // MULTIPLE * MULTIPLE
         row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
         column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         label = tl.load(labels + row, row < rows, other=-1)

@@ -24,10 +24,12 @@ from torch import Tensor
 from ddcore.errors import BadInput
 from ddcore.kernels import refuse
 from ddcore.kernels.class_means import by_class, class_means
+from ddcore.kernels.launch import launch, multiple
 from ddcore.settings import one_of, positive
 
 CRITICS = ("nce", "infonce")
 BLOCK = 2**19  # pairs of all layers that the path for processors holds at once
+TILE = 16  # rows of each side that a program contrasts at once: with 32, on some GPU or other, numbers spill out of the registers
 
 
 class Contrast(NamedTuple):
@@ -174,23 +176,19 @@ def _softplus(x):
 
 def _launch(fake, fake_labels, real, real_labels, classes, offset, share, scale, softmax, own):
     import triton
-    import triton.language as tl
 
     layers, rows, width = fake.shape
     if width > 256:
         raise BadInput(f"contrast_triton: features of {width} numbers, but a program holds no more than 256; project them")
     many, wide = real.shape[1], {"dtype": offset.dtype, "device": fake.device}
     padded = max(16, triton.next_power_of_2(width))
-    block = 64 if fake.element_size() * padded <= 256 else 32
-    tiles, blocks = triton.cdiv(rows, block), triton.cdiv(many, block)
+    tiles, blocks = triton.cdiv(rows, TILE), triton.cdiv(many, TILE)
     span = triton.cdiv(blocks, max(1, 512 // (tiles * layers)))  # enough programs for a large GPU
     parts = triton.cdiv(blocks, span)
     found, pull = torch.empty(4, parts, layers, rows, **wide), torch.empty(parts, layers, rows, width, **wide)
     times = torch.full((1,), scale, **wide)  # a number passed as such would be rounded to float32
-    product = offset.dtype if triton.knobs.runtime.interpret else fake.dtype  # the interpreter multiplies the bits of bfloat16
-    product = getattr(tl, str(product).removeprefix("torch."))
-    _kernel()[(tiles, parts, layers)](fake, fake_labels, real, real_labels, offset, share, times, found, pull, rows, many, width,
-                                      block * span, PRODUCT=product, OWN=own, SOFTMAX=softmax, BLOCK=block, WIDTH=padded)
+    launch(_kernel(), (tiles, parts, layers), fake, fake_labels, real, real_labels, offset, share, times, found, pull, rows, many, width,
+           TILE * span, MULTIPLE=multiple(width), OWN=own, SOFTMAX=softmax, BLOCK=TILE, WIDTH=padded, num_warps=8)
     value, log_h, top, total = found
     sums = (top + total.log()).logsumexp(0)
     if softmax:
@@ -208,16 +206,17 @@ def _kernel():
 
     @triton.jit
     def contrast_forward(fake, fake_labels, real, real_labels, offset, share, scale, found, pull, rows, many, width, span,
-                         PRODUCT: tl.constexpr, OWN: tl.constexpr, SOFTMAX: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+                         MULTIPLE: tl.constexpr, OWN: tl.constexpr, SOFTMAX: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
         """Program (rows, part of the real rows, layer). `found`: loss, log h, the largest exponent of a negative, and sum exp beside it."""
         wide = found.dtype.element_ty
+        width = width // MULTIPLE * MULTIPLE
         part, layer = tl.program_id(1), tl.program_id(2).to(tl.int64)
         row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         number = tl.arange(0, WIDTH)[None, :]
         inside, within = row < rows, number < width
         place = layer * rows + row
-        u = tl.load(fake + place[:, None] * width + number, inside[:, None] & within, other=0).to(PRODUCT)
-        label = tl.load(fake_labels + row, inside, other=0)[:, None]
+        u = tl.load(fake + place[:, None] * width + number, inside[:, None] & within, other=0)
+        label = tl.load(fake_labels + row, inside, other=0).to(tl.int32)[:, None]
         shift = tl.load(offset + place, inside, other=0)[:, None]
         each = tl.load(share + row, inside, other=0)[:, None]
         times = tl.load(scale)
@@ -227,8 +226,8 @@ def _kernel():
         for start in range(part * span, min((part + 1) * span, many), BLOCK):
             column = start + tl.arange(0, BLOCK)
             known = column < many
-            v = tl.load(real + (layer * many + column)[:, None] * width + number, known[:, None] & within, other=0).to(PRODUCT)
-            same = (label == tl.load(real_labels + column, known, other=0)[None, :]) & known[None, :]
+            v = tl.load(real + (layer * many + column)[:, None] * width + number, known[:, None] & within, other=0)
+            same = (label == tl.load(real_labels + column, known, other=0).to(tl.int32)[None, :]) & known[None, :]
             negative = known[None, :] & (OWN | ~same)
             x = tl.dot(u, tl.trans(v), input_precision="ieee", out_dtype=wide) * times - shift
             past, masked = top, tl.where(negative, x, -1e30)
@@ -245,7 +244,7 @@ def _kernel():
                 log_h += tl.sum(of_positive, 1)
                 value += tl.sum(tl.where(negative, log1p + tl.maximum(x, 0), 0) - of_positive, 1)
                 weight = tl.where(negative, tl.where(x > 0, 1, e) / up, 0) - tl.where(same, tl.where(x > 0, e, 1) / up, 0) * each
-            sums += tl.dot(weight.to(real.dtype.element_ty).to(PRODUCT), v, input_precision="ieee", out_dtype=wide)
+            sums += tl.dot(weight.to(v.dtype), v, input_precision="ieee", out_dtype=wide)
         step = tl.num_programs(1) * tl.num_programs(2) * rows
         place += part * tl.num_programs(2) * rows
         tl.store(found + place, value, inside)

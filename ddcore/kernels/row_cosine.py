@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ddcore.errors import BadInput
 from ddcore.kernels import refuse
+from ddcore.kernels.launch import launch
 from ddcore.kernels.root import root
 
 EPSILON = 1e-6
@@ -84,15 +85,15 @@ def _launch(kernel, tensors, rows, saved, *gradient):
     widths = [tensor.shape[-1] for tensor in tensors[:layers]]
     table = torch.tensor([*starts, *widths, *(tensor.data_ptr() for tensor in tensors)], dtype=torch.int64, pin_memory=kind.is_cuda)
     dtype = getattr(tl, str(kind.dtype).removeprefix("torch."))
-    kernel[(sum(rows),)](table.to(kind.device, non_blocking=True), saved, *gradient, layers, EPSILON=EPSILON,
-                         DTYPE=dtype, LAYERS=triton.next_power_of_2(layers), BLOCK=min(1024, triton.next_power_of_2(max(widths))))
+    launch(kernel, (sum(rows),), table.to(kind.device, non_blocking=True), saved, *gradient, layers, EPSILON=EPSILON, DTYPE=dtype,
+           LAYERS=triton.next_power_of_2(layers), BLOCK=min(1024, triton.next_power_of_2(max(widths))))
 
 
 @functools.cache
 def _kernels():
     """Built at the first launch: importing ddcore does not import Triton, whose kernels want what they name among the globals of
     their file."""
-    global tl, place_of
+    global tl, place_of, begin, products, combine
     import triton
     import triton.language as tl
 
@@ -104,23 +105,49 @@ def _kernels():
         return layer, program - tl.load(table + layer), tl.load(table + layers + layer)
 
     @triton.jit
-    def row_cosine_forward(table, saved, layers, EPSILON: tl.constexpr, DTYPE: tl.constexpr, LAYERS: tl.constexpr,
-                            BLOCK: tl.constexpr):
-        """Writes <a, b>, |a|^2, |b|^2 and 1 - cosine of its row into the columns of `saved`."""
-        program = tl.program_id(0)
-        layer, row, width = place_of(program, table, layers, LAYERS)
-        a_row = tl.load(table + 2 * layers + layer).to(tl.pointer_type(DTYPE)) + row * width
-        b_row = tl.load(table + 3 * layers + layer).to(tl.pointer_type(DTYPE)) + row * width
-        wide = saved.dtype.element_ty
-        dots, reals, fakes = tl.zeros([BLOCK], wide), tl.zeros([BLOCK], wide), tl.zeros([BLOCK], wide)
+    def begin(address, DTYPE: tl.constexpr, VECTOR: tl.constexpr):
+        """Where a row begins: at a multiple of VECTOR numbers. The hint stays on the pointer made here, so each branch has its own."""
+        return tl.multiple_of(address.to(tl.pointer_type(DTYPE)), VECTOR * DTYPE.primitive_bitwidth // 8)
+
+    @triton.jit
+    def products(a_row, b_row, width, WIDE: tl.constexpr, DTYPE: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr):
+        """<a, b>, |a|^2, |b|^2 of the rows at two addresses, which are read VECTOR numbers at a time."""
+        a_row, b_row, width = begin(a_row, DTYPE, VECTOR), begin(b_row, DTYPE, VECTOR), width // VECTOR * VECTOR
+        dots, reals, fakes = tl.zeros([BLOCK], WIDE), tl.zeros([BLOCK], WIDE), tl.zeros([BLOCK], WIDE)
         for start in range(0, width, BLOCK):
             column = start + tl.arange(0, BLOCK)
-            a = tl.load(a_row + column, column < width, other=0).to(wide)
-            b = tl.load(b_row + column, column < width, other=0).to(wide)
+            a = tl.load(a_row + column, column < width, other=0).to(WIDE)
+            b = tl.load(b_row + column, column < width, other=0).to(WIDE)
             dots += a * b
             reals += a * a
             fakes += b * b
-        dot, real, fake = tl.sum(dots, 0), tl.sum(reals, 0), tl.sum(fakes, 0)
+        return tl.sum(dots, 0), tl.sum(reals, 0), tl.sum(fakes, 0)
+
+    @triton.jit
+    def combine(a_row, b_row, out_row, along_a, along_b, width, DTYPE: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr):
+        """out = along_a a + along_b b, for the rows at three addresses, VECTOR numbers at a time."""
+        a_row, b_row, out_row = begin(a_row, DTYPE, VECTOR), begin(b_row, DTYPE, VECTOR), begin(out_row, DTYPE, VECTOR)
+        width = width // VECTOR * VECTOR
+        for start in range(0, width, BLOCK):
+            column = start + tl.arange(0, BLOCK)
+            a = tl.load(a_row + column, column < width, other=0).to(along_a.dtype)
+            b = tl.load(b_row + column, column < width, other=0).to(along_a.dtype)
+            tl.store(out_row + column, along_a * a + along_b * b, column < width)
+
+    @triton.jit
+    def row_cosine_forward(table, saved, layers, EPSILON: tl.constexpr, DTYPE: tl.constexpr, LAYERS: tl.constexpr,
+                           BLOCK: tl.constexpr):
+        """Writes <a, b>, |a|^2, |b|^2 and 1 - cosine of its row into the columns of `saved`."""
+        wide: tl.constexpr = saved.dtype.element_ty
+        program = tl.program_id(0)
+        layer, row, width = place_of(program, table, layers, LAYERS)
+        size = width * (DTYPE.primitive_bitwidth // 8)
+        a_row = tl.load(table + 2 * layers + layer) + row * size
+        b_row = tl.load(table + 3 * layers + layer) + row * size
+        if (a_row | b_row | size) % 16 == 0:
+            dot, real, fake = products(a_row, b_row, width, wide, DTYPE, 128 // DTYPE.primitive_bitwidth, BLOCK)
+        else:
+            dot, real, fake = products(a_row, b_row, width, wide, DTYPE, 1, 128 if BLOCK > 128 else BLOCK)
         total = tl.num_programs(0)
         tl.store(saved + program, dot)
         tl.store(saved + total + program, real)
@@ -132,9 +159,10 @@ def _kernels():
                             BLOCK: tl.constexpr):
         program = tl.program_id(0)
         layer, row, width = place_of(program, table, layers, LAYERS)
-        a_row = tl.load(table + 2 * layers + layer).to(tl.pointer_type(DTYPE)) + row * width
-        b_row = tl.load(table + 3 * layers + layer).to(tl.pointer_type(DTYPE)) + row * width
-        out_row = tl.load(table + 4 * layers + layer).to(tl.pointer_type(DTYPE)) + row * width
+        size = width * (DTYPE.primitive_bitwidth // 8)
+        a_row = tl.load(table + 2 * layers + layer) + row * size
+        b_row = tl.load(table + 3 * layers + layer) + row * size
+        out_row = tl.load(table + 4 * layers + layer) + row * size
         total = tl.num_programs(0)
         dot = tl.load(saved + program)
         real = tl.sqrt(tl.load(saved + total + program))
@@ -142,10 +170,9 @@ def _kernels():
         scale = real * fake + EPSILON
         along_a = -tl.load(gradient) / scale
         along_b = -along_a * (dot / scale) * real / tl.where(fake == 0, 1, fake)
-        for start in range(0, width, BLOCK):
-            column = start + tl.arange(0, BLOCK)
-            a = tl.load(a_row + column, column < width, other=0).to(saved.dtype.element_ty)
-            b = tl.load(b_row + column, column < width, other=0).to(saved.dtype.element_ty)
-            tl.store(out_row + column, along_a * a + along_b * b, column < width)
+        if (a_row | b_row | out_row | size) % 16 == 0:
+            combine(a_row, b_row, out_row, along_a, along_b, width, DTYPE, 128 // DTYPE.primitive_bitwidth, BLOCK)
+        else:
+            combine(a_row, b_row, out_row, along_a, along_b, width, DTYPE, 1, 128 if BLOCK > 128 else BLOCK)
 
     return row_cosine_forward, row_cosine_backward

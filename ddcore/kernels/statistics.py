@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddcore.errors import BadInput
 from ddcore.kernels import refuse
+from ddcore.kernels.launch import launch, multiple
 from ddcore.kernels.root import root
 
 
@@ -21,11 +22,13 @@ def channel_moments(x: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
     """(N, C, *spatial) -> mean and biased variance, each (groups, C) and at least float32, over a group's images and space.
 
     Image n is of group n mod groups: in a set sorted by class with `groups` images a class, group j is the j-th image of every class.
-    On a GPU the gradient has no derivative (`channel_moments_reference` has one).
+    On a GPU the gradient has no derivative (`channel_moments_reference` has one). Under `torch.compile`, which can't look into a kernel
+    and would cut the graph at each, it is the reference that is compiled.
     """
     if x.dim() < 2 or groups < 1 or len(x) % groups or not x.numel():
         raise BadInput(f"channel_moments: {tuple(x.shape)} in {groups} groups; give (N, C, ...), not empty, N a multiple of the groups")
-    return (channel_moments_triton if x.is_cuda else channel_moments_reference)(x, groups)
+    by_kernel = x.is_cuda and not torch.compiler.is_compiling()
+    return (channel_moments_triton if by_kernel else channel_moments_reference)(x, groups)
 
 
 def statistics_loss(x: Tensor, mean: Tensor, var: Tensor, groups: int = 1, r_var: float = 1.0, *, moments=channel_moments) -> Tensor:
@@ -56,19 +59,20 @@ class _ChannelMoments(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, groups):
         images, channels, space = len(x) // groups, x.shape[1], math.prod(x.shape[2:])
+        wide = {"dtype": torch.promote_types(x.dtype, torch.float32), "device": x.device}
+        lanes = 8192 // wide["dtype"].itemsize  # as many as the registers of a program hold three numbers for
         block_space = min(512, _power(space))
         block_channels = min(_power(channels), max(1, 32 // block_space))  # so that neighbours in memory are in one block
-        block_images = min(_power(images), max(1, 2048 // (block_space * block_channels)))
+        block_images = min(_power(images), max(1, lanes // (block_space * block_channels)))
         columns = -(-channels // block_channels)
         blocks = -(-images // block_images) * -(-space // block_space)
         parts = max(1, min(64, blocks // 2, 1024 // (groups * columns)))  # enough programs for a large GPU
-        wide = {"dtype": torch.promote_types(x.dtype, torch.float32), "device": x.device}
         partial = torch.empty(3, parts, groups * channels, **wide)
         mean, var, offset = (torch.empty(groups, channels, **wide) for _ in range(3))
-        _kernels()[0][(columns, groups, parts)](x, partial, images, groups, channels, space, -(-blocks // parts), IMAGES=block_images,
-                                                CHANNELS=block_channels, SPACE=block_space)
-        _kernels()[1][(-(-groups * channels // 32),)](x, partial, mean, var, offset, parts, groups * channels, space, PARTS=_power(parts),
-                                                      BLOCK=32)
+        launch(_kernels()[0], (columns, groups, parts), x, partial, images, groups, channels, space, -(-blocks // parts),
+               MULTIPLE=multiple(space), IMAGES=block_images, CHANNELS=block_channels, SPACE=block_space)
+        launch(_kernels()[1], (-(-groups * channels // 32),), x, partial, mean, var, offset, parts, groups * channels, space,
+               PARTS=_power(parts), BLOCK=32)
         ctx.save_for_backward(x, offset)
         return mean, var
 
@@ -82,8 +86,8 @@ class _ChannelMoments(torch.autograd.Function):
         block = min(1024, _power(space))
         out = torch.empty_like(x)
         grid = (-(-rows * block // 2048), -(-space // block))
-        _kernels()[2][grid](x, offset, of_mean.contiguous(), of_var.contiguous(), out, rows, channels, groups, space, ROWS=2048 // block,
-                            SPACE=block)
+        launch(_kernels()[2], grid, x, offset, of_mean.contiguous(), of_var.contiguous(), out, rows, channels, groups, space,
+               MULTIPLE=multiple(space), ROWS=2048 // block, SPACE=block)
         return out, None
 
 
@@ -95,13 +99,14 @@ def _kernels():
     import triton.language as tl
 
     @triton.jit
-    def channel_moments_parts(x, partial, images, groups, channels, space, blocks, IMAGES: tl.constexpr, CHANNELS: tl.constexpr,
-                              SPACE: tl.constexpr):
+    def channel_moments_parts(x, partial, images, groups, channels, space, blocks, MULTIPLE: tl.constexpr, IMAGES: tl.constexpr,
+                              CHANNELS: tl.constexpr, SPACE: tl.constexpr):
         """Count, mean, squared distances of `blocks` blocks of (images, space): Welford in each lane, then the lanes about their mean.
 
         Numbers are taken from the first one of their group and channel, so that a mean far from zero costs no digits of the variance.
         """
         wide = partial.dtype.element_ty
+        space = space // MULTIPLE * MULTIPLE
         channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)[:, None]
         lane = tl.arange(0, IMAGES * SPACE)[None, :]
         across = tl.cdiv(space, SPACE)
@@ -147,13 +152,15 @@ def _kernels():
         tl.store(var_out + column, squares / counts, column < total)
 
     @triton.jit
-    def channel_moments_backward(x, offset, of_mean, of_var, out, rows, channels, groups, space, ROWS: tl.constexpr, SPACE: tl.constexpr):
+    def channel_moments_backward(x, offset, of_mean, of_var, out, rows, channels, groups, space, MULTIPLE: tl.constexpr, ROWS: tl.constexpr,
+                                 SPACE: tl.constexpr):
+        space = space // MULTIPLE * MULTIPLE
         row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
         point = tl.program_id(1) * SPACE + tl.arange(0, SPACE)[None, :]
         known, inside = row < rows, (row < rows) & (point < space)
         moment = row // channels % groups * channels + row % channels
         wide = offset.dtype.element_ty
-        number = (rows // (channels * groups)).to(wide) * space
+        number = tl.cast(rows // (channels * groups), wide) * space  # an argument of one is a number of Python's, which has no `.to`
         slope = tl.load(of_mean + moment, known, other=0) / number
         curve = 2 * tl.load(of_var + moment, known, other=0) / number
         anchor = tl.load(x + moment.to(tl.int64) * space, known, other=0).to(wide)
