@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-TARGETS = ("help", "reproduce", "test", "lint", "refresh", "setup", "lock", "clean")
+TARGETS = ("help", "reproduce", "test", "test-kernels", "lint", "refresh", "setup", "lock", "clean")
 
 CFFCONVERT = os.environ.get("CFFCONVERT") or shutil.which("cffconvert")
 
@@ -261,7 +261,7 @@ def test_makefile_has_the_target(target):
 def test_makefile_shows_its_targets_when_called_bare():
     done = make(ROOT)
     assert done.returncode == 0
-    assert re.findall(r"^  make (\w+)", done.stdout, flags=re.MULTILINE) == list(TARGETS)
+    assert re.findall(r"^  make ([\w-]+)", done.stdout, flags=re.MULTILINE) == list(TARGETS)
 
 
 @needs_make
