@@ -1,4 +1,4 @@
-"""The command line: `ddcore --help`. Bad input is one sentence and exit code 2; Ctrl-C saves and is 130; divergence is 3."""
+"""The command line: `ddcore --help`. Bad input is one sentence and exit code 2; Ctrl-C saves and is 130, SIGTERM 143; divergence is 3."""
 
 import dataclasses
 import json
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ddcore.errors import BadInput, Diverged, Interrupted
+from ddcore.stopping import at_once
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Dataset distillation, reproducible: distil, evaluate, run the notebooks, cite the figures.")
@@ -485,7 +486,8 @@ def check_data(names: list[str], size: Size = None, test_fraction: TestFraction 
 def main() -> None:
     """The console script."""
     try:
-        app()
+        with at_once():
+            app()
     except (BadInput, Diverged, Interrupted) as error:
         errors.print(f"ddcore: {error}", soft_wrap=True)
-        sys.exit({BadInput: 2, Diverged: 3, Interrupted: 130}[type(error)])
+        sys.exit(128 + error.number if isinstance(error, Interrupted) else {BadInput: 2, Diverged: 3}[type(error)])

@@ -1,12 +1,9 @@
 """The one loop: it adds the plugins' terms to the method's loss, steps the optimiser, checkpoints, reports."""
 
-import contextlib
 import dataclasses
 import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,11 +14,12 @@ from torch import Tensor
 from ddcore import compute
 from ddcore.adam import Adam
 from ddcore.data import Dataset
-from ddcore.errors import BadInput, Diverged, Interrupted
+from ddcore.errors import BadInput, Diverged
 from ddcore.files import whole
 from ddcore.methods.match import Method, Plugin, unadjusted
 from ddcore.settings import one_of, positive, stated, within
 from ddcore.sgd import SGD, cosine
+from ddcore.stopping import heed
 from ddcore.synthetic import Synthetic
 
 VERSION = 1
@@ -55,9 +53,9 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     """Update `synthetic` in place on the matches of `method`, one optimiser over all it stores: 'sgd' with `momentum`, or 'adam'
     with betas (momentum, beta2); the rate is lr_img, or falls from it to zero over the steps (schedule 'cosine').
 
-    With `checkpoint`, the state is saved there every `every_seconds` and on Ctrl-C, and a call with the same settings goes
-    on from it, on a CPU bit for bit as if it had never stopped; the file is removed at the end. `progress(step, loss)` is
-    called after each step. Raises BadInput for a checkpoint of another run, Interrupted after Ctrl-C, and Diverged as soon
+    With `checkpoint`, the state is saved there every `every_seconds` and when a signal asks to stop, and a call with the same settings
+    goes on from it, on a CPU bit for bit as if it had never stopped; the file is removed at the end. `progress(step, loss)` is called
+    after each step. Raises BadInput for a checkpoint of another run, Interrupted after a signal (`ddcore.stopping`), and Diverged as soon
     as a loss, a gradient or a stored number is not finite: the set is then left as it was when last known to be finite.
     """
     positive("distill", steps=steps)
@@ -97,7 +95,7 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     reads = [plugin.read for plugin in plugins if hasattr(plugin, "read")]
     matches = method.matches(data, synthetic, seed=seed, start=start, look=look if adjusting else unadjusted, memory=memories["method"],
                              **{"reads": reads} if reads else {})
-    with _interrupts() as interrupted:
+    with heed() as stop:
         for step in range(start, steps):
             match = next(matches)
             loss = match.loss
@@ -112,7 +110,7 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
             updates.step(gradients)
             synthetic.project()
             finite &= torch.stack([tensor.detach().isfinite().all() for tensor in (loss, *gradients, *parameters)]).all()
-            checking = step % check_every == 0 or step == steps - 1 or interrupted.is_set()
+            checking = step % check_every == 0 or step == steps - 1 or stop
             if checking and not finite:
                 _diverge(good, state, losses, step, checkpoint, save)
             if checking:
@@ -122,11 +120,11 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
             if checkpoint and checking and time.perf_counter() - saved > every_seconds:
                 save(memories, step + 1)
                 saved = time.perf_counter()
-            if interrupted.is_set() and step < steps - 1:
+            if stop and checking:
                 if checkpoint:
                     save(memories, step + 1)
                 where = f"the state is in {checkpoint}: the same call goes on from there" if checkpoint else "no checkpoint was asked for"
-                raise Interrupted(f"stopped after step {step + 1} of {steps}; {where}")
+                raise stop.interrupted(f"stopped after step {step + 1} of {steps}; {where}")
     synthetic.settings["distilled"] = {"method": type(method).__name__, **_settings(method), "steps": steps, **rule, "seed": seed,
                                        "plugins": [{"plugin": type(plugin).__name__, **_settings(plugin)} for plugin in plugins]}
     if checkpoint:
@@ -201,23 +199,3 @@ def _restore(path: Path, run: str, state: dict[str, Tensor], memories: Memories,
                 state[name].copy_(tensor)
     losses[: len(past)] = past
     return len(past), float(metadata.get("seconds", 0))
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Turn Ctrl-C into a flag read between two steps; a second one interrupts at once. Only the main thread can."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(number, frame):
-        asked.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -16,14 +16,16 @@ from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
 from ddcore import compute, crops, networks, weights
-from ddcore.data import Dataset, data_folder
+from ddcore.data import Dataset, cache_folder
+from ddcore.epochs import remaining
 from ddcore.errors import BadInput, Diverged
-from ddcore.files import alone, whole
+from ddcore.files import CACHE, alone, made, whole
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.records import canonical, digest
 from ddcore.settings import later, one_of, positive, stated, within
 from ddcore.sgd import SGD, cosine
+from ddcore.stopping import heed
 
 VERSION = 1
 VERSIONS = {"squeeze": VERSION, "crops": crops.VERSION}
@@ -97,9 +99,9 @@ class Squeeze:
 def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | None = None) -> Network:
     """The network of `how`, trained on `data` or from its file, frozen and in eval mode; read from `folder` if it was trained before.
 
-    `folder`: default `teachers` beside the datasets (`ddcore.data.data_folder`); the file is named by the settings, the data,
-    the seed and the versions. Each call returns a network of its own. Raises BadInput for a file that is not whole or holds
-    another network, Diverged if the weights do not stay finite.
+    `folder`: default `teachers` in `ddcore.data.cache_folder`; the file is named by the settings, the data, the seed and the versions.
+    A training that is stopped goes on from its last whole epoch when it is asked for again. Each call returns a network of its own. Raises
+    BadInput for a file that is not whole or holds another network, Diverged if the weights do not stay finite.
     """
     network = networks.build(how.network, data.shape, data.classes, width=how.width, device=data.device, dtype=data.x_train.dtype,
                              generator=stream(seed, "squeeze", "network", device=data.device))
@@ -110,15 +112,16 @@ def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | Non
     identity = {"squeeze": stated(how), "data_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), "seed": seed,
                 "dtype": str(data.x_train.dtype), "versions": VERSIONS | {"networks": networks.VERSION}}
     identity |= {} if data.device.type == "cpu" else {"device": data.device.type}  # another device draws other numbers
-    path = Path(folder or data_folder() / "teachers") / f"{digest(identity)}.safetensors"
+    path = Path(folder or cache_folder() / "teachers") / f"{digest(identity)}.safetensors"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = made(path.parent, CACHE) / f".{path.stem}.epochs"
         with alone(path.with_name(f".{path.stem}.lock")):
             if not path.is_file():
-                _train(network, data, how, stream(seed, "squeeze", "train", device=data.device))
+                _train(network, data, how, stream(seed, "squeeze", "train", device=data.device), unfinished, canonical(identity))
                 with whole(path) as part:
                     save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, part,
                               {"ddcore": canonical(identity)})
+                unfinished.unlink(missing_ok=True)
     _read(path, canonical(identity), network)
     return network.eval().requires_grad_(False)
 
@@ -131,18 +134,24 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tenso
             yield rows
 
 
-def _train(network: Network, data: Dataset, how: Squeeze, generator: torch.Generator) -> None:
+def _train(network: Network, data: Dataset, how: Squeeze, generator: torch.Generator, unfinished: Path, identity: str) -> None:
     compute.keep_memory()
     forward = compute.accelerate(network, data.device, precision=how.precision, compiled=how.compiled)
     parameters, fill = list(network.parameters()), crops.black(data)
     optimiser = SGD(parameters, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
-    for epoch in range(how.epochs):
-        optimiser.lr = how.lr * cosine(epoch, how.epochs)
-        for rows in batches(len(data.x_train), how.batch, generator):
-            x = crops.apply(crops.draw(len(rows), generator, pad=how.crop, flip=how.flip), data.x_train[rows], fill)
-            optimiser.step(torch.autograd.grad(F.cross_entropy(forward(x), data.y_train[rows]), parameters))
-        if not torch.stack([parameter.isfinite().all() for parameter in parameters]).all():
-            raise Diverged(f"squeeze: weights were not finite after epoch {epoch + 1}; use a smaller lr than {how.lr}")
+    state = network.state_dict() | {f"velocity {place}": one for place, one in enumerate(optimiser.velocity)}
+    with heed() as stop:
+        for epoch in remaining(how.epochs, state, generator, unfinished, identity):
+            optimiser.lr = how.lr * cosine(epoch, how.epochs)
+            for rows in batches(len(data.x_train), how.batch, generator):
+                if stop:
+                    raise stop.interrupted(f"squeeze: stopped in epoch {epoch + 1} of {how.epochs}; the epochs before it are kept in "
+                                           f"{unfinished.parent}: the same call goes on from there")
+                x = crops.apply(crops.draw(len(rows), generator, pad=how.crop, flip=how.flip), data.x_train[rows], fill)
+                optimiser.step(torch.autograd.grad(F.cross_entropy(forward(x), data.y_train[rows]), parameters))
+            if not torch.stack([parameter.isfinite().all() for parameter in parameters]).all():
+                unfinished.unlink(missing_ok=True)
+                raise Diverged(f"squeeze: weights were not finite after epoch {epoch + 1}; use a smaller lr than {how.lr}")
 
 
 def _read(path: Path, identity: str, network: Network) -> None:

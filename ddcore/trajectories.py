@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from ddcore import augment, compute, networks, training
-from ddcore.data import Dataset, data_folder
+from ddcore.data import Dataset, cache_folder
 from ddcore.errors import BadInput
-from ddcore.files import alone, whole
+from ddcore.files import CACHE, alone, made, whole
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.settings import one_of, positive, stated, within
+from ddcore.stopping import heed
 
 VERSION = 1
 STORED = ("float32", "float16")
@@ -85,20 +86,20 @@ def experts(data: Dataset, how: Experts, seed: int = 0, folder: str | Path | Non
             report: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, ...]:
     """One read-only memory-mapped array (epochs + 1, P) an expert; those without a file are trained first, on `data.device`.
 
-    They lie in `folder`, by default one under $DDCORE_DATA/experts named by everything that they depend on, except their
-    number: more experts can be asked for later. `report(k, epochs done)` is called after each epoch. Raises BadInput for a folder of
-    other experts, for a file that is cut short or of another shape, and for experts that diverge.
+    They lie in `folder`, by default one under `experts` in `ddcore.data.cache_folder` named by everything that they depend on, except
+    their number: more experts can be asked for later. `report(k, epochs done)` is called after each epoch. Raises BadInput for a folder of
+    other experts, for a file that is cut short or of another shape, and for experts that diverge; Interrupted after a signal.
     """
     settings = _settings(data, how, seed)
     text = json.dumps(settings, sort_keys=True, indent=1)
-    folder = Path(folder) if folder else data_folder() / "experts" / hashlib.sha256(text.encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(folder) if folder else cache_folder() / "experts" / hashlib.sha256(text.encode()).hexdigest()[:16]
     _claim(folder / "settings.json", settings, text)
     paths = [folder / f"expert_{number}.npy" for number in range(how.experts)]
     size = networks.parameter_count(how.network_for(data, torch.Generator(data.device)))
     kept = {path: _open(path, how, size) for path in paths if path.exists()}
     if len(kept) < len(paths):
-        with alone(folder / ".lock"):
+        made(folder, CACHE)
+        with alone(folder / ".lock"), heed():
             missing = [number for number, path in enumerate(paths) if not path.exists()]
             together = ON_A_GPU if data.device.type == "cuda" else 1
             for first in range(0, len(missing), together):
@@ -116,8 +117,9 @@ def _settings(data: Dataset, how: Experts, seed: int) -> dict:
 
 def _claim(path: Path, settings: dict, text: str) -> None:
     if not path.exists():
+        made(path.parent, CACHE)
         with whole(path) as part:
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8")
         return
     try:
         found = json.loads(path.read_text())
@@ -156,22 +158,28 @@ def _train(data: Dataset, how: Experts, seed: int, paths: dict[int, Path], repor
     if done:
         flat, velocity = torch.stack([torch.from_numpy(np.load(part / f"{done}.npy")).to(flat) for part in parts.values()], 1)
     gradient = _gradient(nets, data, how)
-    for epoch in range(done, how.epochs):
-        generators = [stream(seed, "experts", number, "epoch", epoch, device=device) for number in paths]
-        orders = [torch.randperm(len(data.y_train), generator=generator, device=device).split(how.batch) for generator in generators]
-        for rows in zip(*orders, strict=True):
-            drawn = augment.join([augment.draw(how.strategy, 1, generator, each=len(rows[0])) for generator in generators])
-            chosen = torch.cat(rows)
-            x = augment.apply(drawn, data.x_train[chosen], torch.arange(len(chosen), device=device))
-            step = gradient(flat, x, data.y_train[chosen]) + how.weight_decay * flat
-            velocity = how.momentum * velocity + step
-            flat = flat - how.lr * velocity
-        if not flat.isfinite().all():
-            raise BadInput(f"Experts: training diverged in epoch {epoch + 1} with lr={how.lr} and momentum={how.momentum}; lower the lr")
-        for (number, part), row, speed in zip(parts.items(), flat, velocity, strict=True):
-            _write(part / f"{epoch + 1}.npy", torch.stack([row, speed]))
-            if report:
-                report(number, epoch + 1)
+    with heed() as stop:
+        for epoch in range(done, how.epochs):
+            generators = [stream(seed, "experts", number, "epoch", epoch, device=device) for number in paths]
+            orders = [torch.randperm(len(data.y_train), generator=generator, device=device).split(how.batch) for generator in generators]
+            for rows in zip(*orders, strict=True):
+                if stop:
+                    raise stop.interrupted(f"Experts: stopped in epoch {epoch + 1} of {how.epochs}, expert {min(paths) + 1} of "
+                                           f"{how.experts}; the epochs before it are kept in {parts[min(paths)].parent}: the same call "
+                                           "goes on from there")
+                drawn = augment.join([augment.draw(how.strategy, 1, generator, each=len(rows[0])) for generator in generators])
+                chosen = torch.cat(rows)
+                x = augment.apply(drawn, data.x_train[chosen], torch.arange(len(chosen), device=device))
+                step = gradient(flat, x, data.y_train[chosen]) + how.weight_decay * flat
+                velocity = how.momentum * velocity + step
+                flat = flat - how.lr * velocity
+            if not flat.isfinite().all():
+                raise BadInput(f"Experts: training diverged in epoch {epoch + 1} with lr={how.lr} and momentum={how.momentum}; lower "
+                               "the lr")
+            for (number, part), row, speed in zip(parts.items(), flat, velocity, strict=True):
+                _write(part / f"{epoch + 1}.npy", torch.stack([row, speed]))
+                if report:
+                    report(number, epoch + 1)
     for number, part in parts.items():
         rows = np.stack([np.load(part / f"{epoch}.npy", mmap_mode="r")[0].astype(how.dtype) for epoch in range(how.epochs + 1)])
         with whole(paths[number]) as being_written, being_written.open("wb") as file:

@@ -73,4 +73,5 @@ def teachers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DDCORE_DATA", str(folder))
+        patch.delenv("DDCORE_CACHE", raising=False)
         yield folder / "teachers"

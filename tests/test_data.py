@@ -114,6 +114,7 @@ def test_sha256_sees_one_pixel_and_one_label_but_not_the_integer_type(saved):
 def test_npz_by_path_and_by_name_are_one(saved, monkeypatch, refuses):
     path = saved()
     monkeypatch.setenv("DDCORE_DATA", str(path.parent))
+    monkeypatch.delenv("DDCORE_CACHE", raising=False)
     by_path, by_name, by_root = load(path, "cpu"), load("some", "cpu"), load("some", "cpu", root=path.parent)
     for found in (by_name, by_root):
         assert found.sha256 == by_path.sha256

@@ -87,6 +87,7 @@ def with_own_teacher(numbers: Callable[[], list[float]]) -> Callable[[], list[fl
     def found() -> list[float]:
         with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
             patch.setenv("DDCORE_DATA", folder)
+            patch.delenv("DDCORE_CACHE", raising=False)
             return numbers()
 
     return found
@@ -183,6 +184,7 @@ def of_mtt() -> list[float]:
     found = []
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DDCORE_DATA", folder)
+        patch.delenv("DDCORE_CACHE", raising=False)
         for gradient in ("adjoint", "tesla"):
             loss = next(METHODS["mtt"](**how, gradient=gradient).matches(data, syn, seed=0)).loss
             found += [float(loss.detach()), *(number for one in torch.autograd.grad(loss, syn.parameters()) for number in sums(one))]

@@ -19,6 +19,7 @@ CLASSES, SIDE = ("n01440764", "n01443537", "n01484850"), 64
 def home(tmp_path, monkeypatch):
     """A data folder with the dataset 'shapes' and, in teachers, the file of a network that its images have passed."""
     monkeypatch.setenv("DDCORE_DATA", str(tmp_path))
+    monkeypatch.delenv("DDCORE_CACHE", raising=False)
     numbers = np.random.default_rng(0)
     for split, many in (("train", 4), ("test", 2)):
         for label, name in enumerate(CLASSES):

@@ -32,6 +32,7 @@ def test_the_shares_are_of_the_whole_and_go_to_what_was_done():
 
 def test_rows_of_the_profile(digits, monkeypatch, tmp_path):
     monkeypatch.setenv("DDCORE_DATA", str(tmp_path))
+    monkeypatch.delenv("DDCORE_CACHE", raising=False)
     began = time.perf_counter()
     rows = profile(digits, seed=0, width=8, batch_real=4, ipc=1, repeats=1, compiled=False)
     assert {row["name"] for row in rows} == {"dm step, ipc 1", "dc step, ipc 1", "dsa step, ipc 1"}

@@ -1,6 +1,8 @@
 """Squeeze: the published training loop, kept on disk, read back only if it is whole and the one that was asked for."""
 
 import dataclasses
+import os
+import signal
 
 import pytest
 import torch
@@ -58,9 +60,16 @@ def test_the_second_call_reads_and_gives_a_network_of_its_own(digits, tmp_path, 
     assert not second.training
 
 
-def test_its_place_is_beside_the_datasets(digits, teachers):
+def test_its_place_is_beside_the_datasets_unless_another_is_named(digits, teachers, tmp_path, monkeypatch, refuses):
     squeeze.squeeze(digits, TINY)
     assert [path.suffix for path in teachers.iterdir()] == [".safetensors"]
+    monkeypatch.setenv("DDCORE_CACHE", str(tmp_path))
+    squeeze.squeeze(digits, TINY)
+    assert [path.name for path in (tmp_path / "teachers").iterdir()] == [path.name for path in teachers.iterdir()]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DDCORE_CACHE", str(tmp_path / "file"))
+    with refuses(tmp_path / "file" / "teachers", "can't be made or written to", "set DDCORE_CACHE"):
+        squeeze.squeeze(digits, TINY)
 
 
 def test_settings_data_seed_and_type_of_numbers_have_a_file_each(digits, digits64, tmp_path):
@@ -97,9 +106,37 @@ def test_a_file_that_is_not_whole_or_not_the_one_is_refused(digits, tmp_path, re
     squeeze.squeeze(digits, TINY, folder=tmp_path)
 
 
+@pytest.mark.parametrize(("epoch", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM), (3, signal.SIGTERM)])
+def test_a_teacher_that_is_stopped_goes_on_from_its_last_whole_epoch_bit_for_bit(digits, tmp_path, monkeypatch, epoch, number):
+    """In the middle of an epoch: its first half is trained anew."""
+    how, drawn = dataclasses.replace(TINY, epochs=4, batch=400), []
+    whole = squeeze.squeeze(digits, how, 2, tmp_path / "whole")
+
+    def draw(*arguments, **keywords):
+        drawn.append(len(drawn))
+        if len(drawn) == 4 * epoch + 2:
+            os.kill(os.getpid(), number)
+        return original(*arguments, **keywords)
+
+    original = crops.draw
+    monkeypatch.setattr(crops, "draw", draw)
+    with pytest.raises(ddcore.Interrupted, match=rf"in epoch {epoch + 1} of 4; the epochs before it are kept in .*cut") as caught:
+        squeeze.squeeze(digits, how, 2, tmp_path / "cut")
+    assert caught.value.number == number
+    assert len(drawn) == 4 * epoch + 2, "no batch after the signal"
+    drawn.append(None)
+    found = squeeze.squeeze(digits, how, 2, tmp_path / "cut")
+    assert len(drawn) == 4 * epoch + 3 + 4 * (4 - epoch), "whole epochs are not trained again"
+    assert all(torch.equal(one, found.state_dict()[name]) for name, one in whole.state_dict().items())
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("whole", "cut")]
+    assert files[0] == files[1]
+
+
 def test_nothing_is_kept_of_a_training_that_diverged(digits, tmp_path):
     with pytest.raises(ddcore.Diverged, match="after epoch 1; use a smaller lr"):
         squeeze.squeeze(digits, dataclasses.replace(TINY, lr=1e38), folder=tmp_path)
+    with pytest.raises(ddcore.Diverged, match=r"after epoch [2-9]"):
+        squeeze.squeeze(digits, dataclasses.replace(TINY, lr=1e4, batch=1437, epochs=9, weight_decay=0.1), folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

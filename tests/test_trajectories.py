@@ -1,6 +1,8 @@
 """Experts: trained as published, kept in whole files, gone on with after an interruption bit for bit, refused when they are others."""
 
 import dataclasses
+import os
+import signal
 import threading
 
 import numpy as np
@@ -19,6 +21,7 @@ SMALL = Experts(network="mlp", width=6, experts=2, epochs=3, batch=500, lr=0.1, 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("DDCORE_DATA", str(tmp_path))
+    monkeypatch.delenv("DDCORE_CACHE", raising=False)
     return tmp_path / "experts"
 
 
@@ -112,6 +115,35 @@ def test_an_interrupted_expert_goes_on_bit_for_bit(digits, tmp_path, at):
     found = experts(digits, SMALL, folder=tmp_path / "cut", report=lambda *now: done.append(now))
     assert all(map(np.array_equal, found, expected))
     assert done == [(number, epoch) for number in range(2) for epoch in (1, 2, 3) if (number, epoch) > at]
+
+
+@pytest.mark.parametrize(("at", "number"), [((0, 1), signal.SIGINT), ((0, 3), signal.SIGTERM), ((1, 2), signal.SIGTERM)])
+def test_an_expert_that_a_signal_stops_keeps_its_whole_epochs(digits, tmp_path, at, number):
+    """The signal comes at the beginning of an epoch, whose batches are not waited for."""
+    expected, done = experts(digits, SMALL, folder=tmp_path / "whole"), []
+
+    def stop(*now):
+        done.append(now)
+        if now == at:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(ddcore.Interrupted, match=r"Experts: stopped in epoch \d of 3, expert \d of 2; .* kept in .*cut") as caught:
+        experts(digits, SMALL, folder=tmp_path / "cut", report=stop)
+    assert done[-1] == at
+    assert caught.value.number == number
+    assert all(map(np.array_equal, experts(digits, SMALL, folder=tmp_path / "cut", report=stop), expected))
+    assert len(done) == 6
+
+
+def test_experts_can_lie_apart_from_the_datasets(digits, folder, tmp_path, monkeypatch, refuses):
+    how = dataclasses.replace(SMALL, experts=1, epochs=1)
+    monkeypatch.setenv("DDCORE_CACHE", str(tmp_path))
+    experts(digits, how)
+    assert [path.name for path in tmp_path.iterdir()] == ["experts"]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DDCORE_CACHE", str(tmp_path / "file"))
+    with refuses(tmp_path / "file" / "experts", "can't be made or written to", "set DDCORE_CACHE"):
+        experts(digits, how)
 
 
 def test_an_epoch_cut_short_by_a_crash_is_trained_anew(digits, tmp_path):

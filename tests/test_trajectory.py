@@ -25,6 +25,7 @@ FEW = {"experts": SMALL, "expert_epochs": 1, "max_start_epoch": 2, "syn_steps": 
 def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DDCORE_DATA", str(tmp_path_factory.mktemp("data")))
+        patch.delenv("DDCORE_CACHE", raising=False)
         yield
 
 
