@@ -7,21 +7,28 @@ the others.
 import ast
 import concurrent.futures
 import dataclasses
+import functools
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from ddcore import figures, records
 from ddcore.errors import BadInput
+from ddcore.files import alone, made
 from ddcore.settings import unknown
+from ddcore.stopping import called, heed
 
 NOTEBOOKS = records.TOP / "notebooks"
+PROCESS = Path(__file__).with_name("notebook_process.py")
+PATIENCE = 60.0  # seconds that notebooks are given to keep what they have, once they are told to stop
 PRESETS = ("smoke", "laptop", "paper")
 
 
@@ -92,7 +99,7 @@ def check(notebook: Path, given: Mapping) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """status: 'done' or 'failed'; figures: the ids it saved; error: the last line of its failure."""
+    """status: 'done', 'failed' or 'stopped'; figures: the ids it saved; error: the last line of its failure."""
 
     notebook: str
     status: str
@@ -102,13 +109,19 @@ class Outcome:
     error: str = ""
 
 
-def execute(notebook: Path, out: Path, given: Mapping, threads: int | None = None) -> Outcome:
+class Orders:
+    """What the notebooks that run have been told: `signals` 1 is to stop with what they have, 2 to end."""
+
+    signals = 0
+
+
+def execute(notebook: Path, out: Path, given: Mapping, threads: int | None, orders: Orders) -> Outcome:
     """Run one notebook through papermill into `out`; what it had computed before a failure stays in its output.
     `threads`: how many torch takes, where OMP_NUM_THREADS does not say; None: its own choice."""
     folder = out / "figures" if given.get("preset", "smoke") == "smoke" else figures.FOLDER
     ours = [folder / f"{key}.json" for key, one in figures.registry().items() if one.notebook == notebook.stem]
     before = {path: path.stat().st_mtime_ns for path in ours if path.is_file()}
-    outcome = _papermill(notebook, out / notebook.name, ("--parameters_yaml", yaml.safe_dump(dict(given) | {"out": str(out)})), threads)
+    outcome = _papermill(notebook, out / notebook.name, dict(given) | {"out": str(out)}, threads, orders)
     made = [path.stem for path in ours if path.is_file() and before.get(path) != path.stat().st_mtime_ns]
     return dataclasses.replace(outcome, figures=tuple(made))
 
@@ -126,6 +139,7 @@ def reproduce(name: str = "smoke", *, only: str = "", jobs: int | None = None, g
     """Run the notebooks at preset `name` into `runs/<preset>/`; outcomes as they come. All parameters are checked first.
 
     `jobs` notebooks at once share the cores. None: one a core, four at most, at smoke, whose matrices are too small to share; else one.
+    Raises Interrupted after a signal, when those that ran have written what they had.
     """
     for fixed in ("preset", "out"):
         if fixed in (given or {}):
@@ -138,35 +152,79 @@ def reproduce(name: str = "smoke", *, only: str = "", jobs: int | None = None, g
     cores = records.hardware()["cores"]
     jobs = jobs or (min(cores, 4) if name == "smoke" else 1)
     threads = max(1, cores // jobs) if jobs > 1 else None
-    pool = concurrent.futures.ThreadPoolExecutor(jobs)
-    try:
-        for future in concurrent.futures.as_completed([pool.submit(execute, notebook, out, given, threads) for notebook in found]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C those not yet begun don't begin
+    return _side_by_side(functools.partial(execute, out=out, given=given, threads=threads), found, jobs, out)
 
 
 def refresh(only: str = "") -> Iterable[Outcome]:
     """Execute the committed notebooks at their defaults, and strip what differs between two runs (times, machine). One that
     fails stays as it was; what it had computed is in runs/refresh/."""
     out = records.TOP / "runs" / "refresh"
-    for notebook in notebooks(only):
-        outcome = _papermill(notebook, out / notebook.name, ())
-        if outcome.status == "done":
-            strip(outcome.output)
-            os.replace(outcome.output, notebook)
-        yield outcome
+    return _side_by_side(functools.partial(_refresh, out=out), notebooks(only), 1, out)
 
 
-def _papermill(notebook: Path, output: Path, options: Iterable[str], threads: int | None = None) -> Outcome:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar", "--cwd", str(NOTEBOOKS), "-k", "python3",
-               *options]
+def _refresh(notebook: Path, out: Path, orders: Orders) -> Outcome:
+    outcome = _papermill(notebook, out / notebook.name, {}, None, orders)
+    if outcome.status == "done":
+        strip(outcome.output)
+        os.replace(outcome.output, notebook)
+    return outcome
+
+
+def _side_by_side(run: Callable[..., Outcome], found: Sequence[Path], jobs: int, out: Path) -> Iterable[Outcome]:
+    """`run(notebook, orders=)` of each, `jobs` at once. After a signal no other begins, and those that run have `PATIENCE`."""
+    orders, done, asked = Orders(), 0, math.inf
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    waiting = {pool.submit(run, notebook, orders=orders) for notebook in found}
+    with heed() as stop:
+        try:
+            while waiting:
+                ended, waiting = concurrent.futures.wait(waiting, timeout=0.2, return_when=concurrent.futures.FIRST_COMPLETED)
+                for outcome in (future.result() for future in ended if not future.cancelled()):
+                    done += outcome.status == "done"
+                    yield outcome
+                if stop and not orders.signals:
+                    orders.signals, asked = 1, time.monotonic()
+                    for future in waiting:
+                        future.cancel()
+                elif time.monotonic() - asked > PATIENCE:
+                    orders.signals = 2
+        finally:
+            orders.signals = 2
+            pool.shutdown(cancel_futures=True)
+        if stop:
+            raise stop.interrupted(f"stopped by {called(stop.number)}; {done} of {len(found)} notebooks are done, what the others had "
+                                   f"computed is in {out}, and the same command goes on from there")
+
+
+def _papermill(notebook: Path, output: Path, given: dict, threads: int | None, orders: Orders) -> Outcome:
+    """Run it in a process and a session of its own: Ctrl-C in a terminal reaches it by `orders` alone."""
     began = time.perf_counter()
-    run = subprocess.run(command, capture_output=True, text=True, env=environment(threads))
-    lines = [line for line in run.stderr.splitlines() if line.strip()]
-    error = "" if run.returncode == 0 else (lines[-1] if lines else f"exit code {run.returncode}")
-    return Outcome(notebook.stem, "failed" if run.returncode else "done", time.perf_counter() - began, (), output, error)
+
+    def ended(status: str, error: str) -> Outcome:
+        return Outcome(notebook.stem, status, time.perf_counter() - began, (), output, error)
+
+    try:
+        made(output.parent, "run this from a checkout that can be written to")
+        with alone(output.with_name(f".{output.name}.lock"), busy=f"another run is writing {output}; wait for its end"):
+            process = subprocess.Popen([sys.executable, "-P", str(PROCESS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE, encoding="utf-8", errors="replace", env=environment(threads), cwd=NOTEBOOKS,
+                                       start_new_session=True)
+            job, sent = yaml.safe_dump({"notebook": str(notebook), "output": str(output), "parameters": given}), 0
+            while True:
+                try:
+                    said, complaints = process.communicate(job, timeout=0.2)
+                    break
+                except subprocess.TimeoutExpired:
+                    job = None
+                for number in (signal.SIGTERM, signal.SIGINT)[sent : orders.signals]:  # two of one kind would count as one
+                    process.send_signal(number)
+                    sent += 1
+    except BadInput as error:
+        return ended("failed", str(error))
+    if process.returncode == 0:
+        return ended("done", "")
+    lines = [line for line in complaints.splitlines() if line.strip()] or [f"exit code {process.returncode}"]
+    return ended("stopped" if sent else "failed", json.loads(said) if said else lines[-1])
 
 
 def strip(notebook: Path) -> None:

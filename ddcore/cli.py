@@ -1,5 +1,6 @@
 """The command line: `ddcore --help`. Bad input is one sentence and exit code 2; Ctrl-C saves and is 130, SIGTERM 143; divergence is 3."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -313,9 +314,11 @@ def reproduce(
     from ddcore import batch
 
     outcomes = []
-    for outcome in batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or [])):
-        errors.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s")
-        outcomes.append(outcome)
+    with contextlib.closing(batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or []))) as running:
+        for outcome in running:
+            what = f": {outcome.error}" if outcome.status == "stopped" else ""
+            errors.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s{what}", soft_wrap=True)
+            outcomes.append(outcome)
     _show(((one.notebook, one.status, f"{one.seconds:.0f}", ", ".join(one.figures) or "-") for one in outcomes),
           "notebook", "status", "seconds", "figures", title=f"preset {preset}")
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
@@ -330,9 +333,10 @@ def refresh(only: str = "") -> None:
     from ddcore import batch
 
     failed = False
-    for outcome in batch.refresh(only):
-        failed |= outcome.status == "failed"
-        console.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s {outcome.error}")
+    with contextlib.closing(batch.refresh(only)) as running:
+        for outcome in running:
+            failed |= outcome.status == "failed"
+            console.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s {outcome.error}")
     raise typer.Exit(1 if failed else 0)
 
 

@@ -2,14 +2,19 @@
 
 import ast
 import json
+import os
 import re
 import shutil
+import signal
+import sys
+import threading
 import time
 
 import pytest
 import yaml
 
 from ddcore import batch, cli, records
+from ddcore.files import alone
 
 NOTEBOOKS = batch.notebooks()
 PRESETS = yaml.safe_load((batch.NOTEBOOKS / "presets.yaml").read_text())
@@ -190,18 +195,33 @@ def notebook(folder, name, *cells_):
     (folder / f"{name}.ipynb").write_text(json.dumps(content))
 
 
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """Notebooks 50 (fails half-way) and 51 (works), in a folder of their own."""
-    folder = tmp_path / "a b" / "notebooks"
-    folder.mkdir(parents=True)
-    notebook(folder, "50_fails", "print('before', seeds)", "raise ValueError('boom [red] of a kind')", "print('after')")
-    notebook(folder, "51_works", "print('worked', preset, seeds, steps)")
-    numbers = {"50_fails": {"steps": 1}, "51_works": {"steps": 1}}
+def presets(folder):
+    """The same numbers for every notebook of a folder at every preset."""
+    numbers = {path.stem: {"steps": 1} for path in folder.glob("*.ipynb")}
     (folder / "presets.yaml").write_text(yaml.safe_dump(dict.fromkeys(batch.PRESETS, numbers)))
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A folder for notebooks; braces and spaces are in its name, and a foreign 'python3' is the first kernel that Jupyter finds."""
+    folder = tmp_path / "a {b} {}" / "notebooks"
+    folder.mkdir(parents=True)
     monkeypatch.setattr(batch, "NOTEBOOKS", folder)
-    monkeypatch.setattr(records, "TOP", tmp_path / "a b")
+    monkeypatch.setattr(records, "TOP", folder.parent)
+    foreign = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text(json.dumps({"argv": ["false", "{connection_file}"], "display_name": "foreign", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     return folder
+
+
+@pytest.fixture
+def tiny(empty):
+    """Notebooks 50 (fails half-way) and 51 (works)."""
+    notebook(empty, "50_fails", "print('before', seeds)", "raise ValueError('boom [red] of a kind')", "print('after')")
+    notebook(empty, "51_works", "import sys\nprint('worked', preset, seeds, steps, sys.executable)", "")
+    presets(empty)
+    return empty
 
 
 @pytest.mark.parametrize("given", [{"stepps": 1}, {"steps": "1"}, {"seeds": 3}, {"seeds": ["a"]}, {"seeds": []}, {"seeds": [True]},
@@ -236,23 +256,85 @@ def run_main(monkeypatch, *arguments) -> int:
     return left.value.code or 0
 
 
-def test_a_failure_keeps_its_partial_output_and_the_next_one_runs(tiny, monkeypatch, capsys):
-    assert run_main(monkeypatch, "reproduce", "--set", "seeds=[4, 5]", "--set", "steps=9") == 1
+def test_every_end_of_a_notebook_is_told_and_keeps_what_was_computed(tiny, monkeypatch, capsys):
+    notebook(tiny, "52_dies", "print('before')", "import os\nos.kill(os.getpid(), 9)", "print('after')")
+    notebook(tiny, "53_leaves", "print('before')", "import sys\nsys.exit(0)", "print('after')", "print('at last')")
+    presets(tiny)
+    assert run_main(monkeypatch, "reproduce", "--jobs", "2", "--set", "seeds=[4, 5]", "--set", "steps=9") == 1
     out = tiny.parent / "runs" / "smoke"
-    failed, worked = cells(out / "50_fails.ipynb"), cells(out / "51_works.ipynb")
-    assert any(output_text(cell) == "before [4, 5]\n" for cell in failed)
-    assert not any("after" in output_text(cell) for cell in failed)
-    assert any(output_text(cell) == "worked smoke [4, 5] 9\n" for cell in worked)
     shown = capsys.readouterr()
-    assert re.search(r"50_fails .* failed", shown.out)
-    assert re.search(r"51_works .* done", shown.out)
-    (line,) = [line for line in shown.err.splitlines() if line.startswith("50_fails failed")]
-    assert "ValueError: boom [red] of a kind" in line
-    assert str(out / "50_fails.ipynb") in line
+    assert [path.name for path in sorted(out.iterdir())] == ["50_fails.ipynb", "51_works.ipynb", "52_dies.ipynb", "53_leaves.ipynb"]
+    printed = {path.stem: [output_text(cell) for cell in cells(path)] for path in out.iterdir()}
+    assert f"worked smoke [4, 5] 9 {sys.executable}\n" in printed["51_works"]
+    assert "before [4, 5]\n" in printed["50_fails"]
+    for stem in ("52_dies", "53_leaves"):
+        assert "before\n" in printed[stem]
+    assert not any("after" in text for texts in printed.values() for text in texts)
+    told = dict(re.findall(r"^(\w+) failed: (.*); what it had computed is in ", shown.err, re.M))
+    assert told == {
+        "50_fails": "ValueError: boom [red] of a kind", "52_dies": "the kernel died in code cell `import os`",
+        "53_leaves": "ended early: 2 code cells were not run, the first of them `print('after')`",
+    }  # fmt: skip
+    assert str(out / "50_fails.ipynb") in shown.err
+    ends = dict(re.findall(r"(\w+) .* (done|failed)", shown.out))
+    assert ends == dict.fromkeys(told, "failed") | {"51_works": "done"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_stops_the_notebooks_and_leaves_nothing_running(empty, monkeypatch, capsys, number):
+    """One keeps what it has when it is interrupted; one is deaf, and is ended when its time is over; one has not begun."""
+    waits = "import os, pathlib, signal, time\n{}\npathlib.Path('{}').write_text(str(os.getpid()))\ntime.sleep(300)"
+    notebook(empty, "50_keeps", f"try:\n  {waits.format('', 'keeps').replace(chr(10), chr(10) + '  ')}\nexcept KeyboardInterrupt:\n"
+                                "  pathlib.Path('kept').touch()\n  raise", "pathlib.Path('went on').touch()")  # fmt: skip
+    notebook(empty, "51_deaf", waits.format("signal.signal(signal.SIGINT, signal.SIG_IGN)", "deaf"))
+    notebook(empty, "52_later", "import pathlib\npathlib.Path('begun').touch()")
+    presets(empty)
+    monkeypatch.setattr(batch, "PATIENCE", 600.0)
+    kernels = {name: empty / name for name in ("keeps", "deaf")}
+    deadline = time.monotonic() + 300
+
+    def until(there):
+        while not there() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def send():
+        until(lambda: all(path.exists() and path.read_text() for path in kernels.values()))
+        os.kill(os.getpid(), number)
+        until(lambda: not (empty.parent / "runs" / "smoke" / ".50_keeps.ipynb.lock").exists())
+        batch.PATIENCE = 0.0
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    code = run_main(monkeypatch, "reproduce", "--jobs", "2")
+    sender.join()
+    shown = capsys.readouterr()
+    assert code == 128 + number
+    name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
+    kept = empty.parent / "runs" / "smoke"
+    assert shown.err.splitlines()[-1] == (f"ddcore: stopped by {name}; 0 of 3 notebooks are done, what the others had computed is in "
+                                          f"{kept}, and the same command goes on from there")  # fmt: skip
+    assert re.search(r"^50_keeps: stopped after \d+ s: KeyboardInterrupt", shown.err, re.M)
+    assert re.search(r"^51_deaf: stopped after \d+ s: the kernel died", shown.err, re.M)
+    assert (empty / "kept").exists()
+    assert not (empty / "went on").exists()
+    assert not (empty / "begun").exists()
+    assert {path.name for path in kept.iterdir()} == {"50_keeps.ipynb", "51_deaf.ipynb"}
+    for path in kernels.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+
+
+def test_a_notebook_that_another_run_is_writing_is_not_begun(tiny, monkeypatch, capsys):
+    out = tiny.parent / "runs" / "smoke"
+    out.mkdir(parents=True)
+    with alone(out / ".51_works.ipynb.lock"):
+        assert run_main(monkeypatch, "reproduce", "--only", "51") == 1
+    assert "51_works failed: another run is writing" in capsys.readouterr().err
+    assert not list(out.iterdir())
 
 
 def test_a_batch_that_works_ends_with_zero(tiny, monkeypatch, capsys):
-    monkeypatch.setattr(batch, "execute", lambda path, out, given, threads: outcome(path))
+    monkeypatch.setattr(batch, "execute", lambda path, **_: outcome(path))
     assert run_main(monkeypatch, "reproduce", "--preset", "laptop") == 0
     assert re.search(r"51_works .* done", capsys.readouterr().out)
 
@@ -267,7 +349,7 @@ def outcome(path, status="done"):
 def test_jobs_run_side_by_side_and_share_the_cores(tiny, monkeypatch, preset, cores, jobs, at_once, threads):
     running, most, shares = [], [], set()
 
-    def execute(path, out, given, threads):
+    def execute(path, out, given, threads, orders):
         shares.add(threads)
         running.append(path)
         most.append(len(running))
@@ -293,10 +375,10 @@ def test_a_kernel_takes_its_share_of_threads_unless_the_reader_chose(monkeypatch
 
 def test_after_an_interruption_no_other_notebook_begins(tiny, monkeypatch):
     begun = []
-    monkeypatch.setattr(batch, "execute", lambda path, out, given, threads: begun.append(path) or time.sleep(0.3) or outcome(path))
+    monkeypatch.setattr(batch, "execute", lambda path, **_: begun.append(path) or time.sleep(0.3) or outcome(path))
     for number in range(52, 56):
         shutil.copy(tiny / "51_works.ipynb", tiny / f"{number}_more.ipynb")
-    (tiny / "presets.yaml").write_text(yaml.safe_dump({"smoke": {path.stem: {"steps": 1} for path in batch.notebooks()}}))
+    presets(tiny)
     outcomes = batch.reproduce("smoke", jobs=1)
     next(iter(outcomes))
     outcomes.close()
@@ -307,7 +389,7 @@ def test_after_an_interruption_no_other_notebook_begins(tiny, monkeypatch):
 def papermill(monkeypatch):
     """Papermill's effects without its seconds: 50 fails after its first cell, 51 prints."""
 
-    def run(path, output, options):
+    def run(path, output, given, threads, orders):
         content = json.loads(path.read_text())
         content["metadata"]["papermill"] = {"duration": time.perf_counter()}
         content["cells"][1] |= {"execution_count": 1, "outputs": [{"name": "stdout", "output_type": "stream", "text": ["computed"]}]}

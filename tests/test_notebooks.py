@@ -44,7 +44,7 @@ def test_other_parameters_reach_the_notebook_and_only_out_is_written(tmp_path):
     given = {"preset": "smoke", "seeds": [7, 8], "steps": 12, "epochs": 20}
     notebook = batch.notebooks("11")[0]
     batch.check(notebook, given)
-    outcome = batch.execute(notebook, tmp_path / "run", given)
+    outcome = batch.execute(notebook, tmp_path / "run", given, None, batch.Orders())
     assert outcome.status == "done", outcome.error
     found = [json.loads(path.read_text()) for path in (tmp_path / "run" / "records").glob("*.json")]
     assert {record["experiment"]["seed"] for record in found} == {7, 8}
@@ -55,10 +55,10 @@ def test_other_parameters_reach_the_notebook_and_only_out_is_written(tmp_path):
 
 def test_a_present_record_is_not_made_again(tmp_path):
     notebook, given = batch.notebooks("10")[0], {"preset": "smoke", "seeds": [0]}
-    assert batch.execute(notebook, tmp_path, given).status == "done"
+    assert batch.execute(notebook, tmp_path, given, None, batch.Orders()).status == "done"
     records = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
     drawn = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     shutil.rmtree(tmp_path / "figures")
-    assert batch.execute(notebook, tmp_path, given).status == "done"
+    assert batch.execute(notebook, tmp_path, given, None, batch.Orders()).status == "done"
     assert records == {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
     assert drawn == {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
