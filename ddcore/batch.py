@@ -6,6 +6,7 @@ the others.
 
 import ast
 import concurrent.futures
+import copy
 import dataclasses
 import functools
 import json
@@ -20,51 +21,47 @@ from pathlib import Path
 
 import yaml
 
-from ddcore import figures, records
+from ddcore import figures, parameters, records, values
 from ddcore.errors import BadInput
 from ddcore.files import alone, made
-from ddcore.settings import unknown
+from ddcore.parameters import named
+from ddcore.settings import listed, merge, unknown
 from ddcore.stopping import called, heed
 
-NOTEBOOKS = records.TOP / "notebooks"
+NOTEBOOKS = records.SHIPPED / "notebooks"
 PROCESS = Path(__file__).with_name("notebook_process.py")
 PATIENCE = 60.0  # seconds that notebooks are given to keep what they have, once they are told to stop
 PRESETS = ("smoke", "laptop", "paper")
 
 
 def preset(name: str, notebook: str, given: Mapping | None = None) -> dict:
-    """The numbers of `notebook` at preset `name` (notebooks/presets.yaml), overridden by those of `given` that are not None.
+    """The numbers of `notebook` at preset `name` (notebooks/presets.yaml), overridden by those of `given` that are not None; of a mapping
+    those that it names.
 
-    Raises BadInput for an unknown preset or name, or a value of another type than the preset's.
+    Raises BadInput for an unknown preset or name, or a value that is not as those of the presets (`ddcore.parameters`).
     """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
-    found = dict(yaml.safe_load((NOTEBOOKS / "presets.yaml").read_text())[name].get(notebook, {}))
+    every = {key: one.get(notebook, {}) for key, one in _presets((NOTEBOOKS / "presets.yaml").read_text(encoding="utf-8")).items()}
+    found = copy.deepcopy(every[name])
     for key, value in (given or {}).items():
         if value is None:
             continue
         if key not in found:
             raise unknown(f"parameter of {notebook}", key, found)
-        _same_type(notebook, key, value, found[key])
-        found[key] = value
+        parameters.check(notebook, key, value, [one[key] for one in every.values()])
+        found[key] = merge(found[key], value) if isinstance(value, Mapping) else value
     return found
 
 
-def _same_type(notebook: str, name: str, value, like) -> None:
-    """Raise BadInput unless `value` is of the type of `like`: an int stands for a float; a list holds what `like` holds."""
-    fits = type(value) is type(like) or (isinstance(like, float) and type(value) is int)
-    if not fits:
-        raise BadInput(f"{notebook}: {name}={value!r} is of type {type(value).__name__}, but needs {type(like).__name__}")
-    if isinstance(like, list) and like:
-        if not value:
-            raise BadInput(f"{notebook}: {name}=[] is empty; at least one {type(like[0]).__name__} is needed")
-        for place, one in enumerate(value):
-            _same_type(notebook, f"{name}[{place}]", one, like[0])
+_presets = functools.lru_cache(maxsize=4)(values.read)  # half a second of parsing
 
 
 def notebooks(only: str = "") -> list[Path]:
     """The numbered notebooks, or those whose name begins with one of the comma-separated parts of `only`."""
     found = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    if not found:
+        raise BadInput(f"{NOTEBOOKS}: no notebooks are there; install ddcore from a clone, or run this in one")
     parts = [part for part in only.split(",") if part]
     for part in parts:
         if not any(path.name.startswith(part) for path in found):
@@ -72,9 +69,9 @@ def notebooks(only: str = "") -> list[Path]:
     return [path for path in found if not parts or any(path.name.startswith(part) for part in parts)]
 
 
-def parameters(notebook: Path) -> dict:
+def defaults(notebook: Path) -> dict:
     """The defaults of the cell tagged 'parameters', by name."""
-    for cell in json.loads(notebook.read_text())["cells"]:
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             found = {}
             for node in ast.parse("".join(cell["source"])).body:
@@ -86,15 +83,39 @@ def parameters(notebook: Path) -> dict:
 
 
 def check(notebook: Path, given: Mapping) -> None:
-    """Raise BadInput for a parameter that the notebook has not, or of another type than its default or its preset's value."""
-    have = parameters(notebook)
-    for name, value in given.items():
-        if name not in have:
-            raise unknown(f"parameter of {notebook.stem}", name, have)
-        if have[name] is not None:
-            _same_type(notebook.stem, name, value, have[name])
-    overrides = {name: value for name, value in given.items() if have[name] is None}
-    preset(given.get("preset", have.get("preset", "smoke")), notebook.stem, overrides)
+    """Raise BadInput for a parameter that neither the notebook nor its preset has, or a value that is not as theirs."""
+    have = defaults(notebook)
+    name = given.get("preset", have.get("preset", "smoke"))
+    allowed = {*have, *preset(name, notebook.stem)}
+    for key, value in given.items():
+        if key not in allowed:
+            raise unknown(f"parameter of {notebook.stem}", key, allowed)
+        if have.get(key) is not None:
+            parameters.check(notebook.stem, key, value, [have[key]])
+    preset(name, notebook.stem, {key: value for key, value in given.items() if have.get(key) is None})
+
+
+def changed(name: str, notebook: str, given: Mapping) -> dict:
+    """The numbers of `notebook` that are not preset `name`'s; the seeds are no such number: a record names its own."""
+    numbers = preset(name, notebook)
+    found = preset(name, notebook, {key: value for key, value in given.items() if key in numbers})
+    return {key: value for key, value in found.items() if key != "seeds" and value != numbers[key]}
+
+
+def lands(name: str, notebook: str, given: Mapping) -> str:
+    """'', or what keeps figures and records of `notebook` with these parameters out of figures/, which takes a larger preset as it is,
+    with as many seeds as the captions promise."""
+    if name == "smoke":
+        return "made from smoke runs"
+    if not records.CHECKOUT:
+        return "made outside of a checkout"
+    if other := changed(name, notebook, given):
+        return f"made with {listed(other)} in place of the {name} preset's"
+    promised = {key: one.seeds for key, one in figures.registry().items() if one.notebook == notebook}
+    most, seeds = max(promised, key=promised.get, default=""), given.get("seeds") or preset(name, notebook).get("seeds")
+    if most and seeds and len(seeds) < promised[most]:
+        return f"made from {len(seeds)} seed{'s' * (len(seeds) != 1)}, where the caption of figure {most} promises {promised[most]}"
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +136,15 @@ class Orders:
     signals = 0
 
 
-def execute(notebook: Path, out: Path, given: Mapping, threads: int | None, orders: Orders) -> Outcome:
-    """Run one notebook through papermill into `out`; what it had computed before a failure stays in its output.
+def execute(notebook: Path, out: Path, given: Mapping, threads: int | None, orders: Orders, *, always: bool = False) -> Outcome:
+    """Run one notebook through papermill into `out`; what it had computed before a failure stays in its output. Figures and records go to
+    `out` too, `always` or where they can't land in figures/.
     `threads`: how many torch takes, where OMP_NUM_THREADS does not say; None: its own choice."""
-    folder = out / "figures" if given.get("preset", "smoke") == "smoke" else figures.FOLDER
+    apart = always or lands(given.get("preset", "smoke"), notebook.stem, given)
+    folder = out / "figures" if apart else figures.FOLDER
     ours = [folder / f"{key}.json" for key, one in figures.registry().items() if one.notebook == notebook.stem]
     before = {path: path.stat().st_mtime_ns for path in ours if path.is_file()}
-    outcome = _papermill(notebook, out / notebook.name, dict(given) | {"out": str(out)}, threads, orders)
+    outcome = _papermill(notebook, out / notebook.name, dict(given) | {"out": str(out) if apart else ""}, threads, orders)
     made = [path.stem for path in ours if path.is_file() and before.get(path) != path.stat().st_mtime_ns]
     return dataclasses.replace(outcome, figures=tuple(made))
 
@@ -135,30 +158,53 @@ def environment(threads: int | None = None) -> dict[str, str]:
         "PYTHONPATH": path, "IPYTHONDIR": str(NOTEBOOKS / "ipython"), "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
-def reproduce(name: str = "smoke", *, only: str = "", jobs: int | None = None, given: Mapping | None = None) -> Iterable[Outcome]:
-    """Run the notebooks at preset `name` into `runs/<preset>/`; outcomes as they come. All parameters are checked first.
+def reproduce(name: str = "smoke", *, only: str = "", jobs: int | None = None, given: Mapping | None = None,
+              out: str | Path = "") -> Iterable[Outcome]:
+    """Run the notebooks at preset `name` into `out`, by default `runs/<preset>/`; outcomes as they come. All parameters are checked first;
+    paths in them are those of the caller's folder.
 
     `jobs` notebooks at once share the cores. None: one a core, four at most, at smoke, whose matrices are too small to share; else one.
     Raises Interrupted after a signal, when those that ran have written what they had.
     """
-    for fixed in ("preset", "out"):
+    for fixed, option in (("preset", "--preset"), ("out", "--out")):
         if fixed in (given or {}):
-            raise BadInput(f"{fixed}={given[fixed]!r} can't be set here; the preset is chosen by --preset, and files go to runs/<preset>")
-    given = dict(given or {}) | {"preset": name}
+            raise BadInput(f"{fixed}={given[fixed]!r} can't be set here; it is chosen by {option}")
+    given = {key: from_here(key, value) for key, value in (given or {}).items()} | {"preset": name}
     found = notebooks(only)
     for notebook in found:
         check(notebook, given)
-    out = records.TOP / "runs" / name
+    folder = made(Path(out).absolute() if out else runs() / name, "name another folder with --out")
+    run = functools.partial(execute, out=folder, given=given, always=bool(out))
     cores = records.hardware()["cores"]
     jobs = jobs or (min(cores, 4) if name == "smoke" else 1)
-    threads = max(1, cores // jobs) if jobs > 1 else None
-    return _side_by_side(functools.partial(execute, out=out, given=given, threads=threads), found, jobs, out)
+    return _side_by_side(functools.partial(run, threads=max(1, cores // jobs) if jobs > 1 else None), found, jobs, folder)
+
+
+def from_here(name: str, value):
+    """A parameter with the files and folders that it names made absolute: notebooks run in a folder of their own. A word may be something
+    else than a folder, unless it is the dataset."""
+    if isinstance(value, Mapping):
+        return {key: from_here(key, one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [from_here("", one) for one in value]
+    if not isinstance(value, str):
+        return value
+    bare = value.removesuffix("-zca")
+    meant = bare.endswith(".npz") or bare.startswith(".") or len(Path(bare).parts) > 1 or (name == "dataset" and not named(bare))
+    return str(Path(bare).absolute()) + value[len(bare):] if bare and meant and Path(bare).exists() else value
+
+
+def runs() -> Path:
+    """Where outputs go: in the checkout, or in the current folder where ddcore is installed without one."""
+    return (records.TOP if records.CHECKOUT else Path.cwd()) / "runs"
 
 
 def refresh(only: str = "") -> Iterable[Outcome]:
     """Execute the committed notebooks at their defaults, and strip what differs between two runs (times, machine). One that
     fails stays as it was; what it had computed is in runs/refresh/."""
-    out = records.TOP / "runs" / "refresh"
+    if not records.CHECKOUT:
+        raise BadInput("refresh executes the notebooks of a checkout in place, and this ddcore is installed without one; run it in a clone")
+    out = made(runs() / "refresh", "it needs a checkout that can be written to")
     return _side_by_side(functools.partial(_refresh, out=out), notebooks(only), 1, out)
 
 
@@ -203,8 +249,8 @@ def _papermill(notebook: Path, output: Path, given: dict, threads: int | None, o
     def ended(status: str, error: str) -> Outcome:
         return Outcome(notebook.stem, status, time.perf_counter() - began, (), output, error)
 
+    output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        made(output.parent, "run this from a checkout that can be written to")
         with alone(output.with_name(f".{output.name}.lock"), busy=f"another run is writing {output}; wait for its end"):
             process = subprocess.Popen([sys.executable, "-P", str(PROCESS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                        stderr=subprocess.PIPE, encoding="utf-8", errors="replace", env=environment(threads), cwd=NOTEBOOKS,

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ddcore import values
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.stopping import at_once
 
@@ -85,10 +86,12 @@ def _values(pairs: list[str], option: str = "--set") -> dict:
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals:
-            raise BadInput(f"{option} {pair}: needs name=value, e.g. --set steps=100")
+        if not equals or not value.strip():
+            raise BadInput(f"{option} {pair}: needs name=value, e.g. --set steps=100; what keeps its default is left out")
+        if name in found:
+            raise BadInput(f"{option} {pair}: {name} is given twice; give it once")
         try:
-            found[name] = yaml.safe_load(value)
+            found[name] = values.read(value)
         except yaml.YAMLError as error:
             raise BadInput(f"{option} {pair}: '{value}' is not a value of YAML ({' '.join(str(error).split())})") from error
     return found
@@ -308,13 +311,16 @@ def reproduce(
     preset: Annotated[str, typer.Option(help="smoke (minutes, embedded data), laptop (real data, CPU), paper (GPU)")] = "smoke",
     only: Annotated[str, typer.Option(help="notebooks by the beginning of their names, e.g. 11 or 1,30")] = "",
     jobs: Annotated[int | None, typer.Option(help="notebooks at once; unset: one a core, at most 4, at smoke, else 1", min=1)] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="a parameter of the notebooks: name=value, as often as needed")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="a parameter of the notebooks, or of their preset: name=value, as often "
+                                                   "as needed")] = None,
+    out: Annotated[Path | None, typer.Option(help="a folder for all that they write; default: runs/<preset>, and figures/ for what is "
+                                             "larger than smoke, as its preset says")] = None,
 ) -> None:
-    """Run the notebooks through papermill into runs/<preset>/ and say what came of each."""
+    """Run the notebooks through papermill and say what came of each."""
     from ddcore import batch
 
     outcomes = []
-    with contextlib.closing(batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or []))) as running:
+    with contextlib.closing(batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or []), out=out or "")) as running:
         for outcome in running:
             what = f": {outcome.error}" if outcome.status == "stopped" else ""
             errors.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s{what}", soft_wrap=True)

@@ -260,16 +260,17 @@ class Measurement:
 
 
 class Runner:
-    """Runs experiments, with one copy of each dataset in memory; `folder` keeps records, None keeps nothing."""
+    """Runs experiments, with one copy of each dataset in memory; `folder` keeps records, None keeps nothing. `overrides`: numbers that
+    are not the preset's, which a record made with them names."""
 
     def __init__(self, preset: str, folder: str | Path | None = None, *, device: str = "auto",
-                 report: Callable[[str], None] | None = None):
-        self.preset, self.folder, self.device = preset, Path(folder) if folder else None, device
+                 report: Callable[[str], None] | None = None, overrides: Mapping = types.MappingProxyType({})):
+        self.preset, self.folder, self.device, self.overrides = preset, Path(folder) if folder else None, device, dict(overrides)
         self.report = report or (lambda line: None)
         self.datasets: dict[tuple[str, float], Dataset] = {}
         self.sets: dict[str, Synthetic | None] = {}
-        if preset == "smoke" and self.folder and self.folder.resolve().is_relative_to(records.TOP / "figures"):
-            raise BadInput("records of the smoke preset are not kept in figures/; name another folder")
+        if (preset == "smoke" or overrides) and self.folder and self.folder.resolve().is_relative_to(records.SHIPPED / "figures"):
+            raise BadInput("records of the smoke preset, or of other numbers than a preset's, are not for figures/; name another folder")
 
     def data(self, name: str, holdout: float = 0.0) -> Dataset | torch.device:
         """The dataset `name`, or its training set cut in two; for '', no dataset, the device alone."""
@@ -305,7 +306,7 @@ class Runner:
             if unfinished:
                 spent.write_text(f"{time.perf_counter() - began:.3f}")
             raise
-        made_on = records.provenance(time.perf_counter() - began, at)
+        made_on = records.provenance(time.perf_counter() - began, at) | ({"overrides": self.overrides} if self.overrides else {})
         # As it will be read back, so that a figure drawn now and one drawn from the file are the same.
         record = Record(*json.loads(records.canonical([key, self.preset, identity, result, made_on])))
         self.sets[key] = synthetic

@@ -25,9 +25,9 @@ from ddcore import citation, commits, records
 from ddcore.errors import BadInput
 from ddcore.files import whole
 from ddcore.records import Record
-from ddcore.settings import build, unknown
+from ddcore.settings import build, listed, unknown
 
-FOLDER = records.TOP / "figures"
+FOLDER = records.SHIPPED / "figures"
 FORMATS = ("pdf", "svg", "png")
 FILES = {"pdf": "for print, its text in TrueType fonts that it holds", "svg": "its text as outlines, alike everywhere and not to be edited",
          "png": "300 pixels an inch", "csv": "what is plotted", "json": "what it was made from"}
@@ -58,7 +58,9 @@ class Entry:
 
 
 def registry(folder: Path = FOLDER) -> dict[str, Entry]:
-    """Every entry by id."""
+    """Every entry by id. Raises BadInput where there is no registry."""
+    if not (folder / "registry.yaml").is_file():
+        raise BadInput(f"{folder}: no registry.yaml is there; install ddcore from a clone, or run this in one")
     return {key: build(Entry, {"id": key, **value}, f"figure {key}")
             for key, value in yaml.safe_load((folder / "registry.yaml").read_text(encoding="utf-8")).items()}
 
@@ -144,8 +146,8 @@ def _render(key: str, frame: pd.DataFrame, embedded: str) -> dict[str, bytes]:
 def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: Path = FOLDER) -> dict:
     """Draw figure `key` from `frame` and write it to `folder`; returns its provenance.
 
-    Raises BadInput for a smoke record when `folder` is figures/, for a record with fewer seeds than the entry promises, and
-    for a frame without a row.
+    Raises BadInput for a frame without a row, and when `folder` is figures/ for records of smoke runs, of numbers that are not a preset's,
+    or of fewer seeds than the entry promises.
     """
     one, made_from = entry(key), sorted(made_from, key=lambda record: record.hash)
     if frame.empty or not made_from:
@@ -153,6 +155,9 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
     official = folder.resolve() == FOLDER.resolve()
     if official and any(record.preset == "smoke" for record in made_from):
         raise BadInput(f"figure {key}: made from smoke runs, which can't land in figures/; run preset laptop or paper")
+    other = {name: value for record in made_from for name, value in record.provenance.get("overrides", {}).items()}
+    if official and other:
+        raise BadInput(f"figure {key}: made with {listed(other)} in place of its preset's, which can't land in figures/; name another")
     seeds = sorted({record.experiment["seed"] for record in made_from if "seed" in record.experiment})
     if official and len(seeds) < one.seeds:
         raise BadInput(f"figure {key}: {len(seeds)} seeds, but its caption promises {one.seeds}")
@@ -170,6 +175,7 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
         "torch": sorted({record.provenance["versions"]["torch"] for record in made_from}),
         "seconds": round(sum(record.provenance["seconds"] for record in made_from), 1), "drawn_with": _drawn_with(),
     }
+    provenance |= {"overrides": other} if other else {}
     provenance = json.loads(records.canonical(provenance))
     files = _render(key, frame, records.canonical(provenance)) | {"csv": csv}
     sidecar = provenance | {"sha256": {form: hashlib.sha256(content).hexdigest() for form, content in sorted(files.items())}}
@@ -211,7 +217,8 @@ def provenance_line(sidecar: dict) -> str:
     where += f", {' or '.join(map(str, threads))} thread{'s' * (threads != [1])}" if threads else ""
     data = ", ".join(name for name, _ in sidecar["data"]) or "simulated data"
     seeds, made_from = len(sidecar["seeds"]), len(sidecar["wasDerivedFrom"])
-    return (f"{' + '.join(sidecar['preset'])} preset · {data} · {seeds} seed{'s' * (seeds != 1)} · "
+    preset = ", ".join(filter(None, (f"{' + '.join(sidecar['preset'])} preset", listed(sidecar.get("overrides", {})))))
+    return (f"{preset} · {data} · {seeds} seed{'s' * (seeds != 1)} · "
             f"{made_from} record{'s' * (made_from != 1)} · {sidecar['seconds']:.0f} s · {where}")
 
 

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,8 +18,15 @@ from ddcore import compute
 from ddcore.errors import BadInput
 from ddcore.files import whole
 
+try:
+    import resource
+except ImportError:  # Windows counts no such thing
+    resource = None
+
 PACKAGE = Path(__file__).resolve().parent
 TOP = PACKAGE.parent
+CHECKOUT = (TOP / "notebooks" / "presets.yaml").is_file()
+SHIPPED = TOP if CHECKOUT else PACKAGE / "shipped"  # what holds figures/ and notebooks/: an installed wheel brings its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +89,8 @@ def read_all(folder: Path) -> list[Record]:
 
 
 def _git(*arguments: str) -> str | None:
+    if not (TOP / ".git").exists():  # what git found further up would be another project's
+        return None
     try:
         found = subprocess.run(["git", "-C", str(TOP), *arguments], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -112,18 +120,18 @@ def hardware() -> dict:
 
 
 def provenance(seconds: float, at: torch.device) -> dict:
-    """Hardware, versions, wall seconds, peak memory (of a GPU as torch counts it, else of the whole process so far), commit, whether the
-    tree had changes, sha256 of the package; what the bits depend on as well: the vector instructions of the CPU, and the bytes of
-    activations that a chunk of images may take (`ddcore.compute`). `at`: the device that computed."""
+    """Hardware, versions, wall seconds, peak memory (of a GPU as torch counts it, else of the whole process so far; None where the system
+    does not tell), commit, whether the tree had changes, sha256 of the package; what the bits depend on as well: the vector instructions
+    of the CPU, and the bytes of activations that a chunk of images may take (`ddcore.compute`). `at`: the device that computed."""
     if at.type == "cuda":
         peak = torch.cuda.max_memory_allocated(at)
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) if resource else None
     versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")}
     versions["python"] = platform.python_version()
     dirty = _git("status", "--porcelain", "--", "ddcore")
     made_on = hardware() | ({} if at.type == "cuda" else {"gpu": None})
-    return {"hardware": made_on, "versions": versions, "seconds": round(seconds, 3), "peak_bytes": int(peak),
+    return {"hardware": made_on, "versions": versions, "seconds": round(seconds, 3), "peak_bytes": peak,
             "commit": _git("rev-parse", "HEAD"), "dirty": None if dirty is None else bool(dirty), "code_sha256": code_sha256(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "chunk_bytes": {kind: budget for kind, budget in compute.BUDGET.items() if kind.startswith(at.type)}}

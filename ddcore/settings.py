@@ -109,6 +109,11 @@ def keywords(function: Callable, given: Mapping, what: str, *, without: typing.I
     return typed(what, fields, given)
 
 
+def listed(values: Mapping) -> str:
+    """'name=value, name=value', for a sentence."""
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
+
+
 def positive(what: str, **values: float | Sequence[float] | None) -> None:
     """Raise BadInput for the first value, or member of a list, that is not above zero; None stands for none given."""
     for name, value in values.items():

@@ -10,31 +10,41 @@ import pandas as pd
 import PIL.Image
 from IPython.display import Image, Markdown, display
 
-from ddcore import batch, compute, figures
+from ddcore import batch, compute, figures, parameters
 from ddcore.errors import BadInput, Diverged
 from ddcore.experiments import Experiment, Measurement, Runner
+from ddcore.files import made
+from ddcore.injected import OF_ALL, injected
 from ddcore.records import Record
+from ddcore.settings import listed
 from ddcore.synthetic import Synthetic
 
 
 class Study:
     """`settings` are the preset's numbers with the overrides that are not None; `seeds` (None: the preset's) and `device` as given.
 
-    Records and figures of the smoke preset go to `out` (nowhere if it is empty), those of larger presets to figures/: a
-    present record is read, not made again.
+    Every number of the preset can be overridden: what papermill injected, or a reader wrote in the cell of parameters, counts as given too
+    (`ddcore.injected`), and a name that is not there is refused. Records and figures go to `out`; where that is empty, those of the smoke
+    preset go nowhere, those of larger ones to figures/, if they can land there (`ddcore.batch.lands`). A present record is read, not
+    made again. Raises BadInput before anything is computed.
     """
 
     def __init__(self, notebook: str, *, preset: str, seeds: Sequence[int] | None, device: str, out: str, **overrides):
+        overrides = {name: value for name, value in injected().items() if name not in OF_ALL} | overrides
         self.settings = batch.preset(preset, notebook, overrides)
         of_preset = self.settings.pop("seeds", None)
-        seeds = of_preset if seeds is None else seeds
-        if not seeds or not all(isinstance(seed, int) for seed in seeds):
-            raise BadInput(f"seeds={seeds!r} must be a list of at least one integer")
+        seeds = of_preset if seeds is None else [*seeds] if isinstance(seeds, tuple | range) else seeds
+        parameters.check(notebook, "seeds", seeds, [[0]])
         self.preset, self.seeds, self.device = preset, tuple(seeds), compute.device(device)
-        smoke = preset == "smoke"
-        self.figures = (Path(out) / "figures" if out else None) if smoke else figures.FOLDER
-        folder = (Path(out) / "records" if out else None) if smoke else figures.FOLDER / "records"
-        self.runner = Runner(preset, folder, device=device, report=None if smoke else print)
+        apart = batch.lands(preset, notebook, self.settings | {"seeds": seeds})
+        if apart and not out and preset != "smoke":
+            raise BadInput(f"{notebook}: figures/ takes nothing {apart}; name another folder in out")
+        if not apart and not out:
+            made(figures.FOLDER / "records", "name another folder in out")
+        self.overrides = batch.changed(preset, notebook, self.settings)
+        self.figures = Path(out) / "figures" if out else None if apart else figures.FOLDER
+        folder = Path(out) / "records" if out else None if apart else figures.FOLDER / "records"
+        self.runner = Runner(preset, folder, device=device, report=None if preset == "smoke" else print, overrides=self.overrides)
 
     def __str__(self) -> str:
         """The resolved settings, one a line."""
@@ -79,7 +89,8 @@ class Study:
         made_from = list(made_from)
         display(Image(figures.to_png(figures.draw(key, frame)), alt=figures.entry(key).alt))
         seconds = sum(record.provenance["seconds"] for record in made_from)
-        print(f"computed here: {self.preset} preset, {len(made_from)} records, {seconds:.0f} s")
+        preset = ", ".join(filter(None, (f"{self.preset} preset", listed(self.overrides))))
+        print(f"computed here: {preset}, {len(made_from)} records, {seconds:.0f} s")
         if self.figures:
             figures.save(key, frame, made_from, folder=self.figures)
 

@@ -1,6 +1,7 @@
 """The batch, and what holds for every committed notebook and preset."""
 
 import ast
+import builtins
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 
 import pytest
 import yaml
+from papermill import inspect_notebook
 
 from ddcore import batch, cli, records
 from ddcore.files import alone
@@ -63,10 +65,15 @@ def test_a_preset_gives_its_numbers_and_takes_others():
     name = "11_low_rank_condensation"
     found = batch.preset("smoke", name)
     assert found == PRESETS["smoke"][name]
+    found["lrs"].append(3.0)
+    found = batch.preset("smoke", name)
+    assert found == PRESETS["smoke"][name], "a copy"
     assert batch.preset("smoke", name, {"steps": 3, "epochs": None}) == found | {"steps": 3}
     assert batch.preset("smoke", name, {"lrs": [1, 0.5], "compiled": True}) == found | {"lrs": [1, 0.5], "compiled": True}
     assert batch.preset("smoke", name) == found
     assert batch.preset("laptop", name) != found
+    teacher = batch.preset("smoke", "40_variance_and_weights")["teacher"]
+    assert batch.preset("smoke", "40_variance_and_weights", {"teacher": {"epochs": 2}})["teacher"] == teacher | {"epochs": 2}
 
 
 @pytest.mark.parametrize(("preset", "given", "words"), [
@@ -92,7 +99,7 @@ def test_a_bad_preset_or_number_is_refused(refuses, preset, given, words):
 
 @every_notebook
 def test_parameters_are_read_and_checked(path):
-    found = batch.parameters(path)
+    found = batch.defaults(path)
     assert {"preset", "seeds", "device", "out"} <= set(found)
     assert (found["preset"], found["device"], found["out"]) == ("smoke", "auto", "")
     assert {name for name, value in found.items() if value is None} <= set(PRESETS["smoke"][path.stem])
@@ -100,11 +107,52 @@ def test_parameters_are_read_and_checked(path):
 
 
 @every_notebook
+def test_papermill_sees_every_parameter(path):
+    """A comment with '=' hides one from its inspection."""
+    assert set(inspect_notebook(str(path))) == set(batch.defaults(path))
+
+
+@every_notebook
+def test_a_study_is_given_every_parameter(path):
+    """So that what it finds beside them was injected, or is a misspelling."""
+    calls = [node for cell in code(path) for node in ast.walk(ast.parse(source(cell))) if isinstance(node, ast.Call)]
+    study = next(call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Study")
+    assert study.args[0].value == path.stem
+    assert {keyword.arg for keyword in study.keywords} == set(batch.defaults(path))
+
+
+@every_notebook
+@pytest.mark.parametrize("preset", ["laptop", "paper"])
+def test_a_larger_preset_as_it_is_lands_in_figures(path, preset):
+    assert batch.lands(preset, path.stem, {"seeds": batch.defaults(path)["seeds"]}) == ""
+
+
+@every_notebook
+@pytest.mark.parametrize("preset", batch.PRESETS)
+def test_every_number_of_a_preset_can_be_given(path, preset):
+    numbers = batch.preset(preset, path.stem)
+    assert batch.preset(preset, path.stem, numbers) == numbers
+    given = {name: value for name, value in numbers.items() if value is not None}
+    batch.check(path, {"preset": preset} | given)
+
+
+@every_notebook
+def test_no_number_of_a_preset_hides_a_name_that_the_notebook_reads(path):
+    """papermill assigns what it is given in the notebook's own namespace: `map` or an import would be another."""
+    trees = [ast.parse(source(cell)) for cell in code(path)]
+    imported = {name.asname or name.name.split(".")[0] for tree in trees for node in ast.walk(tree)
+                if isinstance(node, ast.Import | ast.ImportFrom) for name in node.names}
+    read = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    hidden = (imported | set(dir(builtins))) & read
+    assert not hidden & set(PRESETS["smoke"][path.stem])
+
+
+@every_notebook
 def test_every_parameter_is_used_after_its_cell(path):
     at = next(index for index, cell in enumerate(code(path)) if "parameters" in cell["metadata"].get("tags", []))
     later = ast.walk(ast.parse("\n".join(source(cell) for cell in code(path)[at + 1 :])))
     read = {node.id for node in later if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    assert set(batch.parameters(path)) <= read
+    assert set(batch.defaults(path)) <= read
     assert at == 1, "the second code cell"
 
 
@@ -224,8 +272,9 @@ def tiny(empty):
     return empty
 
 
-@pytest.mark.parametrize("given", [{"stepps": 1}, {"steps": "1"}, {"seeds": 3}, {"seeds": ["a"]}, {"seeds": []}, {"seeds": [True]},
-                                   {"preset": "laptop"}, {"out": "elsewhere"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("given", [{"stepps": 1}, {"steps": "1"}, {"steps": -3}, {"seeds": 3}, {"seeds": ["a"]}, {"seeds": []},
+                                   {"seeds": [True]}, {"seeds": [1, 1]}, {"device": "cdua"}, {"preset": "laptop"}, {"out": "elsewhere"}],
+                         ids=str)  # fmt: skip
 def test_bad_parameters_are_refused_before_any_notebook_starts(tiny, monkeypatch, refuses, given):
     monkeypatch.setattr(batch, "execute", None)
     with refuses(*given):
@@ -324,6 +373,46 @@ def test_a_signal_stops_the_notebooks_and_leaves_nothing_running(empty, monkeypa
             os.kill(int(path.read_text()), 0)
 
 
+@pytest.mark.parametrize(("preset", "given", "where"), [
+    ("smoke", {}, "runs/smoke"), ("laptop", {}, ""), ("laptop", {"seeds": [0, 1, 2]}, ""), ("laptop", {"seeds": [5, 6, 7, 8]}, ""),
+    ("laptop", {"seeds": [0]}, "runs/laptop"), ("laptop", {"steps": 9}, "runs/laptop"), ("paper", {"batch_real": 8}, "runs/paper"),
+    ("laptop", {"steps": 300}, ""), ("laptop", {"device": "cpu"}, ""),
+], ids=str)  # fmt: skip
+def test_what_is_not_the_preset_as_it_is_goes_apart(tmp_path, monkeypatch, preset, given, where):
+    asked = []
+
+    def papermill(path, output, given, threads, orders):
+        asked.append(given["out"])
+        return outcome(path)
+
+    monkeypatch.setattr(batch, "_papermill", papermill)
+    monkeypatch.setattr(records, "TOP", tmp_path)
+    list(batch.reproduce(preset, only="11", given=given))
+    assert asked == [str(tmp_path / where) if where else ""]
+    list(batch.reproduce(preset, only="11", given=given, out=tmp_path / "mine"))
+    assert asked[1:] == [str(tmp_path / "mine")]
+
+
+def test_paths_are_those_of_the_callers_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDCORE_DATA", str(tmp_path / "data"))
+    for name in ("photos", "digits", "real", "a/b"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "set.npz").touch()
+    here = str(tmp_path)
+    expected = {"set.npz": f"{here}/set.npz", "photos": f"{here}/photos", "./photos": f"{here}/photos", "a/b": f"{here}/a/b",
+                            "a/b-zca": f"{here}/a/b-zca", "digits": "digits", "no.npz": "no.npz", f"{here}/a": f"{here}/a"}  # fmt: skip
+    for value, found in expected.items():
+        assert batch.from_here("dataset", value) == found
+    assert batch.from_here("places", [["set.npz", 1], ["photos", 2]]) == [[f"{here}/set.npz", 1], ["photos", 2]]
+    assert batch.from_here("arms", ["real"]) == ["real"]
+    assert batch.from_here("hosts", [{"dataset": "photos", "real": "real"}]) == [{"dataset": f"{here}/photos", "real": "real"}]
+    given = []
+    monkeypatch.setattr(batch, "execute", lambda path, **keywords: given.append(keywords["given"]) or outcome(path))
+    list(batch.reproduce("smoke", only="11", given={"dataset": "photos"}))
+    assert given[0]["dataset"] == f"{here}/photos"
+
+
 def test_a_notebook_that_another_run_is_writing_is_not_begun(tiny, monkeypatch, capsys):
     out = tiny.parent / "runs" / "smoke"
     out.mkdir(parents=True)
@@ -349,7 +438,7 @@ def outcome(path, status="done"):
 def test_jobs_run_side_by_side_and_share_the_cores(tiny, monkeypatch, preset, cores, jobs, at_once, threads):
     running, most, shares = [], [], set()
 
-    def execute(path, out, given, threads, orders):
+    def execute(path, threads, **_):
         shares.add(threads)
         running.append(path)
         most.append(len(running))

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ddcore
-from ddcore import augment, coresets, experiments, figures, measurements, networks, records
+from ddcore import augment, batch, coresets, experiments, figures, measurements, networks, records
+from ddcore import study as studies
 from ddcore.data.digits import read as read_digits
 from ddcore.errors import Diverged
 from ddcore.experiments import BASELINES, Experiment, Measurement, Runner, grid, merge, paired, summary, table
@@ -511,7 +512,55 @@ def test_a_study_takes_its_numbers_from_the_preset_and_what_is_given(tmp_path):
     assert found.runner.folder == tmp_path / "records"
     assert "steps            7" in str(found)
     assert study().runner.folder is study().figures is None
-    assert study(preset="laptop").figures == figures.FOLDER
+    assert study(preset="laptop", seeds=None).figures == figures.FOLDER
+    assert study(preset="laptop", seeds=None).runner.folder == figures.FOLDER / "records"
+
+
+@pytest.mark.parametrize("preset", ["smoke", "laptop", "paper"])
+def test_where_out_names_a_folder_all_files_go_there(tmp_path, preset):
+    found = study(preset=preset, out=str(tmp_path), steps=7, seeds=[4])
+    assert found.figures == tmp_path / "figures"
+    assert found.runner.folder == tmp_path / "records"
+
+
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"steps": 7}, ("steps=7 in place of the laptop preset's", "name another folder in out")),
+    ({"dataset": "digits"}, ("dataset='digits'",)), ({"seeds": [0]}, ("1 seed,", "lodc-same-memory promises 3", "in out")),
+    ({"batch_real": 8, "seeds": [0]}, ("batch_real=8",))])
+def test_figures_takes_a_preset_as_it_is_and_that_is_said_before_anything_runs(refuses, changed, words):
+    with refuses("11_low_rank_condensation", "figures/", *words):
+        study(preset="laptop", **{"seeds": None} | changed)
+
+
+def test_a_checkout_that_takes_nothing_is_said_before_anything_runs(tmp_path, monkeypatch, refuses):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(figures, "FOLDER", tmp_path / "file")
+    with refuses(tmp_path / "file" / "records", "can't be made or written to", "in out"):
+        study(preset="laptop", seeds=None)
+
+
+def test_what_is_injected_counts_as_given_and_no_unknown_name_does(tmp_path, monkeypatch, refuses):
+    monkeypatch.setattr(studies, "injected", lambda: {"preset": "smoke", "seeds": [0], "batch_real": 8, "steps": 7, "epochs": None})
+    found = study(steps=7)
+    expected = batch.preset("smoke", "11_low_rank_condensation", {"batch_real": 8, "steps": 7})
+    assert found.settings == {name: value for name, value in expected.items() if name != "seeds"}
+    monkeypatch.setattr(studies, "injected", lambda: {"step": 5})
+    with refuses("unknown parameter of 11_low_rank_condensation 'step'", "did you mean 'steps'"):
+        study()
+
+
+def test_what_is_made_with_other_numbers_says_so(tmp_path):
+    plain, other = (study(out=str(tmp_path / name), **given) for name, given in (("a", {}), ("b", {"epochs": 3, "width": 16})))
+    assert plain.overrides == {}
+    assert other.overrides == {"epochs": 3}, "width is the preset's"
+    experiment = grid(QUICK, [{}], [0])[0]
+    assert "overrides" not in plain.run([experiment])[0].provenance
+    made, = other.run([experiment])
+    assert made.provenance["overrides"] == {"epochs": 3}
+    assert made.hash == plain.run([experiment])[0].hash
+    assert Runner("smoke", tmp_path / "b" / "records", device="cpu").run(experiment) == made, "read back"
+    with pytest.raises(ddcore.BadInput, match="not for figures/"):
+        Runner("laptop", figures.FOLDER / "records", overrides={"epochs": 3})
 
 
 @given(st.integers(-3, 3), st.sampled_from([[1.0], [0.1, 1.0], [10.0, 1.0], [0.1, 1.0, 10.0]]), st.integers(-2, 5))
@@ -553,7 +602,8 @@ def test_a_rate_at_which_a_trial_diverges_is_tried_once():
     assert asked == [1.0, 10.0, 0.1]
 
 
-@pytest.mark.parametrize(("changed", "word"), [({"seeds": []}, "seeds"), ({"seeds": ["0"]}, "seeds"), ({"preset": "smok"}, "'smoke'"),
+@pytest.mark.parametrize(("changed", "word"), [({"seeds": []}, "seeds"), ({"seeds": ["0"]}, "seeds"), ({"seeds": [1, 1]}, "twice"),
+                                               ({"steps": -3}, "above 0"), ({"preset": "smok"}, "'smoke'"),
                                                ({"step": 3}, "'steps'"), ({"steps": "3"}, "int"), ({"device": "cdua"}, "'cdua'")])
 def test_a_study_refuses_bad_parameters(refuses, changed, word):
     with refuses(word):

@@ -378,6 +378,19 @@ def official(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_numbers_that_are_not_a_presets_are_refused_for_figures_and_said_elsewhere(official, tmp_path, refuses):
+    made_from = [record_of(seed, overrides={"images": 100} if seed else {}) for seed in range(3)]
+    with refuses("lodc-rank", "images=100", "can't land in figures/"):
+        figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official)
+    assert list(official.iterdir()) == []
+    sidecar = figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=tmp_path / "elsewhere")
+    assert sidecar["overrides"] == {"images": 100}
+    assert figures.provenance_line(sidecar).startswith("laptop preset, images=100 · digits")
+    plain = figures.save("lodc-rank", frame_of("lodc-rank"), [record_of(seed) for seed in range(3)], folder=official)
+    assert "overrides" not in plain
+    assert figures.provenance_line(plain).startswith("laptop preset · digits")
+
+
 @pytest.mark.parametrize("presets", [["smoke"] * 3, ["laptop", "laptop", "smoke"]], ids=str)
 def test_smoke_records_are_refused_for_figures(official, refuses, presets):
     made_from = [record_of(seed, preset) for seed, preset in enumerate(presets)]

@@ -41,7 +41,7 @@ def test_nbval_compares_something(notebook, tmp_path):
 
 def test_other_parameters_reach_the_notebook_and_only_out_is_written(tmp_path):
     before = sorted((path.name, path.stat().st_mtime_ns) for path in figures.FOLDER.rglob("*"))
-    given = {"preset": "smoke", "seeds": [7, 8], "steps": 12, "epochs": 20}
+    given = {"preset": "smoke", "seeds": [7, 8], "steps": 12, "epochs": 20, "batch_real": 9}  # the last one is the preset's alone
     notebook = batch.notebooks("11")[0]
     batch.check(notebook, given)
     outcome = batch.execute(notebook, tmp_path / "run", given, None, batch.Orders())
@@ -49,6 +49,10 @@ def test_other_parameters_reach_the_notebook_and_only_out_is_written(tmp_path):
     found = [json.loads(path.read_text()) for path in (tmp_path / "run" / "records").glob("*.json")]
     assert {record["experiment"]["seed"] for record in found} == {7, 8}
     assert {record["experiment"]["evaluate"]["epochs"] for record in found if not record["experiment"]["holdout"]} == {20}
+    assert {record["experiment"]["method"]["batch_real"] for record in found if record["experiment"]["method"]} == {9}
+    marks = {"steps": 12, "epochs": 20, "batch_real": 9}
+    assert all(record["provenance"]["overrides"] == marks for record in found)
+    assert figures.load("lodc-rank", tmp_path / "run" / "figures")["overrides"] == marks
     assert set(outcome.figures) == {"lodc-same-memory", "lodc-same-count", "lodc-rank", "lodc-images"}
     assert before == sorted((path.name, path.stat().st_mtime_ns) for path in figures.FOLDER.rglob("*"))
 
@@ -62,3 +66,12 @@ def test_a_present_record_is_not_made_again(tmp_path):
     assert batch.execute(notebook, tmp_path, given, None, batch.Orders()).status == "done"
     assert records == {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
     assert drawn == {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+
+
+def test_a_parameter_that_papermill_injects_misspelt_is_refused_before_anything_is_computed(tmp_path):
+    command = [sys.executable, "-m", "papermill", str(batch.notebooks("11")[0]), str(tmp_path / "out.ipynb"), "-p", "step", "5"]
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", env=batch.environment(), cwd=batch.NOTEBOOKS)
+    assert run.returncode == 1
+    assert "BadInput: unknown parameter of 11_low_rank_condensation 'step'" in run.stderr
+    ran = [cell for cell in json.loads((tmp_path / "out.ipynb").read_text(encoding="utf-8"))["cells"] if cell.get("execution_count")]
+    assert len(ran) == 4, "imports, parameters, what was injected, the study"
