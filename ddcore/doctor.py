@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ddcore import records
-from ddcore.data import TORCHVISION, data_folder
+from ddcore.data import TORCHVISION, cache_folder, data_folder
 
 # What torchvision leaves in its folder.
 DOWNLOADED = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "svhn": "train_32x32.mat", "cifar10": "cifar-10-batches-py",
@@ -35,7 +35,7 @@ def examine() -> dict[str, object]:
         gpu = f"{found.name}, {found.total_memory / 2**30:.0f} GiB"
     triton = importlib.util.find_spec("triton")
     compiler = os.environ.get("CXX") or next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), None)
-    disk = shutil.disk_usage(records.TOP)
+    disk = shutil.disk_usage(Path.cwd())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
     return {
         "python": platform.python_version(), "executable": sys.executable, "torch": torch.__version__,
@@ -47,5 +47,6 @@ def examine() -> dict[str, object]:
         "triton": "absent" if not triton else "compiles for the GPU" if gpu else "interpreter only (TRITON_INTERPRET=1)",
         "torch.compile": f"with {compiler}" if compiler else "no C++ compiler found: keep compiled false",
         "data folder": str(data_folder()), **{f"data {name}": present(name) for name in ("digits", *TORCHVISION)},
-        "records": f"{len(list((records.TOP / 'figures' / 'records').glob('*.json')))} in {Path('figures') / 'records'}",
+        "cache folder": str(cache_folder()),
+        "records": f"{len(list((records.SHIPPED / 'figures' / 'records').glob('*.json')))} in {records.SHIPPED / 'figures' / 'records'}",
     }

@@ -10,6 +10,7 @@ from ddcore.data import TORCHVISION
 @pytest.fixture
 def empty(tmp_path, monkeypatch):
     monkeypatch.setenv("DDCORE_DATA", str(tmp_path))
+    monkeypatch.delenv("DDCORE_CACHE", raising=False)
     return tmp_path
 
 
@@ -20,7 +21,12 @@ def test_facts_are_plain_and_name_what_the_issue_asks_for(empty):
     assert {"python", "torch", "device 'auto'", "triton", "disk free", "data folder", "data digits"} <= set(found)
     assert {f"data {name}" for name in TORCHVISION} <= set(found)
     assert found["data digits"] == "embedded"
-    assert found["data folder"] == str(empty)
+    assert found["data folder"] == found["cache folder"] == str(empty)
+
+
+def test_teachers_and_experts_can_lie_elsewhere(empty, monkeypatch):
+    monkeypatch.setenv("DDCORE_CACHE", str(empty / "cache"))
+    assert doctor.examine()["cache folder"] == str(empty / "cache")
 
 
 @pytest.mark.parametrize("name", TORCHVISION)

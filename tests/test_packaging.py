@@ -1,13 +1,16 @@
 """The files a stranger meets before any code: package, lock, environment, Makefile, citation, CI; and a clone of them."""
 
+import ast
 import datetime
 import importlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,7 +63,7 @@ def clean_environment() -> dict[str, str]:
 
 def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess:
     surroundings = clean_environment() | variables
-    return subprocess.run(command, cwd=folder, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -164,6 +167,61 @@ def test_the_makefile_compiles_the_lock_with_the_command_in_its_header():
 def test_every_folder_of_code_is_a_package():
     folders = {path.parent for path in (ROOT / "ddcore").rglob("*.py")}
     assert not [folder for folder in folders if not (folder / "__init__.py").is_file()], "setuptools would leave it out"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """What a wheel puts into a Python: this package, built from a copy of the tracked files."""
+    pytest.importorskip("setuptools")
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site-packages")
+    for path in (path for name in ("ddcore", "figures", "notebooks") for path in (ROOT / name).rglob("*")):
+        if path.is_file() and path.suffix not in (".safetensors", ".pyc"):
+            copy = source / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, source / name)
+    done = run(source, sys.executable, "-c", "from setuptools.build_meta import build_wheel; print(build_wheel('.'))")
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(source / done.stdout.splitlines()[-1]) as archive:
+        archive.extractall(target)
+    return target
+
+
+INSTALLED = """
+import contextlib, json, sys
+from ddcore import batch, cli, figures, records
+assert not records.CHECKOUT
+for command in sys.argv[1:]:
+    sys.argv = ["ddcore", *command.split()]
+    try:
+        cli.main()
+    except SystemExit as left:
+        print("EXIT", left.code or 0)
+print(json.dumps([sorted(figures.registry()), [path.stem for path in batch.notebooks()], len([*figures.FOLDER.glob("records/*.json")]),
+                  str(batch.runs()), batch.lands("laptop", "11_low_rank_condensation", {})]))
+"""
+
+
+def test_an_installed_wheel_has_all_that_its_commands_read(wheel, tmp_path):
+    """Run from another folder, where the outputs go; nothing is written to its own."""
+    before = sorted(path for path in wheel.rglob("*") if "__pycache__" not in path.parts)
+    commands = ("figures show lodc-rank", "figures cite lodc-rank", "refresh", "reproduce --preset laptop --set stepps=1",
+                "reproduce --only 77", "reproduce --only 30 --set samples=1000")
+    done = run(tmp_path, sys.executable, "-c", INSTALLED, *commands, PYTHONPATH=str(wheel), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert re.findall("^EXIT (\\d)", done.stdout, re.M) == ["0", "0", "2", "2", "2", "0"], done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search("refresh .* installed without one; run it in a clone", done.stderr)
+    assert re.search("30_multi_index_theory .* done", done.stdout)
+    keys, notebooks, kept, runs, apart = json.loads(done.stdout.splitlines()[-1])
+    assert keys == sorted(yaml.safe_load((ROOT / "figures" / "registry.yaml").read_text()))
+    assert notebooks == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert kept == len(list((ROOT / "figures" / "records").glob("*.json")))
+    assert (runs, apart) == (str(tmp_path / "runs"), "made outside of a checkout")
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+    assert json.loads((tmp_path / "runs" / "smoke" / "30_multi_index_theory.ipynb").read_text())["nbformat"] == 4
+    assert sorted(path for path in wheel.rglob("*") if "__pycache__" not in path.parts) == before
 
 
 def test_console_script_names_a_callable():
@@ -379,6 +437,19 @@ def test_ci_goes_on_without_the_real_data(tmp_path):
     logged = [re.sub(" OMP=.*", "", line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [line.split()[-1] for line in logged if line.startswith("make")] == ["setup", "lint", "test"]
     assert f"fetch {tmp_path}/data {clone}/.venv/bin/python" in logged
+
+
+def test_text_is_utf_8_whatever_the_locale():
+    """ruff's PLW1514 sees where the type of a path is plain; here every call that can name an encoding does."""
+    found = []
+    for path in [*(ROOT / "ddcore").rglob("*.py"), *(ROOT / "tests").glob("*.py"), ROOT / "setup.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                given = {keyword.arg for keyword in node.keywords}
+                if (name in ("read_text", "write_text") and "encoding" not in given) or (name in ("run", "Popen") and "text" in given):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not found
 
 
 # --- the tree --------------------------------------------------------------------------------------------------------

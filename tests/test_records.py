@@ -79,7 +79,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch, function, be
         record.save(tmp_path)
     changed = record_of({"seed": 0}, result={"accuracy": 99.0})
 
-    def fail(*arguments):
+    def fail(*arguments, **_):
         if function == "write_text":
             real(arguments[0], arguments[1][:20])  # the disk is full after 20 characters
         raise OSError(28, "No space left on device")
@@ -185,6 +185,22 @@ def test_provenance_without_git_is_unknown_and_not_an_error(monkeypatch):
     found = records.provenance(0.0, torch.device("cpu"))
     assert found["commit"] is found["dirty"] is None
     assert len(found["code_sha256"]) == 64
+
+
+def test_provenance_takes_no_other_projects_commit(tmp_path, monkeypatch):
+    """That of a repository in which a copy of this one, or an environment with it, lies."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    inside = ("rev-parse", "--is-inside-work-tree")
+    monkeypatch.setattr(records, "TOP", tmp_path)
+    assert records._git(*inside) == "true"
+    monkeypatch.setattr(records, "TOP", tmp_path / "copy")
+    records.TOP.mkdir()
+    assert records._git(*inside) is None
+
+
+def test_provenance_does_without_what_counts_memory(monkeypatch):
+    monkeypatch.setattr(records, "resource", None)
+    assert records.provenance(0.0, torch.device("cpu"))["peak_bytes"] is None
 
 
 def test_code_sha256_follows_the_source(tmp_path, monkeypatch):
