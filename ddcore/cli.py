@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from rich.table import Table
 from ddcore import values
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.stopping import at_once
+from ddcore.terminal import forgiving
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Dataset distillation, reproducible: distil, evaluate, run the notebooks, cite the figures.")
@@ -495,9 +497,15 @@ def check_data(names: list[str], size: Size = None, test_fraction: TestFraction 
 
 def main() -> None:
     """The console script."""
+    forgiving()
     try:
         with at_once():
             app()
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        errors.print(f"ddcore: {error.filename or 'a file'}: {error.strerror}; name another place, or make room", soft_wrap=True)
+        sys.exit(2)
     except (BadInput, Diverged, Interrupted) as error:
         errors.print(f"ddcore: {error}", soft_wrap=True)
         sys.exit(128 + error.number if isinstance(error, Interrupted) else {BadInput: 2, Diverged: 3}[type(error)])

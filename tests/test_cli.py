@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import ddcore
-from ddcore import augment, batch, bench, cli, compute, figures, networks
+from ddcore import augment, batch, bench, cli, compute, crops, figures, networks
 from ddcore.random import stream
 
 DISTILL = ("distill", "--dataset", "digits", "--method", "dm", "--synthetic", "lowrank", "--rank", "1", "--ipc", "1", "--seed", "0",
@@ -50,6 +51,7 @@ def syn(tmp_path_factory):
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDCORE_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("DDCORE_CACHE", raising=False)
     return tmp_path
 
 
@@ -246,6 +248,14 @@ BAD = {
     "ill-typed parameter": (("reproduce", "--set", "seeds=3"), ("seeds=3", "list")),
     "unknown preset": (("reproduce", "--preset", "smok"), ("'smok'", "did you mean 'smoke'")),
     "unknown notebook": (("reproduce", "--only", "77"), ("'77'",)),
+    "value given twice": (("reproduce", "--set", "steps=1", "--set", "steps=2"), ("--set steps=2", "twice")),
+    "no value": (("reproduce", "--set", "steps="), ("--set steps=", "name=value")),
+    "number of YAML 1.1": (("reproduce", "--only", "11", "--set", "steps=010"), ("steps='010'", "like 10")),
+    "minutes": (("reproduce", "--only", "11", "--set", "steps=1:30"), ("steps='1:30'",)),
+    "steps below zero": (("reproduce", "--only", "11", "--set", "steps=-3"), ("steps=-3", "above 0")),
+    "a seed twice": (("reproduce", "--only", "11", "--set", "seeds=[0, 0]"), ("seeds=[0, 0]", "twice")),
+    "a number of no setting": ((*DISTILL, "--method", "dc", "--set", "lr_net=1e-3x", "--out", "o"), ("lr_net='1e-3x'", "float")),
+    "nowhere to write": (("reproduce", "--out", "corrupt.npz/x"), ("corrupt.npz/x", "can't be made or written to", "--out")),
     "unknown figure": (("figures", "cite", "lodc-rnak"), ("'lodc-rnak'", "did you mean 'lodc-rank'")),
     "unknown format": (("figures", "cite", "lodc-rank", "--format", "html"), ("'html'", "latex")),
     "figure to show": (("figures", "show", "x"), ("'x'",)),
@@ -283,6 +293,23 @@ def test_brackets_in_names_are_printed_as_they_are(run, here):
     assert "no[/red]such.npz: no such file" in run("data", "check", "no[/red]such.npz")[2]
 
 
+def test_numbers_are_taken_as_people_write_them(run, here):
+    code, _, err = run("distill", "--method", "dc", "--width", 8, "--steps", 1, "--batch-real", 8, "--set", "lr_net=1e-3", "--out", "o")
+    assert code == 0, err
+    assert ddcore.load_synthetic("o").settings["distilled"]["lr_net"] == 1e-3
+
+
+@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_takes_nothing_is_one_sentence(run, monkeypatch, kind):
+    def fail():
+        raise OSError(kind, os.strerror(kind), "a/file")
+
+    monkeypatch.setattr(figures, "registry", fail)
+    code, _, err = run("figures", "list")
+    assert code == 2
+    assert err == f"ddcore: a/file: {os.strerror(kind)}; name another place, or make room\n"
+
+
 # divergence and Ctrl-C
 
 
@@ -313,6 +340,38 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_bytes(run, here):
     assert not checkpoint.exists()
     assert run(*DISTILL, "--steps", steps, "--out", "whole.safetensors")[0] == 0
     assert (here / "o.safetensors").read_bytes() == (here / "whole.safetensors").read_bytes()
+
+
+TEACHER = ("--method", "sre2l", "--set", "roll=1", "--set", "teacher={network: convnet-bn, width: 8, epochs: 2, flip: false}")
+EXPERTS = ("--method", "mtt", "--step", "0.01", "--set", "experts={width: 8, experts: 1, epochs: 1}", "--set", "expert_epochs=1", "--set",
+           "max_start_epoch=1")
+STOPPED = {
+    "a step": ((*DISTILL, "--steps", 9, "--out", "o"), (augment, "draw"), "stopped after step . of 9; the state is in .o.checkpoint"),
+    "a teacher": (("distill", *TEACHER, "--out", "o"), (crops, "draw"), "squeeze: stopped in epoch 1 of 2; the epochs before it are kept"),
+    "experts": (("distill", *EXPERTS, "--out", "o"), (augment, "draw"), "Experts: stopped in epoch 1 of 1, expert 1 of 1; the epochs"),
+    "evaluation": (("evaluate", "{syn}", *EVALUATE), (networks, "initialise"), "stopped by (Ctrl-C|SIGTERM); nothing half-written is left"),
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("case", STOPPED)
+def test_a_signal_is_one_sentence_its_exit_code_and_no_set(run, here, syn, monkeypatch, case, number):
+    arguments, (module, function), words = STOPPED[case]
+    calls, original = [], getattr(module, function)
+
+    def call(*given, **keywords):
+        calls.append(len(calls))
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        return original(*given, **keywords)
+
+    monkeypatch.setattr(module, function, call)
+    code, _, err = run(*(syn if one == "{syn}" else one for one in arguments))
+    assert code == 128 + number
+    assert re.match(f"ddcore: {words}", err), err
+    assert err.count("\n") == 1
+    assert not (here / "o").exists()
+    assert len(calls) < 5
 
 
 # the rest

@@ -144,23 +144,6 @@ def test_tiny_imagenet_with_files_and_lines_that_do_not_agree(tmp_path, refuses)
         load(root, "cpu")
 
 
-def test_sha256_sees_which_class_tiny_imagenet_gives_an_image(tmp_path):
-    """Two of the first class and one of the second, or the other way round: the same files in the same order."""
-    root, found = tmp_path / "tiny", []
-    for number, name in enumerate(("a", "b")):
-        write(root / "train" / name / "0.png", number)
-    for second in ("a", "b"):
-        lines = []
-        for number, label in enumerate(("a", second, "b")):
-            write(root / "val" / "images" / f"{number}.png", number)
-            lines.append(f"{number}.png\t{label}\t0\n")
-        (root / "val" / "val_annotations.txt").write_text("".join(lines))
-        found.append(load(root, "cpu"))
-    assert np.array_equal(*(stored(data.x_test) for data in found))
-    assert [data.y_test.tolist() for data in found] == [[0, 0, 1], [0, 1, 1]]
-    assert found[0].sha256 != found[1].sha256
-
-
 @pytest.mark.parametrize("inside", ["", "train"])
 def test_classes_alone_are_split_by_a_fraction_and_a_seed(inside, tmp_path):
     root = tmp_path / "flat"
@@ -427,13 +410,6 @@ def test_what_was_found_out_is_remembered_until_a_file_changes(insects, cache, m
         with pytest.raises(pytest.fail.Exception, match="read again"):
             load(insects, "cpu")
     assert load(insects, "cpu").sha256 != first.sha256
-
-
-def test_what_is_remembered_of_one_size_is_not_taken_for_another(insects, cache, settled, monkeypatch, tmp_path):
-    found = [(data.mean, data.std, data.sha256) for data in (load(insects, "cpu", size=size) for size in (4, 2, 4))]
-    monkeypatch.setenv("DDCORE_CACHE", str(tmp_path / "another"))
-    alone = load(insects, "cpu", size=2)
-    assert found[0] == found[2] != found[1] == (alone.mean, alone.std, alone.sha256)
 
 
 def test_what_changed_a_moment_ago_is_not_remembered(insects, cache):
