@@ -275,9 +275,9 @@ def _papermill(notebook: Path, output: Path, given: dict, threads: int | None, o
 
 def strip(notebook: Path) -> None:
     """Remove papermill's metadata and the interpreter's version: a notebook run twice is the same file."""
-    content = json.loads(notebook.read_text())
+    content = json.loads(notebook.read_text(encoding="utf-8"))
     content["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                            "language_info": {"name": "python"}}
     for cell in content["cells"]:
         cell["metadata"] = {name: value for name, value in cell["metadata"].items() if name == "tags" and value}
-    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

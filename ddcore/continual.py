@@ -79,13 +79,13 @@ class Continual(OfExperiment):
             began, told = time.perf_counter(), Path(f"{place}.json")
             memory.append(self.experiment.condense(new, place)[1])
             if place and told.is_file():
-                steps.append(json.loads(told.read_text()))
+                steps.append(json.loads(told.read_text(encoding="utf-8")))
                 continue
             seen = data.only(order[: (task + 1) * size])
             steps.append(self._test(memory, seen, size) | {"seconds": round(time.perf_counter() - began, 3)})
             if place:
                 with whole(told) as part:
-                    part.write_text(json.dumps(steps[-1]))
+                    part.write_text(json.dumps(steps[-1]), encoding="utf-8")
         networks = range(len(steps[0]["scores"]))
         lost = [forgetting([step["task_scores"][network] for step in steps]) for network in networks]
         means = [sum(step["scores"]) / len(networks) for step in steps]

@@ -179,7 +179,7 @@ class Experiment:
         beside it the end of one, until the caller needs them no more (`Runner.run`)."""
         kept, told = Path(f"{checkpoint}.safetensors"), Path(f"{checkpoint}.result.json")
         if checkpoint and told.is_file():
-            return json.loads(told.read_text()), load_synthetic(kept, data.device)
+            return json.loads(told.read_text(encoding="utf-8")), load_synthetic(kept, data.device)
         method, synthetic = self._method(), self.start(data)
         result: dict = {"images_per_class": synthetic.per_class, "stored_numbers": synthetic.stored_numbers}
         if method:
@@ -194,7 +194,7 @@ class Experiment:
             if checkpoint:
                 synthetic.save(kept)
                 with whole(told) as part:
-                    part.write_text(json.dumps(result))
+                    part.write_text(json.dumps(result), encoding="utf-8")
         return result, synthetic
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:
@@ -299,12 +299,12 @@ class Runner:
             torch.cuda.reset_peak_memory_stats(at)
         unfinished = self.folder / f".{key}.checkpoint" if self.folder else None
         spent = Path(f"{unfinished}.seconds")
-        began = time.perf_counter() - (float(spent.read_text()) if unfinished and spent.is_file() else 0.0)
+        began = time.perf_counter() - (float(spent.read_text(encoding="utf-8")) if unfinished and spent.is_file() else 0.0)
         try:
             result, synthetic = experiment.make(data, unfinished)
         except BaseException:
             if unfinished:
-                spent.write_text(f"{time.perf_counter() - began:.3f}")
+                spent.write_text(f"{time.perf_counter() - began:.3f}", encoding="utf-8")
             raise
         made_on = records.provenance(time.perf_counter() - began, at) | ({"overrides": self.overrides} if self.overrides else {})
         # As it will be read back, so that a figure drawn now and one drawn from the file are the same.

@@ -75,12 +75,11 @@ def entry(key: str) -> Entry:
 
 def drawings() -> dict[str, Callable[[pd.DataFrame], Figure]]:
     """The function that draws each figure, by its id."""
-    import ddcore.adjustment_plots
-    import ddcore.host_plots
-    import ddcore.plugins.plots
-    import ddcore.theory.plots
+    from ddcore import adjustment_plots, host_plots, plots  # noqa: F401 (some are imported for the drawings that they register)
+    from ddcore.plugins import plots as of_plugins  # noqa: F401
+    from ddcore.theory import plots as of_theory  # noqa: F401
 
-    return ddcore.plots.PLOTS
+    return plots.PLOTS
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.hash}.json"
         with whole(path) as part:
-            part.write_text(json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n")
+            part.write_text(json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return path
 
 
@@ -75,7 +75,7 @@ def digest(identity: Mapping) -> str:
 def read(path: Path) -> Record:
     """A record from its file. Raises BadInput for one that is cut short or whose content does not have its hash."""
     try:
-        record = Record(**json.loads(path.read_text()))
+        record = Record(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(f"{path}: not a whole record ({error}); remove it and run its experiment again") from error
     if digest(record.experiment) != record.hash or path.stem != record.hash:
@@ -92,7 +92,7 @@ def _git(*arguments: str) -> str | None:
     if not (TOP / ".git").exists():  # what git found further up would be another project's
         return None
     try:
-        found = subprocess.run(["git", "-C", str(TOP), *arguments], capture_output=True, text=True, timeout=20)
+        found = subprocess.run(["git", "-C", str(TOP), *arguments], capture_output=True, encoding="utf-8", timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() if found.returncode == 0 else None
@@ -112,7 +112,8 @@ def hardware() -> dict:
     """What this machine computes with."""
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
-        models = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         name = models[0] if models else name
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": name, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

@@ -122,7 +122,7 @@ def _claim(path: Path, settings: dict, text: str) -> None:
             part.write_text(text, encoding="utf-8")
         return
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         found = None
     if found != settings:

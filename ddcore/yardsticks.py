@@ -85,14 +85,14 @@ def peak_bytes(function: Callable[[], object], at: torch.device) -> int | None:
     status, references = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not references.exists() or not compute.give_memory_back():
         return None
-    references.write_text("5")  # the peak begins anew (man 5 proc)
+    references.write_text("5", encoding="utf-8")  # the peak begins anew (man 5 proc)
     before = _kilobytes(status, "VmRSS")
     function()
     return 1024 * max(1, _kilobytes(status, "VmHWM") - before)
 
 
 def _kilobytes(status: Path, name: str) -> int:
-    return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name)))
+    return int(next(line.split()[1] for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(name)))
 
 
 def compare(name: str, providers: dict[str, Provider], truth: Tensor | None, at: torch.device, rounds: int, *, flops: int | None = None,

@@ -19,12 +19,12 @@ from ddcore import batch, cli, records
 from ddcore.files import alone
 
 NOTEBOOKS = batch.notebooks()
-PRESETS = yaml.safe_load((batch.NOTEBOOKS / "presets.yaml").read_text())
+PRESETS = yaml.safe_load((batch.NOTEBOOKS / "presets.yaml").read_text(encoding="utf-8"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def cells(path) -> list[dict]:
-    return json.loads(path.read_text())["cells"]
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
 def code(path) -> list[dict]:
@@ -187,7 +187,7 @@ def test_a_notebook_is_of_a_size_to_be_read(path):
 
 @every_notebook
 def test_a_notebook_is_of_no_machine(path):
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     assert content["metadata"] == {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                                    "language_info": {"name": "python"}}  # fmt: skip
     shown = "\n".join(source(cell) + output_text(cell) for cell in content["cells"])
@@ -206,15 +206,15 @@ def test_strip_changes_nothing_in_a_committed_notebook_and_is_idempotent(path, t
     copy = tmp_path / path.name
     shutil.copy(path, copy)
     batch.strip(copy)
-    assert copy.read_text() == path.read_text(), "commit what `ddcore refresh` writes"
-    content = json.loads(path.read_text())
+    assert copy.read_text(encoding="utf-8") == path.read_text(encoding="utf-8"), "commit what `ddcore refresh` writes"
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["metadata"]["papermill"] = {"duration": 3.4}
     content["metadata"]["language_info"]["version"] = "3.11.7"
     for cell in content["cells"]:
         cell["metadata"] |= {"papermill": {"duration": 1.0}, "execution": {"iopub.status.busy": "2026"}}
-    copy.write_text(json.dumps(content))
+    copy.write_text(json.dumps(content), encoding="utf-8")
     batch.strip(copy)
-    assert copy.read_text() == path.read_text()
+    assert copy.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
 
 
 # choosing notebooks
@@ -240,13 +240,13 @@ def notebook(folder, name, *cells_):
              "outputs": [], "source": text} for index, text in enumerate([*parameters, *cells_])]  # fmt: skip
     content = {"cells": made, "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
                "nbformat": 4, "nbformat_minor": 5}  # fmt: skip
-    (folder / f"{name}.ipynb").write_text(json.dumps(content))
+    (folder / f"{name}.ipynb").write_text(json.dumps(content), encoding="utf-8")
 
 
 def presets(folder):
     """The same numbers for every notebook of a folder at every preset."""
     numbers = {path.stem: {"steps": 1} for path in folder.glob("*.ipynb")}
-    (folder / "presets.yaml").write_text(yaml.safe_dump(dict.fromkeys(batch.PRESETS, numbers)))
+    (folder / "presets.yaml").write_text(yaml.safe_dump(dict.fromkeys(batch.PRESETS, numbers)), encoding="utf-8")
 
 
 @pytest.fixture
@@ -258,7 +258,8 @@ def empty(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "TOP", folder.parent)
     foreign = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
     foreign.parent.mkdir(parents=True)
-    foreign.write_text(json.dumps({"argv": ["false", "{connection_file}"], "display_name": "foreign", "language": "python"}))
+    spec = {"argv": ["false", "{connection_file}"], "display_name": "foreign", "language": "python"}
+    foreign.write_text(json.dumps(spec), encoding="utf-8")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     return folder
 
@@ -293,7 +294,7 @@ def test_an_unknown_preset_or_notebook_is_refused_before_any_notebook_starts(tin
 def test_a_notebook_without_a_cell_of_parameters_is_refused(tmp_path, refuses):
     notebook(tmp_path, "52_bare")
     path = tmp_path / "52_bare.ipynb"
-    path.write_text(path.read_text().replace('"parameters"', '"other"'))
+    path.write_text(path.read_text(encoding="utf-8").replace('"parameters"', '"other"'), encoding="utf-8")
     with refuses(path, "parameters"):
         batch.check(path, {})
 
@@ -347,7 +348,7 @@ def test_a_signal_stops_the_notebooks_and_leaves_nothing_running(empty, monkeypa
             time.sleep(0.05)
 
     def send():
-        until(lambda: all(path.exists() and path.read_text() for path in kernels.values()))
+        until(lambda: all(path.exists() and path.read_text(encoding="utf-8") for path in kernels.values()))
         os.kill(os.getpid(), number)
         until(lambda: not (empty.parent / "runs" / "smoke" / ".50_keeps.ipynb.lock").exists())
         batch.PATIENCE = 0.0
@@ -370,7 +371,7 @@ def test_a_signal_stops_the_notebooks_and_leaves_nothing_running(empty, monkeypa
     assert {path.name for path in kept.iterdir()} == {"50_keeps.ipynb", "51_deaf.ipynb"}
     for path in kernels.values():
         with pytest.raises(ProcessLookupError):
-            os.kill(int(path.read_text()), 0)
+            os.kill(int(path.read_text(encoding="utf-8")), 0)
 
 
 @pytest.mark.parametrize(("preset", "given", "where"), [
@@ -479,11 +480,11 @@ def papermill(monkeypatch):
     """Papermill's effects without its seconds: 50 fails after its first cell, 51 prints."""
 
     def run(path, output, given, threads, orders):
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         content["metadata"]["papermill"] = {"duration": time.perf_counter()}
         content["cells"][1] |= {"execution_count": 1, "outputs": [{"name": "stdout", "output_type": "stream", "text": ["computed"]}]}
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(content))
+        output.write_text(json.dumps(content), encoding="utf-8")
         return batch.Outcome(path.stem, "failed" if path.stem.startswith("50") else "done", 1.0, (), output)
 
     monkeypatch.setattr(batch, "_papermill", run)
@@ -502,6 +503,6 @@ def test_refresh_executes_in_place_and_twice_is_the_same_file(tiny, papermill):
     for _ in range(2):
         (done,) = batch.refresh("51")
         assert done.status == "done"
-        files.append((tiny / "51_works.ipynb").read_text())
+        files.append((tiny / "51_works.ipynb").read_text(encoding="utf-8"))
     assert "computed" in files[0]
     assert files[0] == files[1]

@@ -322,7 +322,7 @@ def test_divergence_is_exit_code_3_and_a_sentence(run, here):
 
 def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_bytes(run, here):
     command = [sys.executable, "-m", "ddcore", *DISTILL, "--steps", "3000", "--out", "o.safetensors", "--checkpoint-every", "0"]
-    process = subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    process = subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
                                env=dict(os.environ) | {"OMP_NUM_THREADS": "1"})  # fmt: skip
     checkpoint, deadline = here / ".o.safetensors.checkpoint", time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:

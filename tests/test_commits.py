@@ -16,7 +16,7 @@ NOBODY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a", "GIT_COMMITTER_NAME":
 
 
 def git(top, *arguments: str) -> str:
-    run = subprocess.run(["git", "-C", str(top), *arguments], capture_output=True, text=True, env=dict(os.environ) | NOBODY)
+    run = subprocess.run(["git", "-C", str(top), *arguments], capture_output=True, encoding="utf-8", env=dict(os.environ) | NOBODY)
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
 
@@ -24,7 +24,7 @@ def git(top, *arguments: str) -> str:
 def commit(top, **files: str) -> str:
     """A commit of these files of the package, by name without '.py'."""
     for name, content in files.items():
-        (top / "ddcore" / f"{name}.py").write_text(content)
+        (top / "ddcore" / f"{name}.py").write_text(content, encoding="utf-8")
     git(top, "add", "-A")
     git(top, "commit", "-q", "--allow-empty", "-m", "x")
     return git(top, "rev-parse", "HEAD")
@@ -36,7 +36,7 @@ def top(tmp_path):
     found = tmp_path / "top"
     (found / "ddcore" / "methods").mkdir(parents=True)
     (found / "figures").mkdir()
-    (found / "ddcore" / "methods" / "dc.py").write_text("z\n")
+    (found / "ddcore" / "methods" / "dc.py").write_text("z\n", encoding="utf-8")
     git(found, "init", "-q")
     commit(found, a="one\n")
     return found
@@ -170,7 +170,7 @@ def test_remarks_are_of_the_records_that_need_one():
                                                ({"known": None}, "known")])
 def test_a_bad_statement_is_refused(tmp_path, refuses, changed, word):
     path = tmp_path / "commits.yaml"
-    path.write_text(yaml.safe_dump({"a" * 16: {"commits": ["c"], "package": "e", "known": "k"} | changed}))
+    path.write_text(yaml.safe_dump({"a" * 16: {"commits": ["c"], "package": "e", "known": "k"} | changed}), encoding="utf-8")
     with refuses(f"{'a' * 16} in commits.yaml", word):
         commits.elsewhere(path)
 
@@ -206,9 +206,9 @@ def test_what_commits_yaml_states_is_so():
 def test_the_commit_of_a_citation_and_whether_anything_has_changed(top):
     head = git(top, "rev-parse", "HEAD")
     assert commits.here(top) == {"commit": head}
-    (top / "figures" / "new.png").write_text("not tracked")
+    (top / "figures" / "new.png").write_text("not tracked", encoding="utf-8")
     assert commits.here(top) == {"commit": head}
-    (top / "ddcore" / "a.py").write_text("changed\n")
+    (top / "ddcore" / "a.py").write_text("changed\n", encoding="utf-8")
     assert commits.here(top) == {"commit": f"{head} with local changes"}
 
 

@@ -60,7 +60,7 @@ def test_kept_memory_is_not_given_back():
                "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; "
                "several = lambda: [torch.ones(1 << 24).numel() for _ in range(20)]; several(); "
                "before = faults(); several(); print(int(kept), faults() - before)")
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
     kept, faults = map(int, run.stdout.split())
     if platform.libc_ver()[0] == "glibc":
         assert kept

@@ -99,7 +99,7 @@ def test_imagenet_has_val_for_testing_and_names_of_wordnet(tmp_path):
     root = make(tmp_path / "imagenet", ("n02", "n01"), (("train", 2), ("val", 1)))
     (root / "test").mkdir()
     write(root / "test" / "0.JPEG")
-    (root / "words.txt").write_text("n01\ttench, Tinca tinca\nn02\tgoldfish\nn03\tshark\n")
+    (root / "words.txt").write_text("n01\ttench, Tinca tinca\nn02\tgoldfish\nn03\tshark\n", encoding="utf-8")
     data = load(root, "cpu")
     assert data.class_names == ("n01 tench", "n02 goldfish")
     assert np.array_equal(stored(data.x_test), files(root, "val/*/*.png"))
@@ -110,11 +110,11 @@ def tiny(root):
     for number, name in enumerate(("n03", "n01", "n02")):
         for index in range(2):
             write(root / "train" / name / "images" / f"{name}_{index}.JPEG", 10 * number + index)
-        (root / "train" / name / f"{name}_boxes.txt").write_text("boxes")
+        (root / "train" / name / f"{name}_boxes.txt").write_text("boxes", encoding="utf-8")
         write(root / "val" / "images" / f"val_{number}.JPEG", 100 + number)
     write(root / "test" / "images" / "test_0.JPEG", 7)
     lines = (f"val_{number}.JPEG\t{name}\t0\t0\t9\t9\n" for number, name in enumerate(("n03", "n01", "n02")))
-    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    (root / "val" / "val_annotations.txt").write_text("".join(lines), encoding="utf-8")
     return root
 
 
@@ -130,16 +130,16 @@ def test_tiny_imagenet_names_its_val_images_in_a_file(tmp_path):
 def test_tiny_imagenet_with_files_and_lines_that_do_not_agree(tmp_path, refuses):
     root = tiny(tmp_path / "tiny")
     path = root / "val" / "val_annotations.txt"
-    whole = path.read_text()
+    whole = path.read_text(encoding="utf-8")
     write(root / "val" / "images" / "more.JPEG")
     assert "1 file(s) left out: without a line in val/val_annotations.txt" in load(root, "cpu").notes
-    path.write_text(whole.replace("n02", "n04"))
+    path.write_text(whole.replace("n02", "n04"), encoding="utf-8")
     with refuses(path, "n04", "train/"):
         load(root, "cpu")
-    path.write_text(whole.replace("val_1", "val_9"))
+    path.write_text(whole.replace("val_1", "val_9"), encoding="utf-8")
     with refuses(path, "val_9.JPEG", "not in"):
         load(root, "cpu")
-    path.write_text("".join(whole.splitlines(keepends=True)[:2]))
+    path.write_text("".join(whole.splitlines(keepends=True)[:2]), encoding="utf-8")
     with refuses(root / "val" / "n02", "no image found"):
         load(root, "cpu")
 
@@ -214,9 +214,9 @@ def test_hidden_and_foreign_files_are_left_out_and_counted(insects):
     write(insects / "train" / "__MACOSX" / "ant" / "0.png")
     (insects / "train" / "ant" / "._0.png").write_bytes(b"no image")
     (insects / "train" / "ant" / "Thumbs.db").write_bytes(b"x")
-    (insects / "test" / "bee" / "notes.txt").write_text("x")
-    (insects / "test" / "bee" / "photo.heic").write_text("x")
-    (insects / "test" / "bee" / "README").write_text("x")
+    (insects / "test" / "bee" / "notes.txt").write_text("x", encoding="utf-8")
+    (insects / "test" / "bee" / "photo.heic").write_text("x", encoding="utf-8")
+    (insects / "test" / "bee" / "README").write_text("x", encoding="utf-8")
     write(insects / "train" / "lost.png")
     data = load(insects, "cpu")
     assert data.sha256 == before.sha256
@@ -353,7 +353,7 @@ def test_a_cut_image_is_refused_or_whole(suffix, split, insects, refuses):
 
 
 def test_a_text_named_png_is_refused(insects, refuses):
-    (insects / "test" / "ant" / "1.png").write_text("no image")
+    (insects / "test" / "ant" / "1.png").write_text("no image", encoding="utf-8")
     with refuses(insects / "test" / "ant" / "1.png", "not a whole image", "replace"):
         load(insects, "cpu")
 
@@ -421,14 +421,14 @@ def test_what_changed_a_moment_ago_is_not_remembered(insects, cache):
 def test_a_spoilt_memory_is_no_harm(content, insects, cache, settled):
     data = load(insects, "cpu")
     path, = cache.glob("*.json")
-    whole = json.loads(path.read_text())
-    path.write_text(content)
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(content, encoding="utf-8")
     assert load(insects, "cpu").sha256 == data.sha256
-    assert json.loads(path.read_text()) == whole
+    assert json.loads(path.read_text(encoding="utf-8")) == whole
 
 
 def test_a_cache_that_cannot_be_written_is_no_harm(insects, tmp_path, monkeypatch, settled):
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     monkeypatch.setenv("DDCORE_CACHE", str(tmp_path / "file"))
     assert load(insects, "cpu").sizes == (3, 3)
 
@@ -488,7 +488,7 @@ def test_a_folder_takes_memory_for_what_is_drawn_only(tmp_path):
                "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; import torchvision; before = peak(); "
                "files.Kept.__init__.__defaults__ = (8 << 20,); data = ddcore.load(sys.argv[1], 'cpu'); "
                "[data.batch(data.sample(3, stream(0, step))) for step in range(20)]; print(peak() - before)")
-    run = subprocess.run([sys.executable, "-c", program, str(tmp_path / "jpegs")], check=True, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", program, str(tmp_path / "jpegs")], check=True, capture_output=True, encoding="utf-8")
     assert float(run.stdout) < 90, "MB"
 
 

@@ -232,7 +232,7 @@ def test_a_large_dataset_takes_no_memory_but_that_of_its_pixels(tmp_path):
     program = ("import resource, sys, torch, ddcore; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; "
                "ddcore.load('digits', 'cpu'); before = peak(); data = ddcore.load(sys.argv[1], 'cpu'); data.holdout(0.1); "
                "assert sum(len(x) for x in data.x_train.split(500)) == 32000; print(peak() - before)")
-    spent = float(subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True).stdout)
+    spent = float(subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, encoding="utf-8").stdout)
     assert spent < 180, "MB"
     assert AT_ONCE * 8 < 100e6
 
@@ -242,5 +242,5 @@ def test_cifar10_loads_in_the_memory_of_its_pixels():
     program = ("import resource; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; import torch; before = peak(); "
                "import ddcore; data = ddcore.load('cifar10', 'cpu'); data.batch(data.sample(64, torch.Generator())); "
                "assert data.sha256 == ddcore.data.KNOWN_SHA256['cifar10']; print(peak() - before)")
-    spent = float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
+    spent = float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, encoding="utf-8").stdout)
     assert spent < 400, "MB"

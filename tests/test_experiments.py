@@ -327,7 +327,7 @@ def test_there_is_no_distilled_set_of_a_record_that_distilled_none(tmp_path, ref
 def test_a_broken_record_stops_the_run_with_a_sentence(runner, refuses):
     record = runner.run(made())
     path = runner.folder / f"{record.hash}.json"
-    path.write_text(path.read_text()[:50])
+    path.write_text(path.read_text(encoding="utf-8")[:50], encoding="utf-8")
     with refuses(path, "remove it"):
         runner.run(made())
 

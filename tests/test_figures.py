@@ -239,7 +239,8 @@ def test_an_entry_is_whole(key):
     assert one.seeds >= 1
     assert {one.paper, *one.hosts} <= {"", *figures.bibliography()}
     assert (batch.NOTEBOOKS / f"{one.notebook}.ipynb").is_file()
-    assert f'"{key}"' in (batch.NOTEBOOKS / f"{one.notebook}.ipynb").read_text().replace('\\"', '"'), "the notebook does not draw it"
+    text = (batch.NOTEBOOKS / f"{one.notebook}.ipynb").read_text(encoding="utf-8")
+    assert f'"{key}"' in text.replace('\\"', '"'), "the notebook does not draw it"
     assert one.caption.strip().endswith(".")
     assert one.alt.strip()
 
@@ -252,7 +253,7 @@ def test_an_unknown_figure_is_refused_with_the_nearest(refuses):
 @pytest.mark.parametrize(("changed", "word"), [({"titel": "x"}, "'titel'"), ({"seeds": "3"}, "seeds='3'"), ({"alt": None}, "alt")])
 def test_a_bad_registry_is_refused(tmp_path, refuses, changed, word):
     entry = {"title": "t", "caption": "c", "alt": "a", "notebook": "n"} | changed
-    (tmp_path / "registry.yaml").write_text(yaml.safe_dump({"a": entry}))
+    (tmp_path / "registry.yaml").write_text(yaml.safe_dump({"a": entry}), encoding="utf-8")
     with refuses("figure a", word):
         figures.registry(tmp_path)
 
@@ -305,7 +306,7 @@ def test_another_process_on_another_day_draws_the_same_bytes(saved, key):
                "drawn = figures._render(key, figures._from_csv((folder / f'{key}.csv').read_bytes()), records.canonical(sidecar)); "
                "print(json.dumps({form: hashlib.sha256(content).hexdigest() for form, content in drawn.items()}))")
     environment = dict(os.environ) | {"PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "86400", "TZ": "Asia/Tokyo", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", program, str(saved), key], capture_output=True, text=True, env=environment)
+    run = subprocess.run([sys.executable, "-c", program, str(saved), key], capture_output=True, encoding="utf-8", env=environment)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == {form: value for form, value in figures.load(key, saved)["sha256"].items() if form != "csv"}
 
@@ -479,15 +480,15 @@ def test_check_names_a_missing_record(folder):
 
 def test_check_names_a_broken_record(folder):
     path = folder / "records" / f"{record_of(1).hash}.json"
-    path.write_text(path.read_text().replace('"seed": 1', '"seed": 5'))
+    path.write_text(path.read_text(encoding="utf-8").replace('"seed": 1', '"seed": 5'), encoding="utf-8")
     assert any(record_of(1).hash in line for line in figures.check(folder))
 
 
 def test_check_names_a_drawing_with_another_provenance_inside(folder):
     """A sidecar made to agree with files that do not carry it."""
     path = folder / "lodc-rank.json"
-    sidecar = json.loads(path.read_text()) | {"seeds": [0, 1, 2, 3, 4]}
-    path.write_text(json.dumps(sidecar))
+    sidecar = json.loads(path.read_text(encoding="utf-8")) | {"seeds": [0, 1, 2, 3, 4]}
+    path.write_text(json.dumps(sidecar), encoding="utf-8")
     wrong = figures.check(folder)
     assert [line.split(":")[0] for line in wrong] == ["lodc-rank.pdf", "lodc-rank.svg", "lodc-rank.png"]
     assert all("provenance" in line for line in wrong)
@@ -496,20 +497,20 @@ def test_check_names_a_drawing_with_another_provenance_inside(folder):
 def test_check_names_a_drawing_of_other_data(folder):
     """The CSV changed, and the sidecar with it."""
     csv, path = folder / "lodc-rank.csv", folder / "lodc-rank.json"
-    csv.write_text(csv.read_text().replace("61", "69"))
-    sidecar = json.loads(path.read_text())
+    csv.write_text(csv.read_text(encoding="utf-8").replace("61", "69"), encoding="utf-8")
+    sidecar = json.loads(path.read_text(encoding="utf-8"))
     sidecar["csv_sha256"] = sidecar["sha256"]["csv"] = hashlib.sha256(csv.read_bytes()).hexdigest()
-    path.write_text(json.dumps(sidecar))
+    path.write_text(json.dumps(sidecar), encoding="utf-8")
     assert any("redrawn" in line for line in figures.check(folder))
 
 
 def test_check_goes_on_after_a_drawing_that_fails(folder):
     """Columns that the drawing no longer reads: named as the others are, and no traceback."""
     csv, path = folder / "lodc-rank.csv", folder / "lodc-rank.json"
-    csv.write_text(csv.read_text().replace("accuracy", "score"))
-    sidecar = json.loads(path.read_text())
+    csv.write_text(csv.read_text(encoding="utf-8").replace("accuracy", "score"), encoding="utf-8")
+    sidecar = json.loads(path.read_text(encoding="utf-8"))
     sidecar["csv_sha256"] = sidecar["sha256"]["csv"] = hashlib.sha256(csv.read_bytes()).hexdigest()
-    path.write_text(json.dumps(sidecar))
+    path.write_text(json.dumps(sidecar), encoding="utf-8")
     (line,) = figures.check(folder)
     assert line.startswith("lodc-rank: ")
     assert "accuracy" in line
@@ -554,11 +555,11 @@ def test_what_is_stated_of_a_commit_is_taken_where_it_is_so(tmp_path, clone, off
     for name in ("registry.yaml", "figures.bib"):
         shutil.copy(figures.records.TOP / "figures" / name, official)
     place = {"commits": ["f" * 40], "package": "c" * 40, "known": "it is at commit c"}
-    (official / "commits.yaml").write_text(yaml.safe_dump({"d" * 16: place}))
+    (official / "commits.yaml").write_text(yaml.safe_dump({"d" * 16: place}), encoding="utf-8")
     save_at(tmp_path, commit="f" * 40)
     assert figures.check(tmp_path) == []
     assert figures.remarks("lodc-rank", tmp_path) == [f"records that name commit {'f' * 40}: it is at commit c"]
-    (official / "commits.yaml").write_text(yaml.safe_dump({"d" * 16: place | {"package": "e" * 40}}))
+    (official / "commits.yaml").write_text(yaml.safe_dump({"d" * 16: place | {"package": "e" * 40}}), encoding="utf-8")
     (line,) = figures.check(tmp_path)
     assert "commits.yaml" in line
 
@@ -620,9 +621,10 @@ print(json.dumps({key: drawn(pathlib.Path(sys.argv[2]), key) for key in sys.argv
 
 @pytest.mark.parametrize("where", ["the current folder", "MATPLOTLIBRC"])
 def test_a_matplotlibrc_changes_no_byte(saved, tmp_path, where):
-    (tmp_path / "matplotlibrc").write_text("backend: svg\n" + "".join(f"{name}: {written(setting)}\n" for name, setting in HOSTILE.items()))
+    lines = ["backend: svg", *(f"{name}: {written(setting)}" for name, setting in HOSTILE.items())]
+    (tmp_path / "matplotlibrc").write_text("\n".join(lines) + "\n", encoding="utf-8")
     found = subprocess.run([sys.executable, "-c", DRAWN_ELSEWHERE, str(Path(__file__).parent), str(saved), *SHOWN], capture_output=True,
-                           text=True, cwd=tmp_path if where == "the current folder" else None,
+                           encoding="utf-8", cwd=tmp_path if where == "the current folder" else None,
                            env=elsewhere() | ({"MATPLOTLIBRC": str(tmp_path)} if where == "MATPLOTLIBRC" else {}))
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout) == {key: dict.fromkeys(figures.FORMATS, True) for key in SHOWN}
@@ -684,7 +686,7 @@ print(before["backend"])
 
 @pytest.mark.parametrize("backend", ["", "svg", "module://matplotlib_inline.backend_inline"])
 def test_importing_and_drawing_leave_matplotlib_as_it_was(backend):
-    found = subprocess.run([sys.executable, "-W", "error", "-c", AS_IT_WAS, "lodc-rank", "theory-l"], capture_output=True, text=True,
+    found = subprocess.run([sys.executable, "-W", "error", "-c", AS_IT_WAS, "lodc-rank", "theory-l"], capture_output=True, encoding="utf-8",
                            env=elsewhere() | ({"MPLBACKEND": backend} if backend else {}))
     assert found.returncode == 0, found.stderr
     assert backend in found.stdout
@@ -702,7 +704,7 @@ print(json.dumps([[list(output.get("data", {})) for output in cell.outputs] for 
 
 
 def test_a_readers_own_plot_still_shows_in_jupyter():
-    found = subprocess.run([sys.executable, "-c", READERS_PLOT], capture_output=True, text=True,
+    found = subprocess.run([sys.executable, "-c", READERS_PLOT], capture_output=True, encoding="utf-8",
                            env={name: value for name, value in (batch.environment() | elsewhere()).items() if name != "MPLBACKEND"})
     assert found.returncode == 0, found.stderr
     assert any("image/png" in data for data in json.loads(found.stdout)[1])

@@ -267,7 +267,7 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
 
 
 def test_every_component_with_a_version_is_held():
-    held = json.loads(GOLDEN.read_text())
+    held = json.loads(GOLDEN.read_text(encoding="utf-8"))
     assert set(held) == set(COMPONENTS), REFRESH
     assert {*METHODS, *PLUGINS} <= set(COMPONENTS), "a method or plugin without golden numbers"
 
@@ -275,7 +275,7 @@ def test_every_component_with_a_version_is_held():
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_numbers_move_with_their_version_only(name):
     version, numbers = COMPONENTS[name]
-    held = json.loads(GOLDEN.read_text()).get(name)
+    held = json.loads(GOLDEN.read_text(encoding="utf-8")).get(name)
     assert held is not None, f"{name} is not in golden.json: {REFRESH}"
     assert held["version"] == version, f"{name} has version {version}, golden.json holds the numbers of {held['version']}: {REFRESH}"
     assert numbers() == pytest.approx(held["numbers"], rel=1e-4, abs=1e-6), f"bump VERSION of {name.split()[0]}, and {REFRESH}"
@@ -284,4 +284,5 @@ def test_numbers_move_with_their_version_only(name):
 if __name__ == "__main__":
     found = {name: {"version": version, "numbers": [float(f"{number:.10g}") for number in numbers()]}
              for name, (version, numbers) in COMPONENTS.items()}  # fmt: skip
-    GOLDEN.write_text("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(one)}" for name, one in sorted(found.items())) + "\n}\n")
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(one)}" for name, one in sorted(found.items()))
+    GOLDEN.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")

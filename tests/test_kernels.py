@@ -135,7 +135,7 @@ def test_triton_kernels_equal_the_references_in_the_interpreter():
     pytest.importorskip("triton")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_kernels_triton.py"]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HERE.parent)
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, cwd=HERE.parent)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "passed" in run.stdout
     assert "skipped" not in run.stdout

@@ -16,7 +16,7 @@ NBVAL = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "
 
 
 def nbval(path):
-    run = subprocess.run([*NBVAL, str(path)], capture_output=True, text=True, env=batch.environment(), cwd=path.parent)
+    run = subprocess.run([*NBVAL, str(path)], capture_output=True, encoding="utf-8", env=batch.environment(), cwd=path.parent)
     return run.returncode, run.stdout
 
 
@@ -29,11 +29,11 @@ def test_nbval_finds_the_printed_outputs_again(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS[:1], ids=lambda path: path.stem)
 def test_nbval_compares_something(notebook, tmp_path):
     """One digit of one checked output changed: nbval must fail, or it compared nothing."""
-    content = json.loads(notebook.read_text())
+    content = json.loads(notebook.read_text(encoding="utf-8"))
     checked = [cell for cell in content["cells"] if "nbval-check-output" in cell["metadata"].get("tags", []) and cell["outputs"]]
     checked[-1]["outputs"][0]["text"] = ["something else\n"]
     changed = tmp_path / notebook.name
-    changed.write_text(json.dumps(content))
+    changed.write_text(json.dumps(content), encoding="utf-8")
     code, text = nbval(changed)
     assert code == 1
     assert "1 failed" in text
@@ -46,7 +46,7 @@ def test_other_parameters_reach_the_notebook_and_only_out_is_written(tmp_path):
     batch.check(notebook, given)
     outcome = batch.execute(notebook, tmp_path / "run", given, None, batch.Orders())
     assert outcome.status == "done", outcome.error
-    found = [json.loads(path.read_text()) for path in (tmp_path / "run" / "records").glob("*.json")]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "run" / "records").glob("*.json")]
     assert {record["experiment"]["seed"] for record in found} == {7, 8}
     assert {record["experiment"]["evaluate"]["epochs"] for record in found if not record["experiment"]["holdout"]} == {20}
     assert {record["experiment"]["method"]["batch_real"] for record in found if record["experiment"]["method"]} == {9}

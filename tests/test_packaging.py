@@ -21,10 +21,10 @@ from packaging.utils import canonicalize_name
 from ddcore import commits, figures, records
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCK = (ROOT / "requirements.lock").read_text()
-ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
-CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
 TARGETS = ("help", "reproduce", "test", "test-kernels", "lint", "refresh", "setup", "lock", "clean")
 
 CFFCONVERT = os.environ.get("CFFCONVERT") or shutil.which("cffconvert")
@@ -63,7 +63,8 @@ def clean_environment() -> dict[str, str]:
 
 def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess:
     surroundings = clean_environment() | variables
-    return subprocess.run(command, cwd=folder, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=folder, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+                          timeout=600)
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -142,7 +143,7 @@ def test_environment_is_conda_forge_with_python_pip_and_the_lock():
 def test_environment_gets_what_a_reader_expects(name):
     (section,) = [entry["pip"] for entry in ENVIRONMENT["dependencies"] if isinstance(entry, dict)]
     files = [ROOT / line.split(maxsplit=1)[1] for line in section if line.startswith("-r ")]
-    reached = {re.split(r"[=<>~! ;]", line)[0] for file in files for line in file.read_text().splitlines()}
+    reached = {re.split(r"[=<>~! ;]", line)[0] for file in files for line in file.read_text(encoding="utf-8").splitlines()}
     assert name in reached
 
 
@@ -151,14 +152,14 @@ def test_python_versions_agree():
     assert python.contains(locked_python() + ".0")
     assert not python.contains("3.10.99")
     assert all(python.contains(version) for version in ("3.12.0", "3.13.0", "3.14.0"))
-    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["target-version"]
+    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["target-version"]
     assert ruff == "py" + locked_python().replace(".", "")
-    assert f"--python-version {locked_python()} " in (ROOT / "Makefile").read_text()
+    assert f"--python-version {locked_python()} " in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_the_makefile_compiles_the_lock_with_the_command_in_its_header():
     header = re.search(r"^#\s+uv (pip compile .+)$", LOCK, flags=re.MULTILINE)[1]
-    assert f"COMPILE := {header}\n" in (ROOT / "Makefile").read_text()
+    assert f"COMPILE := {header}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 # --- the package and its command -------------------------------------------------------------------------------------
@@ -215,12 +216,12 @@ def test_an_installed_wheel_has_all_that_its_commands_read(wheel, tmp_path):
     assert re.search("refresh .* installed without one; run it in a clone", done.stderr)
     assert re.search("30_multi_index_theory .* done", done.stdout)
     keys, notebooks, kept, runs, apart = json.loads(done.stdout.splitlines()[-1])
-    assert keys == sorted(yaml.safe_load((ROOT / "figures" / "registry.yaml").read_text()))
+    assert keys == sorted(yaml.safe_load((ROOT / "figures" / "registry.yaml").read_text(encoding="utf-8")))
     assert notebooks == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
     assert kept == len(list((ROOT / "figures" / "records").glob("*.json")))
     assert (runs, apart) == (str(tmp_path / "runs"), "made outside of a checkout")
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
-    assert json.loads((tmp_path / "runs" / "smoke" / "30_multi_index_theory.ipynb").read_text())["nbformat"] == 4
+    assert json.loads((tmp_path / "runs" / "smoke" / "30_multi_index_theory.ipynb").read_text(encoding="utf-8"))["nbformat"] == 4
     assert sorted(path for path in wheel.rglob("*") if "__pycache__" not in path.parts) == before
 
 
@@ -237,7 +238,7 @@ def test_module_runs_as_the_command_does():
 
 def test_licence_is_the_one_named():
     assert PROJECT["license"] == CITATION["license"] == "MIT"
-    text = (ROOT / "LICENSE").read_text()
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert text.startswith("MIT License\n\nCopyright (c) 2026 The ddcore authors\n")
     assert "WITHOUT WARRANTY OF ANY KIND" in text
 
@@ -332,7 +333,7 @@ def test_makefile_passes_its_variables_on():
 
 def stub(path: Path, log: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'#!/bin/sh\necho "$(basename "$0") $* OMP=$OMP_NUM_THREADS" >> "{log}"\n')
+    path.write_text(f'#!/bin/sh\necho "$(basename "$0") $* OMP=$OMP_NUM_THREADS" >> "{log}"\n', encoding="utf-8")
     path.chmod(0o755)
 
 
@@ -350,10 +351,10 @@ def clone(tmp_path) -> Path:
 
 
 def calls(folder: Path, *arguments: str) -> list[str]:
-    (folder / "log").write_text("")
+    (folder / "log").write_text("", encoding="utf-8")
     done = make(folder, *arguments)
     assert done.returncode == 0, done.stderr
-    return (folder / "log").read_text().splitlines()
+    return (folder / "log").read_text(encoding="utf-8").splitlines()
 
 
 @needs_make
@@ -393,7 +394,7 @@ def test_tests_run_on_one_thread_each(clone):
 @needs_make
 def test_a_failed_install_is_tried_again(clone):
     uv = clone / ".venv" / "bin" / "uv"
-    uv.write_text("#!/bin/sh\nexit 1\n")
+    uv.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     done = make(clone, "lint")
     assert done.returncode != 0
     assert not (clone / ".venv" / ".ddcore-installed").exists()
@@ -414,7 +415,7 @@ def test_an_old_or_missing_python_is_one_sentence(clone, python):
 def test_ci_runs_the_tests_last():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    text = script.read_text()
+    text = script.read_text(encoding="utf-8")
     assert text.startswith("#!/usr/bin/env bash\n")
     assert "\nset -euo pipefail\n" in text
     assert text.rstrip().splitlines()[-1] == "make --no-print-directory test"
@@ -430,11 +431,11 @@ def test_ci_goes_on_without_the_real_data(tmp_path):
     stub(tmp_path / "bin" / "make", tmp_path / "log")
     fetch = tmp_path / "shared" / "data" / "fetch.sh"
     fetch.parent.mkdir(parents=True)
-    fetch.write_text(f'echo "fetch $1 $PYTHON" >> "{tmp_path}/log"; exit 1\n')
+    fetch.write_text(f'echo "fetch $1 $PYTHON" >> "{tmp_path}/log"; exit 1\n', encoding="utf-8")
     done = run(clone, "bash", ".ci/run", PATH=f"{tmp_path}/bin:{os.environ['PATH']}", DDCORE_DATA=f"{tmp_path}/data")
     assert done.returncode == 0, done.stderr
     assert "warning: the real data could not be fetched" in done.stderr
-    logged = [re.sub(" OMP=.*", "", line) for line in (tmp_path / "log").read_text().splitlines()]
+    logged = [re.sub(" OMP=.*", "", line) for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
     assert [line.split()[-1] for line in logged if line.startswith("make")] == ["setup", "lint", "test"]
     assert f"fetch {tmp_path}/data {clone}/.venv/bin/python" in logged
 
@@ -487,7 +488,7 @@ def test_a_clone_with_autocrlf_has_every_byte(windows_clone):
     listed = [(name, blob) for _, blob, _, name in listed if (windows_clone / name).is_file()]
     assert len(listed) > 1000
     done = subprocess.run(["git", "hash-object", "--no-filters", "--stdin-paths"], input="".join(f"{name}\n" for name, _ in listed),
-                          cwd=windows_clone, capture_output=True, text=True, check=True)
+                          cwd=windows_clone, capture_output=True, encoding="utf-8", check=True)
     changed = [name for (name, blob), found in zip(listed, done.stdout.split(), strict=True) if blob != found]
     assert not changed, changed[:5]
     assert run(windows_clone, "git", "status", "--porcelain").stdout == ""
@@ -506,4 +507,4 @@ def test_nothing_that_git_ignores_is_tracked():
 
 @pytest.mark.parametrize("command", ["make reproduce", "make test"])
 def test_readme_names_the_two_commands(command):
-    assert command in (ROOT / "README.md").read_text()
+    assert command in (ROOT / "README.md").read_text(encoding="utf-8")

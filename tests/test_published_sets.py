@@ -91,7 +91,7 @@ def test_files_that_are_missing_cut_or_of_another_kind_are_refused(saved, images
     path.write_bytes(path.read_bytes()[:300])
     with refuses(path, "not a whole file"):
         import_published(path, digits)
-    path.write_text("hello")
+    path.write_text("hello", encoding="utf-8")
     with refuses(path, "not a whole file"):
         import_published(path, digits)
     with refuses("none.pt", "no such file"):

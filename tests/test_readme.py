@@ -11,7 +11,7 @@ from ddcore.cli import app
 from ddcore.experiments import paired, summary
 from ddcore.plots import NAMES
 
-README = (records.TOP / "README.md").read_text()
+README = (records.TOP / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_figures_is_the_generated_one():

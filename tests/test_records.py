@@ -108,8 +108,8 @@ def test_a_process_killed_while_writing_leaves_no_record(tmp_path):
 @pytest.mark.parametrize("keep", [0, 1, 40, 0.5, -3])
 def test_a_record_cut_short_is_refused(tmp_path, refuses, keep):
     path = record_of({"seed": 0}).save(tmp_path)
-    text = path.read_text()
-    path.write_text(text[: int(len(text) * keep) if isinstance(keep, float) else keep])
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[: int(len(text) * keep) if isinstance(keep, float) else keep], encoding="utf-8")
     with refuses(path, "not a whole record", "remove it"):
         records.read(path)
 
@@ -124,7 +124,7 @@ def test_something_else_than_a_record_is_refused(tmp_path, refuses, content):
 
 def test_a_record_with_more_in_it_is_refused(tmp_path, refuses):
     path = record_of({"seed": 0}).save(tmp_path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"note": "mine"}))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"note": "mine"}), encoding="utf-8")
     with refuses(path, "note"):
         records.read(path)
 
@@ -136,7 +136,7 @@ def test_a_missing_record_is_refused(tmp_path, refuses):
 
 def test_a_record_edited_by_hand_is_refused(tmp_path, refuses):
     path = record_of({"seed": 0, "steps": 10}).save(tmp_path)
-    path.write_text(path.read_text().replace('"steps": 10', '"steps": 20'))
+    path.write_text(path.read_text(encoding="utf-8").replace('"steps": 10', '"steps": 20'), encoding="utf-8")
     with refuses(path, "changed by hand", "remove it"):
         records.read(path)
 
@@ -151,9 +151,9 @@ def test_a_record_under_another_name_is_refused(tmp_path, refuses):
 def test_read_all_is_in_the_order_of_names_and_of_records_only(tmp_path):
     for seed in range(8):
         record_of({"seed": seed}).save(tmp_path)
-    (tmp_path / ".unfinished.part").write_text("{")
-    (tmp_path / ".0123456789abcdef.checkpoint.0.json").write_text("{}")
-    (tmp_path / "set.safetensors").write_text("")
+    (tmp_path / ".unfinished.part").write_text("{", encoding="utf-8")
+    (tmp_path / ".0123456789abcdef.checkpoint.0.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "set.safetensors").write_text("", encoding="utf-8")
     found = [record.hash for record in records.read_all(tmp_path)]
     assert found == sorted(digest({"seed": seed}) for seed in range(8))
     assert records.read_all(tmp_path / "absent") == []
@@ -204,11 +204,11 @@ def test_provenance_does_without_what_counts_memory(monkeypatch):
 
 
 def test_code_sha256_follows_the_source(tmp_path, monkeypatch):
-    (tmp_path / "module.py").write_text("a = 1\n")
+    (tmp_path / "module.py").write_text("a = 1\n", encoding="utf-8")
     monkeypatch.setattr(records, "PACKAGE", tmp_path)
     first = records.code_sha256.__wrapped__()
     assert records.code_sha256.__wrapped__() == first
-    (tmp_path / "module.py").write_text("a = 2\n")
+    (tmp_path / "module.py").write_text("a = 2\n", encoding="utf-8")
     changed = records.code_sha256.__wrapped__()
     (tmp_path / "module.py").rename(tmp_path / "renamed.py")
     assert len({first, changed, records.code_sha256.__wrapped__()}) == 3

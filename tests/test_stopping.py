@@ -182,7 +182,7 @@ with at_once():
 
 
 def test_a_process_that_waits_ends_at_once():
-    process = subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     process.stdout.readline()
     began = time.monotonic()
     for _ in range(3):

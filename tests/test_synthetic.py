@@ -362,7 +362,7 @@ def test_a_foreign_file_is_refused(content, digits, tmp_path, refuses):
         tensors["labels"] = tensors["labels"][:-1]
     save_file(tensors, path, None if content == "foreign" else {"ddcore": json.dumps(settings)})
     if content == "text":
-        path.write_text("no tensors here, but a text that is long enough")
+        path.write_text("no tensors here, but a text that is long enough", encoding="utf-8")
     with refuses(path):
         load_synthetic(path)
 

@@ -191,7 +191,7 @@ def test_experts_of_another_dataset_or_seed_are_refused(digits, tmp_path, refuse
         experts(digits.holdout(0.1), how, folder=tmp_path)
     with refuses("settings.json", "seed=0", "seed=1"):
         experts(digits, how, seed=1, folder=tmp_path)
-    (tmp_path / "settings.json").write_text("{")
+    (tmp_path / "settings.json").write_text("{", encoding="utf-8")
     with refuses("settings.json", "train anew"):
         experts(digits, how, folder=tmp_path)
 

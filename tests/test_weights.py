@@ -310,7 +310,7 @@ def test_a_file_cut_short_is_refused(form, file, refuses):
 
 
 def test_a_file_of_something_else_is_refused(file, refuses):
-    file.write_text("version https://git-lfs.github.com/spec/v1")
+    file.write_text("version https://git-lfs.github.com/spec/v1", encoding="utf-8")
     with refuses(file, "not of this form"):
         Squeeze(weights=str(file))
 
