@@ -109,7 +109,7 @@ def recover_rows(data: Dataset, *, ipc: int, width: int, rounds: int, compiled: 
                                            high=high.to(images))[0]
 
     def together(precision: str, compiled: bool) -> Callable[[], Tensor]:
-        accelerate = functools.partial(compute.accelerate, at=at, precision=precision, compiled=compiled)
+        accelerate = functools.cache(functools.partial(compute.accelerate, at=at, precision=precision, compiled=compiled))
         objective = SRe2L(roll=0).in_groups(nets, classes, accelerate, compute.chunk(net, shape, whole=classes, compiled=compiled))
 
         def run() -> Tensor:

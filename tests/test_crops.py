@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import ks_2samp
+from scipy.stats import chisquare, ks_2samp
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import resized_crop
 
@@ -130,6 +130,15 @@ def test_windows_are_drawn_as_torchvision_draws_them(sides):
     for axis in range(4):
         assert ks_2samp(ours[:, axis], theirs[:, axis]).pvalue > 1e-3
     assert ks_2samp(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > 1e-3
+
+
+def test_a_window_may_lie_anywhere_in_the_image():
+    top, left, high, wide = crops.windows(20000, (8, 8), stream(0, "windows"), scale=0.08).T
+    for corner, side in ((top, high), (left, wide)):
+        for free in range(1, 6):
+            places = corner[side == 8 - free].bincount(minlength=free + 1)
+            assert len(places) == free + 1
+            assert chisquare(places).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("sides", [(9, 90), (90, 9), (10, 10), (30, 50)])

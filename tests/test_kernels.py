@@ -15,7 +15,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 from ddcore.kernels.class_means import class_mean_distance_reference
 from ddcore.kernels.root import root
 from ddcore.kernels.row_cosine import row_cosine_distance, row_cosine_distance_reference
-from ddcore.kernels.statistics import channel_moments, channel_moments_reference, statistics_loss
+from ddcore.kernels.statistics import channel_moments, channel_moments_explicit, channel_moments_reference, statistics_loss
 from ddcore.random import stream
 
 HERE = Path(__file__).parent
@@ -82,10 +82,32 @@ def test_statistics_are_twice_differentiable(shape, groups):
         assert gradgradcheck(op, x)
 
 
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.lists(st.integers(1, 4), max_size=3))
+def test_the_explicit_gradient_of_the_moments_is_that_of_the_reference(classes, groups, channels, space):
+    x = draw("x", classes * groups, channels, *space).requires_grad_()
+    weights = draw("weights", 2, groups, channels)
+    found = [op(x, groups) for op in (channel_moments_explicit, channel_moments_reference)]
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    ours, theirs = (grad((torch.stack(moments) * weights).sum(), x)[0] for moments in found)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_the_explicit_gradient_is_of_the_type_of_x_keeps_little_and_has_no_derivative():
+    x, kept = draw("x", 4, 3, 5, 6, dtype=torch.bfloat16).requires_grad_(), {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.setdefault(one.untyped_storage().data_ptr(), one), lambda one: one):
+        mean, var = channel_moments(x, 2)
+    assert sum(one.untyped_storage().nbytes() for one in kept.values()) <= x.untyped_storage().nbytes() + mean.untyped_storage().nbytes()
+    ours, theirs = (grad(moments[1].sum(), x)[0] for moments in ((mean, var), channel_moments_reference(x, 2)))
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, theirs)
+    with pytest.raises(NotImplementedError, match="channel_moments_explicit has no second derivative"):
+        grad(channel_moments(x)[1].sum(), x, create_graph=True)
+
+
 def test_statistics_loss_at_equality_has_derivatives_zero():
     x = draw("x", 4, 3, 2, 2).requires_grad_()
-    mean, var = (moment[0].detach() for moment in channel_moments(x))
-    once, = grad(statistics_loss(x, mean, var), x, create_graph=True)
+    mean, var = (moment[0].detach() for moment in channel_moments_reference(x))
+    once, = grad(statistics_loss(x, mean, var, moments=channel_moments_reference), x, create_graph=True)
     assert not once.any()
     assert not grad(once.sum(), x)[0].any()
 

@@ -22,13 +22,14 @@ def channel_moments(x: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
     """(N, C, *spatial) -> mean and biased variance, each (groups, C) and at least float32, over a group's images and space.
 
     Image n is of group n mod groups: in a set sorted by class with `groups` images a class, group j is the j-th image of every class.
-    On a GPU the gradient has no derivative (`channel_moments_reference` has one). Under `torch.compile`, which can't look into a kernel
-    and would cut the graph at each, it is the reference that is compiled.
+    The gradient has no derivative (`channel_moments_reference` has one). Under `torch.compile`, which can't look into a kernel and would
+    cut the graph at each, it is the reference that is compiled.
     """
     if x.dim() < 2 or groups < 1 or len(x) % groups or not x.numel():
         raise BadInput(f"channel_moments: {tuple(x.shape)} in {groups} groups; give (N, C, ...), not empty, N a multiple of the groups")
-    by_kernel = x.is_cuda and not torch.compiler.is_compiling()
-    return (channel_moments_triton if by_kernel else channel_moments_reference)(x, groups)
+    if torch.compiler.is_compiling():
+        return channel_moments_reference(x, groups)
+    return (channel_moments_triton if x.is_cuda else channel_moments_explicit)(x, groups)
 
 
 def statistics_loss(x: Tensor, mean: Tensor, var: Tensor, groups: int = 1, r_var: float = 1.0, *, moments=channel_moments) -> Tensor:
@@ -45,10 +46,34 @@ def channel_moments_reference(x: Tensor, groups: int = 1) -> tuple[Tensor, Tenso
     return mean.reshape(groups, -1), (x - mean).square().mean(over)
 
 
+def channel_moments_explicit(x: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
+    """The reference with its gradient spelled out, which needs x and the means alone: a batch norm keeps x anyway, and autograd would
+    keep the distances to the means beside it, as large as x."""
+    return _ExplicitMoments.apply(x, groups)
+
+
 def channel_moments_triton(x: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
     """Forward reads x once, in one launch and a small one; backward reads it once and writes once."""
     with torch.cuda.device_of(x):
         return _ChannelMoments.apply(x.contiguous(), groups)
+
+
+class _ExplicitMoments(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, groups):
+        mean, var = channel_moments_reference(x, groups)
+        ctx.save_for_backward(x, mean)
+        return mean, var
+
+    @staticmethod
+    def backward(ctx, of_mean, of_var):
+        refuse.second_derivative("channel_moments", "explicit")
+        x, mean = ctx.saved_tensors
+        count = x.numel() // mean.numel()
+        curve, slope = 2 * of_var / count, of_mean / count
+        curve, offset = (one.unflatten(1, (-1, *[1] * (x.dim() - 2))) for one in (curve, slope - curve * mean))
+        wide = x.to(mean.dtype).unflatten(0, (-1, len(mean)))
+        return torch.addcmul(offset, wide, curve).flatten(0, 1).to(x.dtype), None
 
 
 def _power(n: int) -> int:

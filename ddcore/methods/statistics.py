@@ -163,13 +163,12 @@ class SRe2L:
         many, same = len(seen), all(one is seen[0] for one in seen)
         alone = not same and next(seen[0].parameters()).device.type == "cpu"
         together = self.at_once or (1 if alone else compute.evenly(many, max(1, size // classes)))
+        one = self._alone if together == 1 else self._stacked
         if same:
             whole = accelerate(self.objective)
             groups = [lambda parts, labels: [whole(seen[0], joined(parts), labels.repeat_interleave(len(parts)), len(parts))]] * many
         else:
-            shared: Callable = functools.cache(lambda: accelerate(self._alone))
-            groups = [each(self._alone, seen[part], accelerate if together > 1 else lambda _: shared())
-                      for part in compute.slices(many, together)]
+            groups = [each(one, seen[part], accelerate) for part in compute.slices(many, together)]
 
         def objective(images: Tensor, labels: Tensor) -> Tensor:
             total, gradient = images.new_zeros((), dtype=torch.promote_types(images.dtype, torch.float32)), torch.empty_like(images)
@@ -185,7 +184,10 @@ class SRe2L:
         return objective
 
     def _alone(self, network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor]:
-        return self.objective(network, images, labels, 1, channel_moments_reference)  # the kernel has no rule for vmap
+        return self.objective(network, images, labels, 1)
+
+    def _stacked(self, network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor]:
+        return self.objective(network, images, labels, 1, channel_moments_reference)  # the other forms have no rule for vmap
 
     def objective(self, network: Network, images: Tensor, labels: Tensor, many: int, moments: Callable = channel_moments
                   ) -> tuple[Tensor]:
