@@ -271,6 +271,7 @@ class Runner:
         self.sets: dict[str, Synthetic | None] = {}
         if (preset == "smoke" or overrides) and self.folder and self.folder.resolve().is_relative_to(records.SHIPPED / "figures"):
             raise BadInput("records of the smoke preset, or of other numbers than a preset's, are not for figures/; name another folder")
+        records.code()
 
     def data(self, name: str, holdout: float = 0.0) -> Dataset | torch.device:
         """The dataset `name`, or its training set cut in two; for '', no dataset, the device alone."""

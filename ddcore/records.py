@@ -98,13 +98,20 @@ def _git(*arguments: str) -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-@functools.cache
 def code_sha256() -> str:
     """sha256 over the package's source: says which code made a record, with or without git."""
     found = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         found.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
+
+
+@functools.cache
+def code() -> dict:
+    """Commit, whether the package differs from it, and sha256 of the package: read once and together, since a clone may move on while a
+    process computes with what it had read before."""
+    changes = _git("status", "--porcelain", "--", "ddcore")
+    return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes), "code_sha256": code_sha256()}
 
 
 @functools.cache
@@ -130,9 +137,8 @@ def provenance(seconds: float, at: torch.device) -> dict:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) if resource else None
     versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")}
     versions["python"] = platform.python_version()
-    dirty = _git("status", "--porcelain", "--", "ddcore")
     made_on = hardware() | ({} if at.type == "cuda" else {"gpu": None})
     return {"hardware": made_on, "versions": versions, "seconds": round(seconds, 3), "peak_bytes": peak,
-            "commit": _git("rev-parse", "HEAD"), "dirty": None if dirty is None else bool(dirty), "code_sha256": code_sha256(),
+            **code(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "chunk_bytes": {kind: budget for kind, budget in compute.BUDGET.items() if kind.startswith(at.type)}}

@@ -49,7 +49,7 @@ def made(commit, sha256, dirty=False) -> dict:
 def on_disk(top, monkeypatch) -> str:
     """What a record made now would state."""
     monkeypatch.setattr(records, "PACKAGE", top / "ddcore")
-    return records.code_sha256.__wrapped__()
+    return records.code_sha256()
 
 
 # the package of a commit

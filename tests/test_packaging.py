@@ -498,7 +498,7 @@ def test_a_clone_with_autocrlf_is_the_same_package_with_the_same_figures(windows
     monkeypatch.setattr(figures, "_drawn_with", lambda: "another matplotlib: from the same bytes the same drawing, which test_figures has")
     assert figures.check(windows_clone / "figures") == []
     monkeypatch.setattr(records, "PACKAGE", windows_clone / "ddcore")
-    assert records.code_sha256.__wrapped__() == commits.package_sha256(windows_clone, "HEAD")
+    assert records.code_sha256() == commits.package_sha256(windows_clone, "HEAD")
 
 
 def test_nothing_that_git_ignores_is_tracked():

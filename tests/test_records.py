@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddcore import compute, records
+from ddcore.experiments import Runner
 from ddcore.records import Record, canonical, digest
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(max_size=4),
@@ -180,11 +181,40 @@ def test_provenance_says_on_what_and_with_what():
     assert json.loads(json.dumps(found)) == found
 
 
-def test_provenance_without_git_is_unknown_and_not_an_error(monkeypatch):
+@pytest.fixture
+def unread():
+    """What says which code runs, as it is before a process has asked."""
+    records.code.cache_clear()
+    yield
+    records.code.cache_clear()
+
+
+def test_provenance_without_git_is_unknown_and_not_an_error(monkeypatch, unread):
     monkeypatch.setenv("PATH", "")
     found = records.provenance(0.0, torch.device("cpu"))
     assert found["commit"] is found["dirty"] is None
     assert len(found["code_sha256"]) == 64
+
+
+def test_the_code_of_a_run_is_what_it_began_with(tmp_path, monkeypatch, unread):
+    monkeypatch.setattr(records, "TOP", tmp_path)
+    monkeypatch.setattr(records, "PACKAGE", tmp_path / "ddcore")
+    records.PACKAGE.mkdir()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+
+    def commit(source: str) -> None:
+        (records.PACKAGE / "module.py").write_text(source, encoding="utf-8")
+        for command in (["init", "-q"], ["add", "."], ["commit", "-qm", source]):
+            subprocess.run([*git, *command], check=True)
+
+    commit("a = 1")
+    Runner("smoke")
+    began = records.code()
+    commit("a = 2")
+    found = records.provenance(0.0, torch.device("cpu"))
+    assert {name: found[name] for name in began} == began
+    assert began["commit"] != records._git("rev-parse", "HEAD")
+    assert began["code_sha256"] != records.code_sha256()
 
 
 def test_provenance_takes_no_other_projects_commit(tmp_path, monkeypatch):
@@ -206,9 +236,9 @@ def test_provenance_does_without_what_counts_memory(monkeypatch):
 def test_code_sha256_follows_the_source(tmp_path, monkeypatch):
     (tmp_path / "module.py").write_text("a = 1\n", encoding="utf-8")
     monkeypatch.setattr(records, "PACKAGE", tmp_path)
-    first = records.code_sha256.__wrapped__()
-    assert records.code_sha256.__wrapped__() == first
+    first = records.code_sha256()
+    assert records.code_sha256() == first
     (tmp_path / "module.py").write_text("a = 2\n", encoding="utf-8")
-    changed = records.code_sha256.__wrapped__()
+    changed = records.code_sha256()
     (tmp_path / "module.py").rename(tmp_path / "renamed.py")
-    assert len({first, changed, records.code_sha256.__wrapped__()}) == 3
+    assert len({first, changed, records.code_sha256()}) == 3
