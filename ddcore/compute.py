@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import inspect
 import math
 import os
 import shutil
@@ -22,7 +23,9 @@ PRECISIONS = ("float32", "bfloat16")
 BUDGET = {"cpu": 48 * 2**20, "cpu, compiled": 24 * 2**20, "cuda": 2 * 2**30}
 WORTH_COMPILING = 128 * 2**30  # bytes of activations: some 40 s of a ConvNet on two cores, of which compiling saves a third and takes it
 SHAPES = 64  # that a function is compiled for; torch's own limit is 8
+SHARED = 16  # compilations of one function that share what is compiled
 HELD = 16  # chunks whose tape may wait for one backward pass
+_codes: dict[object, tuple[types.CodeType, int]] = {}
 
 
 def device(name: str | torch.device = "auto") -> torch.device:
@@ -60,12 +63,12 @@ def accelerate(function: Callable, at: torch.device, *, precision: str = "float3
 
 def compiled_alone(function: Callable, *, fullgraph: bool = False) -> Callable:
     """`function`, compiled for each shape it meets, `SHAPES` at most, and for nobody else: the process's compiler keeps its settings and
-    what it holds of other functions. What it holds of this one lies with a copy of its code, and goes with it."""
+    what it holds of other functions. What it holds of this one lies with a copy of code that is ours."""
 
     def call(*inputs, **settings):
         return function(*inputs, **settings)
 
-    own = types.FunctionType(call.__code__.replace(), call.__globals__, call.__name__, call.__defaults__, call.__closure__)
+    own = types.FunctionType(_code(function, call.__code__), call.__globals__, call.__name__, call.__defaults__, call.__closure__)
     compiled = torch.compile(own, dynamic=False, fullgraph=fullgraph)
 
     def run(*inputs, **settings):
@@ -73,6 +76,18 @@ def compiled_alone(function: Callable, *, fullgraph: bool = False) -> Callable:
             return compiled(*inputs, **settings)
 
     return run
+
+
+def _code(function: Callable, code: types.CodeType) -> types.CodeType:
+    """A copy of `code` for all functions of the same code as `function`, which then share what is compiled where it serves them all; a new
+    copy from time to time, so that what was compiled for networks of before is dropped."""
+    kind = getattr(inspect.unwrap(function), "__code__", type(function))
+    copy, uses = _codes.get(kind, (code.replace(), 0))
+    if uses == SHARED:
+        torch._dynamo.reset_code(copy)
+        copy, uses = code.replace(), 0
+    _codes[kind] = copy, uses + 1
+    return _codes[kind][0]
 
 
 def bits(at: torch.device) -> dict:

@@ -68,3 +68,16 @@ def test_kept_memory_is_not_given_back(kernel):
     if platform.libc_ver()[0] == "glibc":
         assert kept
         assert faults < 20 * ((1 << 24) * 4 / 4096) / 4
+
+
+def test_what_is_compiled_is_shared_and_dropped_from_time_to_time(monkeypatch):
+    """Networks of one kind share it; none of the copies of before holds any."""
+    held = torch._dynamo.eval_frame._debug_get_cache_entry_list
+    monkeypatch.setattr(compute, "_codes", {})
+    copies = {}
+    for number in range(2 * compute.SHARED + 1):
+        net = networks.build("mlp", (1, 2, 2), 2, width=2, generator=stream(number, "net"))
+        compute.accelerate(net, torch.device("cpu"), compiled=True)(torch.ones(1, 1, 2, 2)).sum().backward()
+        code = compute._codes[type(net)][0]
+        copies[id(code)] = code
+    assert [len(held(code)) for code in copies.values()] == [0, 0, 1]
