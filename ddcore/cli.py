@@ -498,6 +498,9 @@ def check_data(names: list[str], size: Size = None, test_fraction: TestFraction 
 def main() -> None:
     """The console script."""
     forgiving()
+    from ddcore.compute import keep_memory
+
+    keep_memory()
     try:
         with at_once():
             app()

@@ -181,6 +181,16 @@ def test_provenance_says_on_what_and_with_what():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_provenance_counts_the_threads_of_its_own_run():
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert records.provenance(0, torch.device("cpu"))["hardware"]["threads"] == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture
 def unread():
     """What says which code runs, as it is before a process has asked."""
