@@ -5,9 +5,12 @@ import re
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import ddcore
 from ddcore import figures, plots, records, synthetic
+from ddcore.cli import app
+from ddcore.methods import METHODS
 from ddcore.settings import build
 
 TEXT = (records.TOP / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -66,6 +69,18 @@ def test_its_parametrization_holds_four_times_as_many_images(digits, monkeypatch
     ddcore.distill(digits, syn, ddcore.DM(width=8, batch_real=8, strategy="none"), steps=2, seed=0)
     again = ddcore.load_synthetic(syn.save(tmp_path / "coarse.safetensors"))
     assert again.images().equal(syn.images())
+
+
+def test_both_are_named_on_the_command_line(monkeypatch, tmp_path):
+    """A parametrization without a rank is given none."""
+    monkeypatch.setattr(synthetic, "KINDS", dict(synthetic.KINDS))
+    made("class Coarse")
+    monkeypatch.setitem(METHODS, "class_means", made("class ClassMeans")["ClassMeans"])
+    out = tmp_path / "set.safetensors"
+    words = f"distill --method class_means --synthetic coarse --width 8 --set batch_real=8 --steps 2 --device cpu --out {out}"
+    done = CliRunner().invoke(app, words.split(), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert ddcore.load_synthetic(out).kind == "coarse"
 
 
 def test_its_figure_is_an_entry_and_a_drawing(monkeypatch):
