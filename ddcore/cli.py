@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import inspect
 import json
 import os
 import sys
@@ -175,7 +176,7 @@ def distill(
     from ddcore.distill import distill as run
     from ddcore.methods import METHODS
     from ddcore.settings import build, merge, one_of, unknown
-    from ddcore.synthetic import create
+    from ddcore.synthetic import KINDS, create
 
     _writable("--out", out)
     if method not in METHODS:
@@ -195,7 +196,7 @@ def distill(
                        batch_real=batch_real)
     how = build(METHODS[method], merge(settings, given), f"method {method}")
     plugins = _plugins(plugin or [])
-    extra = {} if synthetic == "pixels" else {"rank": 2}
+    extra = {"rank": 2} if synthetic in KINDS and "rank" in inspect.signature(KINDS[synthetic]).parameters else {}
     made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
     _say(data.name, data.notes)
     if few := sum(count < how.batch_real for count in data.sizes):
@@ -408,10 +409,10 @@ def list_figures() -> None:
 
 @figures_app.command("index")
 def index_figures() -> None:
-    """The table of the README: figure, notebook, what is recorded, in Markdown."""
+    """The table of figures/README.md: figure, notebook, what is recorded, in Markdown."""
     from ddcore import figures
 
-    print(figures.index())
+    print(figures.index(*figures.LINKED))
 
 
 @figures_app.command("show")

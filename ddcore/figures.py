@@ -31,6 +31,7 @@ FOLDER = records.SHIPPED / "figures"
 FORMATS = ("pdf", "svg", "png")
 FILES = {"pdf": "for print, its text in TrueType fonts that it holds", "svg": "its text as outlines, alike everywhere and not to be edited",
          "png": "300 pixels an inch", "csv": "what is plotted", "json": "what it was made from"}
+LINKED = ("[`{0}`]({0}.png)", "[{0}](../notebooks/{0}.ipynb)")
 COLUMN, PAGE = 3.25, 6.75  # inches: the widths of one column and of the page of the field's templates
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
@@ -103,13 +104,15 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def index() -> str:
-    """A Markdown table: figure, what it shows, its notebook, and what is recorded of it."""
+def index(figure: str = "`{0}`", notebook: str = "{0}") -> str:
+    """A Markdown table: figure, what it shows, its notebook, and what is recorded of it; `figure` and `notebook` say how their names
+    are written (`LINKED`: as links from figures/README.md)."""
     lines = ["| figure | what it shows | notebook | recorded |", "|---|---|---|---|"]
     for key, one in registry().items():
         sidecar = load(key)
         seen = f"{' + '.join(sidecar['preset'])}, {len(sidecar['seeds'])} seed{'s' * (len(sidecar['seeds']) != 1)}" if sidecar else "-"
-        lines.append(f"| `{key}` | {one.title} | {one.notebook} | {seen} |")
+        name = (figure if sidecar else "`{0}`").format(key)
+        lines.append(f"| {name} | {one.title} | {notebook.format(one.notebook)} | {seen} |")
     return "\n".join(lines)
 
 
