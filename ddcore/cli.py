@@ -84,6 +84,20 @@ def _writable(option: str, path: Path) -> None:
         raise BadInput(f"{option} {path}: the folder {folder} can't be written to; name another one")
 
 
+def _picture(option: str, path: Path) -> None:
+    from ddcore.settings import one_of
+
+    _writable(option, path)
+    one_of("a picture", (".png",), **{f"suffix of {option}": path.suffix})
+
+
+def _new_folder(option: str, folder: Path) -> None:
+    from ddcore.export import empty
+
+    empty(folder)
+    _writable(option, folder / "images" if folder.is_dir() else folder)
+
+
 def _values(pairs: list[str], option: str = "--set") -> dict:
     found = {}
     for pair in pairs:
@@ -247,24 +261,26 @@ def evaluate(
     precision: Precision = "float32",
     set_: Annotated[list[str] | None, typer.Option("--set", help="another setting of the protocol, e.g. teacher_mode=eval")] = None,
     device: Device = "auto",
-    png: Annotated[Path | None, typer.Option(help="also write the images as a grid")] = None,
+    png: Annotated[Path | None, typer.Option(help="also write the images as a grid to look at")] = None,
     ddranking: Annotated[Path | None, typer.Option(help="also write the set to this folder as ddranking reads it")] = None,
     as_json: Json = False,
 ) -> None:
     """Train networks from scratch on a set and test them on real images, by the published protocol. The teacher of relabel is the one
     that the set was recovered from, if it says so."""
+    from ddcore import export as exports
     from ddcore.data import load
+    from ddcore.evaluate import PROTOCOLS
     from ddcore.evaluate import evaluate as run
-    from ddcore.settings import one_of
+    from ddcore.settings import build, one_of
     from ddcore.synthetic import load_synthetic
 
     if png:
-        _writable("--png", png)
-        one_of("evaluate", (".png",), **{"suffix of --png": png.suffix})
-    if ddranking:
-        _writable("--ddranking", ddranking / "images.pt" if ddranking.is_dir() else ddranking)
+        _picture("--png", png)
     data = load(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
     found = load_synthetic(synthetic, data.device)
+    if ddranking:
+        _new_folder("--ddranking", ddranking)
+        exports.takes_coloured(found)
     _say(data.name, data.notes)
     names = _served(tuple(name for name in controls.split(",") if name), found, data)
     settings = _given(network=network, width=width, epochs=epochs, lr=lr, strategy=strategy, precision=precision)
@@ -278,16 +294,67 @@ def evaluate(
         teacher = given.get("teacher")
         if _weights(teacher) and set(teacher) == {"weights"} and _weights(settings.get("teacher")):
             given["teacher"] = settings["teacher"] | teacher  # the set says which file, the option where it is
+    one_of("evaluate", PROTOCOLS, protocol=protocol)
+    used = build(PROTOCOLS[protocol], settings | given, "evaluate").lr
+    if protocol == "synset" and found.step_size is not None and "lr" in settings | given:
+        errors.print(f"lr={used:g} is not used: networks take steps of {float(found.step_size.detach()):.4g}, which the set has learned",
+                     soft_wrap=True)
     scores = run(found, data, seeds=range(seeds), controls=names, protocol=protocol, **settings | given)
     if png:
-        found.to_png(png)
+        _say(str(png), filter(None, [exports.grid(found, png)]))
     if ddranking:
-        found.to_ddranking(ddranking, **_given(lr=lr))
+        _say(str(ddranking), exports.ddranking(found, ddranking, lr=used))
     if as_json:
         print(json.dumps(scores.to_dict()))
         return
     _show(((name, one, one.per_class, f"{one.stored_numbers:,}") for name, one in {synthetic.name: scores, **scores.controls}.items()),
           "set", "test accuracy (%)", "images a class", "stored numbers")
+
+
+@app.command()
+def export(
+    synthetic: Annotated[Path, typer.Argument(help="a set saved by ddcore (.safetensors)")],
+    npz: Annotated[Path | None, typer.Option(help="a file of arrays: the numbers that were learned, normalised; labels; class names, mean "
+                                             "and standard deviation")] = None,
+    pt: Annotated[Path | None, typer.Option(help="the same as a dictionary of torch, for weights_only=True")] = None,
+    png: Annotated[Path | None, typer.Option(help="a new folder: images of 8 bits in a folder a class, pixels beyond black and white "
+                                             "clipped")] = None,
+    grid: Annotated[Path | None, typer.Option(help="one picture to look at, a row a class, scaled where most pixels would clip")] = None,
+    ddranking: Annotated[Path | None, typer.Option(help="a new folder as ddranking 0.2.0 reads it")] = None,
+    lr: Annotated[float, typer.Option(help="step size that goes to ddranking with a set that has learned none")] = 0.01,
+) -> None:
+    """Write a set for others to read, without training anything."""
+    from ddcore import export as exports
+    from ddcore.settings import positive
+    from ddcore.synthetic import load_synthetic
+
+    if not any((npz, pt, png, grid, ddranking)):
+        raise BadInput(f"export {synthetic}: says nowhere to write to; name at least one of --npz, --pt, --png, --grid, --ddranking")
+    positive("export", lr=lr)
+    for option, file in (("--npz", npz), ("--pt", pt)):
+        if file:
+            _writable(option, file)
+    if grid:
+        _picture("--grid", grid)
+    for option, folder in (("--png", png), ("--ddranking", ddranking)):
+        if folder:
+            _new_folder(option, folder)
+    found = load_synthetic(synthetic)
+    if ddranking:
+        exports.takes_coloured(found)
+        _say(str(ddranking), exports.ddranking(found, ddranking, lr=lr))
+    if npz:
+        exports.npz(found, npz)
+    if pt:
+        exports.pt(found, pt)
+    if png:
+        share = exports.pngs(found, png)
+        _say(str(png), [f"{share:.1%} of the pixels lie outside the range of real ones and are clipped"
+                        + ("; --npz and --pt keep the numbers" if share else "")])
+    if grid:
+        _say(str(grid), filter(None, [exports.grid(found, grid)]))
+    for written in filter(None, (npz, pt, png, grid, ddranking)):
+        errors.print(f"{written}: {found.per_class} images a class of {found.settings['dataset']}", soft_wrap=True)
 
 
 @app.command("import")

@@ -137,7 +137,14 @@ class Synthetic(abc.ABC):
     def save(self, path: str | Path) -> Path:
         """Write the stored tensors (factors, not images), labels and settings as safetensors, whole or not at all.
 
-        The transform of a whitened dataset goes with them: without it the set fits no image.
+        By name: `labels` (n,) int64, sorted, n = classes * images a class, and in float32, by kind: `pixels` (n, C, H, W); lowrank `u`
+        (n, C, H, r) and `v` (n, C, r, W), an image being u @ v; tucker `left` (classes, C, H, p), `core` (n, C, p, p) and `right`
+        (classes, C, p, W), an image left[y] @ core @ right[y]; adaptive `u` (K, H) and `v` (K, W), the triplets of all channels of all
+        images in order, so many of each as the setting `ranks` (n * C numbers) says. `soft` (n, classes): learned logits. `step` (): the
+        learned s of the step size step * exp(step_rate * s), `step` and `step_rate` being settings. Images are normalised: pixels in
+        [0, 1] are images * std + mean. The metadata's `ddcore` holds the settings as JSON: kind, shape [C, H, W], classes, mean, std,
+        dataset, and class_names where they are not 0, 1, .... Of a whitened dataset `whitening.mean` (P,) and `whitening.transform` (P, P)
+        go with them: without these the set fits no image (`ddcore.data.zca`). `ddcore.export` forms the images.
         """
         path = Path(path)
         whitening = {f"whitening.{name}": tensor for name, tensor in vars(self.whitening).items()} if self.whitening else {}
@@ -145,32 +152,6 @@ class Synthetic(abc.ABC):
         with whole(path) as part:
             save_file(tensors | {"labels": self.labels.cpu()}, part, {"ddcore": json.dumps(self.settings, sort_keys=True)})
         return path
-
-    def to_png(self, path: str | Path, *, columns: int = 10) -> Path:
-        """A grid: one row a class, at most `columns` images of it."""
-        from torchvision.utils import save_image
-
-        shown = min(self.per_class, columns)
-        chosen = self.pictures().unflatten(0, (self.classes, self.per_class))[:, :shown].flatten(0, 1)
-        save_image(chosen, path, nrow=shown, padding=1, pad_value=1.0)
-        return Path(path)
-
-    def to_ddranking(self, folder: str | Path, *, lr: float = 0.01) -> Path:
-        """What the evaluators of `ddranking` 0.2 take: `images/<class>/<number>.png` is their `image_path`, in the order of
-        labels; images.pt, labels.pt, lr.pt are their `image_tensor`, `hard_labels` (or `labels`) and `syn_lr`."""
-        from torchvision.utils import save_image
-
-        folder, digits = Path(folder), len(str(self.classes - 1))
-        pictures = self.pictures()
-        for label in range(self.classes):
-            place = folder / "images" / f"{label:0{digits}d}"
-            place.mkdir(parents=True, exist_ok=True)
-            for number, picture in enumerate(pictures[self.labels.cpu() == label]):
-                save_image(picture, place / f"{number:05d}.png")
-        torch.save(self.images().detach().cpu(), folder / "images.pt")
-        torch.save(self.labels.cpu(), folder / "labels.pt")
-        torch.save(torch.tensor(lr), folder / "lr.pt")
-        return folder
 
 
 def beginnings(data: Dataset, per_class: int, seed: int) -> Tensor:

@@ -3,12 +3,10 @@ import math
 import struct
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import ddcore
@@ -425,47 +423,11 @@ def test_a_rank_above_break_even_warns_of_what_it_costs(digits):
 
 # for others to read
 
-@pytest.mark.parametrize(("columns", "shown"), [(10, 4), (3, 3)])
-def test_png_is_a_row_a_class(columns, shown, digits, tmp_path):
-    path = ddcore.Pixels(digits, 4).to_png(tmp_path / "grid.png", columns=columns)
-    with Image.open(path) as image:
-        assert image.size == (shown * 9 + 1, 10 * 9 + 1)
-
-
-def test_png_cells_are_the_pictures(digits, tmp_path):
-    pixels = ddcore.Pixels(digits, 4)
-    with Image.open(pixels.to_png(tmp_path / "grid.png", columns=3)) as image:
-        cell = torch.tensor(image.convert("L").crop((1 + 2 * 9, 1 + 5 * 9, 9 + 2 * 9, 9 + 5 * 9)).get_flattened_data()).view(8, 8)
-    assert (cell - pixels.pictures()[5 * 4 + 2, 0] * 255).abs().max() <= 1
-
-
 def test_pictures_are_pixels_between_0_and_1(digits):
     pictures = ddcore.Pixels(digits, 2, init="noise").pictures()
     assert not pictures.requires_grad
     assert pictures.min() == 0
     assert pictures.max() <= 1
-
-
-def test_ddranking_layout_loads_without_pickle(digits, tmp_path):
-    low = ddcore.LowRank(digits, 2, rank=2)
-    folder = low.to_ddranking(tmp_path / "a" / "b", lr=0.02)
-    images, labels, lr = (torch.load(folder / name, weights_only=True) for name in ("images.pt", "labels.pt", "lr.pt"))
-    assert torch.equal(images, low.images().detach())
-    assert images.shape == (low.per_class * 10, 1, 8, 8)
-    assert torch.equal(labels, low.labels)
-    assert labels.dtype == torch.int64
-    assert lr == 0.02
-    assert lr.shape == ()
-
-
-def test_ddranking_reads_the_images_by_class_in_the_order_of_labels(digits, tmp_path):
-    from torchvision.datasets import ImageFolder
-
-    low = ddcore.LowRank(digits, 1, rank=1)
-    found = ImageFolder(low.to_ddranking(tmp_path / "set") / "images")
-    assert found.targets == low.labels.tolist()
-    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image, _ in found])
-    assert torch.equal(pixels[:, :1], (low.pictures() * 255 + 0.5).clamp(0, 255).byte())
 
 
 # soft labels, step sizes, clipping
