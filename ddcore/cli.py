@@ -152,6 +152,30 @@ def _compiled_if_it_pays(method, data, synthetic, steps: int):
     return dataclasses.replace(method, compiled=True)
 
 
+def _step_size(given: str, method: str) -> float | None:
+    """What --lr-img says; None for auto."""
+    if given == "auto":
+        if method == "sre2l":
+            raise BadInput("--lr-img auto: evaluates as dc, dsa, dm and mtt are, and sre2l is otherwise; give a number, as 0.25")
+        return None
+    try:
+        return float(given)
+    except ValueError as error:
+        raise BadInput(f"--lr-img {given}: is neither a number, as 0.1, nor auto") from error
+
+
+def _chosen(data, start, method, loop: dict, strategy: str | None, seed: int) -> float:
+    """The step size that a holdout is for; each that is tried is said."""
+    from ddcore.step_size import HELD_OUT, choose
+
+    source = getattr(method, "experts", method)
+    protocol = {"network": source.network, "width": source.width, "strategy": _strategy(strategy, data.name)}
+    found = choose(data, start, method, settings=loop, protocol=protocol, seed=seed, report=lambda lr, accuracy: errors.print(
+        f"lr_img={lr:g}: {accuracy:.1f} % of the {HELD_OUT:.0%} of the training images that were held out", soft_wrap=True))
+    errors.print(f"lr_img={found:g} is the best of these", soft_wrap=True)
+    return found
+
+
 @app.command()
 def distill(
     out: Annotated[Path, typer.Option(help="where the set goes (.safetensors)")],
@@ -161,11 +185,15 @@ def distill(
     split_seed: SplitSeed = 0,
     method: Annotated[str, typer.Option(help="dc, dsa, dm, mtt or sre2l")] = "dm",
     synthetic: Annotated[str, typer.Option(help="pixels, lowrank, adaptive or tucker")] = "pixels",
-    ipc: Annotated[int, typer.Option(help="memory: that of so many images a class")] = 1,
+    ipc: Annotated[int | None, typer.Option(help="memory: that of so many images a class as pixels; default: 1, or what "
+                                            "--images-per-class takes")] = None,
+    images_per_class: Annotated[int | None, typer.Option(help="images a class, however they are stored; default: as many as --ipc "
+                                                         "holds")] = None,
     rank: Annotated[int | None, typer.Option(help="rank of images that are not pixels; default: 2")] = None,
     init: Annotated[str | None, typer.Option(help="pixels: real or noise; lowrank and tucker: noise or svd")] = None,
     steps: Annotated[int, typer.Option(help="updates of the set")] = 1000,
-    lr_img: Annotated[float, typer.Option(help="step size on what is stored")] = 1.0,
+    lr_img: Annotated[str, typer.Option(help="step size on what is stored, or auto: the best one for a tenth of the training images, "
+                                        "which are held out; each that is tried costs a distillation and an evaluation")] = "1.0",
     momentum: Annotated[float, typer.Option(help="of sgd; beta1 of adam")] = 0.5,
     optimiser: Annotated[str, typer.Option(help="sgd or adam")] = "sgd",
     schedule: Annotated[str, typer.Option(help="constant or cosine")] = "constant",
@@ -189,9 +217,10 @@ def distill(
     from ddcore.distill import distill as run
     from ddcore.methods import METHODS
     from ddcore.settings import build, merge, one_of, unknown
-    from ddcore.synthetic import create
+    from ddcore.synthetic import budget, create
 
     _writable("--out", out)
+    size_of_steps = _step_size(lr_img, method)
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     data = load(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
@@ -210,20 +239,28 @@ def distill(
     how = build(METHODS[method], merge(settings, given), f"method {method}")
     plugins = _plugins(plugin or [])
     extra = {} if synthetic == "pixels" else {"rank": 2}
-    made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
+    extra |= _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None)
+    if ipc is None:
+        sizes = {name: value for name, value in extra.items() if name in ("rank", "soft")}
+        ipc = 1 if images_per_class is None else budget(data, synthetic, images_per_class, **sizes)
+    extra |= _given(images_per_class=images_per_class)
+    made = create(data, synthetic, ipc, seed=seed, **extra)
     _say(data.name, data.notes)
     if few := sum(count < how.batch_real for count in data.sizes):
         _say(data.name, [f"{few} of {data.classes} classes have fewer than batch_real={how.batch_real} training images (the smallest "
                          f"{min(data.sizes)}); each step draws all of theirs"])
     if compiled == "auto":
         how = _compiled_if_it_pays(how, data, made, steps)
+    loop = {"plugins": plugins, "steps": steps, "momentum": momentum, "optimiser": optimiser, "schedule": schedule}
+    if size_of_steps is None:
+        size_of_steps = _chosen(data, lambda part: create(part, synthetic, ipc, seed=seed, **extra), how, loop, strategy, seed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
                TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         what = " + ".join((method, *(type(one).__name__ for one in plugins)))
         task = progress.add_task(f"{what} on {data.name}", total=steps, loss=float("nan"))
-        trace = run(data, made, how, plugins=plugins, steps=steps, lr_img=lr_img, momentum=momentum, optimiser=optimiser, schedule=schedule,
-                    seed=seed, every_seconds=checkpoint_every, checkpoint=out.with_name(f".{out.name}.checkpoint"),
+        trace = run(data, made, how, **loop, lr_img=size_of_steps, seed=seed, every_seconds=checkpoint_every,
+                    checkpoint=out.with_name(f".{out.name}.checkpoint"),
                     progress=lambda step, loss: progress.update(task, completed=step, loss=loss))
     made.save(out)
     resumed = f" (went on from step {trace.resumed})" if trace.resumed else ""

@@ -6,6 +6,8 @@ the budget pays for. Values live in the normalised space of the dataset.
 """
 
 import abc
+import bisect
+import functools
 import json
 import math
 import warnings
@@ -26,6 +28,9 @@ from ddcore.settings import keywords, one_of, positive, unknown
 
 class Synthetic(abc.ABC):
     """tensors: what is learned and stored, by name; labels: (n,) int64, sorted; n = classes * per_class images.
+
+    Every kind has as many images a class as `budget_ipc` holds, or `images_per_class`, if those are fewer (`budget` finds the smallest
+    budget_ipc for them).
 
     `Pixels` and `LowRank` take `soft`, which starts learned label logits at soft * one_hot (DATM, Guo et al. 2024). Every kind takes
     `step`, which adds the size of a student's steps, learned as step * exp(step_rate * s) and so never negative (MTT; its published rate
@@ -167,18 +172,19 @@ class Pixels(Synthetic):
     kind, version, inits = "pixels", 1, ("real", "noise")
 
     def __init__(self, data: Dataset, budget_ipc: int, *, init: str = "real", soft: float | None = None, step: float | None = None,
-                 step_rate: float | None = None, clip: bool | None = None, seed: int = 0):
+                 step_rate: float | None = None, clip: bool | None = None, images_per_class: int | None = None, seed: int = 0):
         positive("Pixels", budget_ipc=budget_ipc, soft=soft)
         one_of("Pixels", self.inits, init=init)
         if clip and data.whitening:
             raise BadInput(f"Pixels: clip has no meaning for {data.name}, whose whitened images have no common range; leave clip out")
-        size = math.prod(data.shape)
-        per_class = budget_ipc if soft is None else budget_ipc * size // (size + data.classes)
-        if per_class == 0:
+        most = self.most(data, budget_ipc, soft=soft)
+        if most == 0:
+            size = math.prod(data.shape)
             raise BadInput(f"Pixels: an image and its {data.classes} soft-label numbers take {size + data.classes} stored numbers, but "
                            f"budget_ipc={budget_ipc} allows {budget_ipc * size} a class; use a larger budget_ipc, or hard labels")
-        self.settings = self._start(data, per_class, budget_ipc, init=init, soft=soft, clip=clip or None, seed=seed,
-                                    **steps(step, step_rate))
+        per_class = count("Pixels", images_per_class, most, budget_ipc)
+        self.settings = self._start(data, per_class, budget_ipc, init=init, soft=soft, clip=clip or None,
+                                    images_per_class=images_per_class, seed=seed, **steps(step, step_rate))
         if init == "real":
             data.need(per_class, f"Pixels with budget_ipc={budget_ipc} and init 'real'")
             pixels = data.batch(beginnings(data, per_class, seed))
@@ -187,6 +193,12 @@ class Pixels(Synthetic):
             pixels = torch.randn(len(self.labels), *data.shape, generator=generator, device=data.device, dtype=data.x_train.dtype)
         self.tensors = {"pixels": pixels}
         self._learn()
+
+    @classmethod
+    def most(cls, data: Dataset, budget_ipc: int, *, soft: float | None = None) -> int:
+        """The images a class that the budget holds."""
+        size = math.prod(data.shape)
+        return budget_ipc if soft is None else budget_ipc * size // (size + data.classes)
 
     @classmethod
     def select(cls, data: Dataset, index: Tensor, *, init: str) -> "Pixels":
@@ -230,20 +242,22 @@ class LowRank(Synthetic):
     kind, version, inits = "lowrank", 1, ("noise", "svd")
 
     def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", soft: float | None = None,
-                 step: float | None = None, step_rate: float | None = None, balance: bool | None = None, seed: int = 0):
+                 step: float | None = None, step_rate: float | None = None, balance: bool | None = None,
+                 images_per_class: int | None = None, seed: int = 0):
         positive("LowRank", budget_ipc=budget_ipc, rank=rank, soft=soft)
         one_of("LowRank", self.inits, init=init)
         channels, height, width = data.shape
-        labels = 0 if soft is None else data.classes
-        per_class = images_per_class(budget_ipc, rank, height, width, channels=channels, labels=labels)
+        per_class = self.most(data, budget_ipc, rank=rank, soft=soft)
         if per_class == 0:
+            labels = 0 if soft is None else data.classes
             most = (budget_ipc * channels * height * width - labels) // (channels * (height + width))
             raise BadInput(f"LowRank: rank {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image"
                            f"{f' with its {labels} soft-label numbers' if labels else ''}; "
                            + (f"a rank of at most {most} does" if most > 0 else "use a larger budget_ipc, or hard labels"))
         break_even("LowRank", per_class, budget_ipc, rank, height, width)
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, balance=balance or None, seed=seed,
-                                    **steps(step, step_rate))
+        per_class = count("LowRank", images_per_class, per_class, budget_ipc)
+        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, balance=balance or None,
+                                    images_per_class=images_per_class, seed=seed, **steps(step, step_rate))
         if init == "svd":
             data.need(per_class, f"LowRank with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
             real = data.batch(data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device)))
@@ -254,6 +268,12 @@ class LowRank(Synthetic):
                     for sides in ((height, rank), (rank, width)))
         self.tensors = {"u": u, "v": v}
         self._learn()
+
+    @classmethod
+    def most(cls, data: Dataset, budget_ipc: int, *, rank: int, soft: float | None = None) -> int:
+        """The images a class that the budget holds."""
+        channels, height, width = data.shape
+        return images_per_class(budget_ipc, rank, height, width, channels=channels, labels=0 if soft is None else data.classes)
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         return self.tensors["u"][index] @ self.tensors["v"][index]
@@ -280,6 +300,27 @@ KINDS = {"pixels": Pixels, "lowrank": LowRank}
 def images_per_class(budget_ipc: int, rank: int, height: int, width: int, *, channels: int = 1, labels: int = 0) -> int:
     """n' = floor(ipc * m) with m = HW / (r (H + W)), in integers; fewer where each image has `labels` soft-label numbers."""
     return budget_ipc * channels * height * width // (channels * rank * (height + width) + labels)
+
+
+def count(kind: str, asked: int | None, most: int, budget_ipc: int) -> int:
+    """Images a class: `asked`, where so many are held, else the `most` that the budget holds. Raises BadInput for more."""
+    positive(kind, images_per_class=asked)
+    if asked is not None and asked > most:
+        raise BadInput(f"{kind}: images_per_class={asked}, but budget_ipc={budget_ipc} holds {most}; use a larger budget_ipc")
+    return most if asked is None else asked
+
+
+def budget(data: Dataset, kind: str, images_per_class: int, **settings) -> int:
+    """The smallest budget_ipc that holds so many images a class of that kind; `settings`: rank and soft, where the kind has them."""
+    if kind not in KINDS:
+        raise unknown("synthetic set", kind, KINDS)
+    settings = keywords(KINDS[kind].most, settings, f"synthetic set {kind}")
+    positive(kind, images_per_class=images_per_class, rank=settings.get("rank"))
+    most = functools.partial(KINDS[kind].most, data, **settings)
+    high = 1
+    while most(high) < images_per_class:
+        high *= 2
+    return bisect.bisect_left(range(high + 1), images_per_class, key=most)
 
 
 def break_even(kind: str, per_class: int, budget_ipc: int, rank: int, height: int, width: int) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import ddcore
-from ddcore import augment, batch, bench, cli, compute, crops, figures, networks
+from ddcore import augment, batch, bench, cli, compute, crops, figures, networks, step_size
 from ddcore.random import stream
 
 DISTILL = ("distill", "--dataset", "digits", "--method", "dm", "--synthetic", "lowrank", "--rank", "1", "--ipc", "1", "--seed", "0",
@@ -83,6 +83,37 @@ def test_the_same_seed_twice_gives_the_same_bytes_and_another_one_others(run, he
         assert run(*DISTILL, "--steps", 3, "--seed", seed, "--out", f"{name}.safetensors")[0] == 0
     a, b, c = ((here / f"{name}.safetensors").read_bytes() for name in "abc")
     assert a == b != c
+
+
+@pytest.mark.parametrize(("more", "ipc"), [(("--synthetic", "lowrank", "--rank", 2), 3), (("--synthetic", "pixels"), 5),
+                                           (("--synthetic", "pixels", "--ipc", 9), 9), (("--synthetic", "tucker", "--rank", 3), 2)])
+def test_five_images_a_class_are_five_whatever_they_are_stored_as(run, here, more, ipc):
+    code, _, err = run("distill", *more, "--images-per-class", 5, "--width", 4, "--batch-real", 8, "--steps", 1, "--out", "a.safetensors")
+    assert code == 0, err
+    assert "a.safetensors: 5 images a class in " in err
+    made = ddcore.load_synthetic("a.safetensors")
+    assert (made.per_class, made.settings["budget_ipc"]) == (5, ipc)
+
+
+def test_the_step_size_is_chosen_where_no_test_image_is_seen(run, here, monkeypatch):
+    """Accuracy is best near the step size 30: those tried are 0.1, 1, 10 and then, since 10 is best, 100."""
+    seen = []
+
+    def evaluate(synthetic, data, *, seeds, **protocol):
+        seen.append((data, synthetic.settings["distilled"]["lr_img"], protocol))
+        return ddcore.Scores((50 - abs(np.log10(seen[-1][1] / 30)),), tuple(seeds), 1, 1, 0.0)
+
+    monkeypatch.setattr(step_size, "evaluate", evaluate)
+    code, _, err = run(*DISTILL, "--synthetic", "lowrank", "--steps", 2, "--lr-img", "auto", "--out", "auto.safetensors")
+    assert code == 0, err
+    assert [lr for _, lr, _ in seen] == [0.1, 1.0, 10.0, 100.0]
+    assert "lr_img=10: 49.5 % of the 10% of the training images" in err
+    assert "lr_img=10 is the best of these" in err
+    for data, _, protocol in seen:
+        assert "holdout" in data.name
+        assert protocol == {"network": "convnet", "width": 16, "strategy": augment.WITHOUT_FLIP}
+    assert run(*DISTILL, "--synthetic", "lowrank", "--steps", 2, "--lr-img", 10, "--out", "ten.safetensors")[0] == 0
+    assert (here / "auto.safetensors").read_bytes() == (here / "ten.safetensors").read_bytes()
 
 
 def test_plugins_named_on_the_command_line_are_those_of_the_library(run, here, digits):
@@ -279,6 +310,10 @@ BAD = {
     "rank of pixels": ((*DISTILL, "--synthetic", "pixels", "--out", "o"), ("pixels", "'rank'")),
     "rank too high": ((*DISTILL, "--rank", "9", "--out", "o"), ("rank 9", "at most 4")),
     "ipc too large": (("distill", "--ipc", "1000", "--out", "o"), ("1000", "training images")),
+    "more images than the budget holds": ((*DISTILL, "--images-per-class", "5", "--out", "o"), ("images_per_class=5", "holds 4")),
+    "no images": (("distill", "--images-per-class", "0", "--out", "o"), ("images_per_class=0",)),
+    "step size in words": ((*DISTILL, "--lr-img", "large", "--out", "o"), ("--lr-img large", "auto")),
+    "step size of sre2l": (("distill", "--method", "sre2l", "--lr-img", "auto", "--out", "o"), ("--lr-img auto", "sre2l", "a number")),
     "batch of none": ((*DISTILL, "--batch-real", "0", "--out", "o"), ("batch_real=0",)),
     "no steps": ((*DISTILL, "--steps", "0", "--out", "o"), ("steps=0",)),
     "folder of out missing": ((*DISTILL, "--out", "no/such/o"), ("--out no/such/o", "does not exist")),

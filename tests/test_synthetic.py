@@ -13,7 +13,7 @@ import ddcore
 from ddcore import networks, records
 from ddcore.data import Dataset
 from ddcore.random import stream
-from ddcore.synthetic import KINDS, create, images_per_class, load_synthetic, truncated_svd
+from ddcore.synthetic import KINDS, budget, create, images_per_class, load_synthetic, truncated_svd
 
 
 def data_of(shape, classes=2, many=3, seed=0):
@@ -66,6 +66,32 @@ def test_stored_numbers_keep_to_the_budget(shape, rank, ipc, classes):
 def test_stored_numbers_are_the_published_ones(shape, classes, stored):
     data = data_of(shape, classes, 1)
     assert ddcore.LowRank(data, 10, rank=2).stored_numbers == ddcore.Pixels(data, 10, init="noise").stored_numbers == stored
+
+
+@pytest.mark.filterwarnings("ignore:.*an image of rank")
+@given(st.sampled_from([("pixels", {}), ("pixels", {"soft": 1.0}), ("lowrank", {"rank": 1}), ("lowrank", {"rank": 2, "soft": 1.0}),
+                        ("lowrank", {"rank": 3}), ("tucker", {"rank": 3}), ("adaptive", {"rank": 2})]), st.integers(1, 12))
+def test_so_many_images_a_class_have_the_smallest_budget_that_holds_them(which, wanted):
+    kind, settings = which
+    data = data_of((3, 6, 5), 2, 12)
+    ipc = budget(data, kind, wanted, **settings)
+    made = create(data, kind, ipc, seed=0, images_per_class=wanted, **settings)
+    assert made.per_class == made.settings["images_per_class"] == wanted
+    assert len(made.labels) == 2 * wanted == len(made.images())
+    assert made.stored_numbers <= made.budget
+    if ipc > 1:
+        with pytest.raises(ddcore.BadInput, match=f"images_per_class={wanted}, but|stores no|leave|soft-label"):
+            create(data, kind, ipc - 1, seed=0, images_per_class=wanted, **settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fewer_images_than_the_budget_holds_are_those_of_their_number_alone(kind, digits, tmp_path):
+    rank = {} if kind == "pixels" else {"rank": 2}
+    fewer, all_of_them = create(digits, kind, 3, seed=0, images_per_class=2, **rank), create(digits, kind, 3, seed=0, **rank)
+    assert fewer.per_class == 2 < all_of_them.per_class
+    assert fewer.stored_numbers < all_of_them.stored_numbers
+    assert "images_per_class" not in all_of_them.settings
+    assert torch.equal(load_synthetic(fewer.save(tmp_path / "a.safetensors")).images(), fewer.images())
 
 
 def test_the_file_holds_the_stored_numbers_and_no_more(digits, tmp_path):
@@ -389,6 +415,11 @@ def test_a_rank_that_yields_no_image_is_refused_with_one_that_does(digits, refus
     (lambda data: ddcore.LowRank(data, 1, rank=0), ("rank=0", "above 0")),
     (lambda data: ddcore.LowRank(data, 0, rank=1), ("budget_ipc=0", "above 0")),
     (lambda data: ddcore.Pixels(data, 0), ("budget_ipc=0", "above 0")),
+    (lambda data: ddcore.LowRank(data, 1, rank=2, images_per_class=3), ("images_per_class=3", "budget_ipc=1 holds 2")),
+    (lambda data: ddcore.LowRank(data, 1, rank=2, images_per_class=0), ("images_per_class=0", "above 0")),
+    (lambda data: budget(data, "lowrank", 0, rank=1), ("images_per_class=0", "above 0")),
+    (lambda data: budget(data, "lowrank", 5), ("'rank' is missing",)),
+    (lambda data: budget(data, "tucker", 5, rank=2, soft=1.0), ("tucker", "'soft'")),
     (lambda data: ddcore.Pixels(data, 1, init="reel"), ("'reel'", "did you mean 'real'?")),
     (lambda data: ddcore.LowRank(data, 1, rank=1, init="real"), ("'real'", "noise, svd")),
     (lambda data: create(data, "lowrnk", 1, seed=0), ("'lowrnk'", "did you mean 'lowrank'?")),
