@@ -442,7 +442,7 @@ def reproduce(
 
 @app.command()
 def refresh(only: str = "") -> None:
-    """Execute the committed notebooks in place at their defaults, so that what they show is what the code does."""
+    """Execute the committed notebooks in place at their defaults, so that what they show is what the code does; then `figures numbers`."""
     from ddcore import batch
 
     failed = False
@@ -450,6 +450,7 @@ def refresh(only: str = "") -> None:
         for outcome in running:
             failed |= outcome.status == "failed"
             console.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s {outcome.error}")
+    renew_numbers()
     raise typer.Exit(1 if failed else 0)
 
 
@@ -533,13 +534,23 @@ def show_figure(figure: str) -> None:
     print("\n".join((figures.provenance_line(sidecar), *figures.remarks(figure), json.dumps(sidecar, indent=1))))
 
 
+@figures_app.command("numbers")
+def renew_numbers() -> None:
+    """Where a record has changed, draw its figures anew from it; then renew numbers.tex, numbers.csv and figures.tex."""
+    from ddcore import agreement, numbers
+
+    for name in (*(f"{key}.csv" for key in agreement.follow()), *numbers.write()):
+        print(f"figures/{name} is renewed")
+
+
 @figures_app.command("check")
 def check_figures() -> None:
-    """Every recorded figure is whole, carries its provenance, names commits that are there, and is drawn again from its data with the
-    same bytes."""
-    from ddcore import figures
+    """Every recorded figure is whole, carries its provenance, names commits that are there, has its records' numbers, and is drawn again
+    from its data with the same bytes; the numbers and macros to cite are those of the figures."""
+    from ddcore import agreement, figures, numbers
 
     wrong, unchecked = figures.check(), figures.unchecked()
+    wrong = wrong or [*map(str, agreement.departed()), *numbers.stale()]
     for line in wrong:
         errors.print(line, soft_wrap=True)
     if not wrong:
