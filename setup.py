@@ -15,7 +15,7 @@ class BuildWithFigures(build_py):
     def run(self):
         super().run()
         if not self.editable_mode:
-            for path in (path for pattern in SHIPPED for path in Path().glob(pattern)):
+            for path in (path for pattern in SHIPPED for path in Path().glob(pattern) if path.name != "index.html"):
                 target = Path(self.build_lib, "ddcore", "shipped", path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)

@@ -543,6 +543,15 @@ def renew_numbers() -> None:
         print(f"figures/{name} is renewed")
 
 
+@figures_app.command("page")
+def figures_page() -> None:
+    """figures/index.html: every figure on one page to look at, search and copy from; and the notebooks that it links, as HTML."""
+    from ddcore import gallery
+
+    for path, size in gallery.write().items():
+        print(f"{path}: {size / 2**20:.1f} MiB")
+
+
 @figures_app.command("check")
 def check_figures() -> None:
     """Every recorded figure is whole, carries its provenance, names commits that are there, has its records' numbers, and is drawn again

@@ -7,6 +7,7 @@ of drawing or on anyone's settings of matplotlib, so that a figure redrawn from 
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -63,7 +64,10 @@ def registry(folder: Path = FOLDER) -> dict[str, Entry]:
     if not (folder / "registry.yaml").is_file():
         raise BadInput(f"{folder}: no registry.yaml is there; install ddcore from a clone, or run this in one")
     return {key: build(Entry, {"id": key, **value}, f"figure {key}")
-            for key, value in yaml.safe_load((folder / "registry.yaml").read_text(encoding="utf-8")).items()}
+            for key, value in _parsed((folder / "registry.yaml").read_text(encoding="utf-8")).items()}
+
+
+_parsed = functools.lru_cache(maxsize=4)(yaml.safe_load)  # a fifth of a second
 
 
 def entry(key: str) -> Entry:

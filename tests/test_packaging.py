@@ -422,19 +422,27 @@ def test_ci_runs_the_tests_last():
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-def test_ci_goes_on_without_the_real_data(tmp_path):
-    """With a make that only logs and a fetch that fails, lint and test still run."""
+APT = {"apt-get": "#!/bin/sh\nexit 100\n", "id": "#!/bin/sh\necho 0\n", "timeout": "#!/bin/sh\nshift\nexec \"$@\"\n"}
+
+
+def test_ci_goes_on_without_the_real_data_browser_and_latex(tmp_path):
+    """With a make that only logs, and a fetch and an installation that fail, lint and test still run."""
     clone = tmp_path / "clone"
     (clone / ".ci").mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "run", clone / ".ci" / "run")
     stub(clone / ".venv" / "bin" / "python", tmp_path / "log")
     stub(tmp_path / "bin" / "make", tmp_path / "log")
+    for name in ("apt-get", "id", "timeout"):
+        (tmp_path / "bin" / name).write_text(APT[name], encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
     fetch = tmp_path / "shared" / "data" / "fetch.sh"
     fetch.parent.mkdir(parents=True)
     fetch.write_text(f'echo "fetch $1 $PYTHON" >> "{tmp_path}/log"; exit 1\n', encoding="utf-8")
     done = run(clone, "bash", ".ci/run", PATH=f"{tmp_path}/bin:{os.environ['PATH']}", DDCORE_DATA=f"{tmp_path}/data")
     assert done.returncode == 0, done.stderr
     assert "warning: the real data could not be fetched" in done.stderr
+    have = all(map(shutil.which, ("chromium", "pdflatex")))
+    assert ("warning: chromium and texlive-latex-base could not be installed" in done.stderr) != have
     logged = [re.sub(" OMP=.*", "", line) for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
     assert [line.split()[-1] for line in logged if line.startswith("make")] == ["setup", "lint", "test"]
     assert f"fetch {tmp_path}/data {clone}/.venv/bin/python" in logged
