@@ -25,8 +25,10 @@ from ddcore.terminal import forgiving
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Dataset distillation, reproducible: distil, evaluate, run the notebooks, cite the figures.")
 figures_app = typer.Typer(no_args_is_help=True, help="The figures: list, show, check, cite.")
+sets_app = typer.Typer(no_args_is_help=True, help="The distilled sets of the repository: list, get.")
 data_app = typer.Typer(no_args_is_help=True, help="The datasets: list, fetch, check.")
 app.add_typer(figures_app, name="figures")
+app.add_typer(sets_app, name="sets")
 app.add_typer(data_app, name="data")
 console, errors = (Console(stderr=stderr, markup=False, highlight=False) for stderr in (False, True))
 
@@ -498,6 +500,53 @@ def doctor(as_json: Json = False) -> None:
         print(json.dumps(found, indent=1))
         return
     _show(found.items(), "what", "found", show_header=False)
+
+
+@app.command()
+def cite(
+    used: Annotated[list[str], typer.Argument(help="methods, parametrizations, plugins, datasets, keys of figures.bib, or saved sets "
+                                              "(.safetensors), which say themselves what made them")],
+) -> None:
+    """BibTeX for exactly what was used, and for this companion."""
+    from ddcore import commits, references
+
+    print(references.bibtex(used, **commits.here()), end="")
+
+
+@sets_app.command("list")
+def list_sets(
+    dataset: Annotated[str | None, typer.Option(help="only those of it, e.g. cifar10")] = None,
+    ipc: Annotated[int | None, typer.Option(help="only those of this storage budget, in images per class")] = None,
+    method: Annotated[str | None, typer.Option(help="only those of it: dc, dsa, dm, mtt or sre2l")] = None,
+    kind: Annotated[str | None, typer.Option(help="only those of it: pixels, lowrank, adaptive or tucker")] = None,
+    as_json: Json = False,
+) -> None:
+    """Every distilled set, by dataset, budget and method."""
+    from ddcore import sets
+
+    found = sets.listed(dataset=dataset, ipc=ipc, method=method, kind=kind)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+        return
+    _show(((one.id, one.dataset, one.ipc, one.images_per_class, " + ".join((one.method, *one.plugins)), one.kind,
+            f"{one.accuracy:.1f}" + (f" (of {one.holdout:.0%} held out)" if one.holdout else ""), one.protocol, one.seed) for one in found),
+          "id", "dataset", "IPC", "images a class", "method", "stored as", "accuracy (%)", "networks", "seed")
+
+
+@sets_app.command("get")
+def get_set(
+    key: Annotated[str, typer.Argument(metavar="ID", help="an id of `ddcore sets list`, or its beginning")],
+    form: Annotated[str, typer.Option("--as", help="npz or torch: the learned numbers, labels, class names, mean and standard deviation; "
+                                      "png: images of 8 bits in a folder a class")] = "npz",
+    out: Annotated[Path | None, typer.Option(help="where it goes; default: the id, here")] = None,
+) -> None:
+    """Write one set for others to read."""
+    from ddcore import sets
+
+    if out:
+        (_new_folder if form == "png" else _writable)("--out", out)
+    path, found = sets.get(key, form, out)
+    print(f"{path}: {found.per_class} images a class of {found.settings['dataset']}")
 
 
 @figures_app.command("list")

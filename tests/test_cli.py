@@ -262,7 +262,7 @@ def test_what_was_clipped_or_scaled_is_said(run, coloured_set, command):
 def test_help_names_every_command():
     shown = CliRunner().invoke(cli.app, ["--help"])
     assert shown.exit_code == 0
-    for name in ("distill", "evaluate", "export", "reproduce", "refresh", "bench", "doctor", "figures", "data"):
+    for name in ("distill", "evaluate", "export", "cite", "sets", "reproduce", "refresh", "bench", "doctor", "figures", "data"):
         assert name in shown.output
 
 

@@ -2,13 +2,17 @@
 
 import re
 import shlex
+import types
 
+import numpy as np
 import pytest
+import torch
 from typer.main import get_command
 
 import ddcore
-from ddcore import figures, records
+from ddcore import figures, records, sets
 from ddcore.cli import app
+from ddcore.data import data_folder
 from ddcore.experiments import paired
 
 NAMES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "figures/README.md", "notebooks/README.md")
@@ -69,7 +73,7 @@ def test_the_list_of_figures_is_the_generated_one():
 
 def test_its_code_runs(digits, monkeypatch, tmp_path, capsys):
     """The block as it stands, but for the data and the size."""
-    (code,) = [block for kind, block in BLOCK.findall(TEXTS["README.md"]) if kind == "python"]
+    code, _ = [block for kind, block in BLOCK.findall(TEXTS["README.md"]) if kind == "python"]
     for shown, small in (("ddcore.DM()", "ddcore.DM(width=8, batch_real=8)"), ("steps=2000", "steps=2"),
                          ("seeds=range(5)", "seeds=range(1), width=8, epochs=1")):  # fmt: skip
         assert shown in code
@@ -79,6 +83,27 @@ def test_its_code_runs(digits, monkeypatch, tmp_path, capsys):
     exec(code, {})
     assert len(re.findall(r"\d+\.\d", capsys.readouterr().out)) >= 3
     assert ddcore.load_synthetic(tmp_path / "syn.safetensors").kind == "lowrank"
+
+
+def test_a_set_is_trained_on_without_ddcore(monkeypatch, tmp_path, capsys):
+    """The second block as it stands, after its command, but for the number of steps and, where the real data are, of test images."""
+    _, code = [block for kind, block in BLOCK.findall(TEXTS["README.md"]) if kind == "python"]
+    assert "ddcore" not in code
+    (key,) = re.findall(r"ddcore sets get (\w+) --as torch --out set.pt", TEXTS["README.md"])
+    monkeypatch.chdir(tmp_path)
+    _, kept = sets.get(key, "torch", tmp_path / "set.pt")
+    assert (kept.settings["dataset"], len(kept.labels)) == ("fashion_mnist", 100)
+    real = (data_folder() / "fashion_mnist.npz").is_file()
+    none = {"x_test": np.zeros((9, 28, 28), np.uint8), "y_test": np.zeros(9, int)}
+    stored = np.load(data_folder() / "fashion_mnist.npz") if real else none
+    x, y = torch.from_numpy(stored["x_test"][:1000]).reshape(-1, 28, 28), torch.from_numpy(stored["y_test"][:1000].astype(int))
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", lambda *_, **__: types.SimpleNamespace(data=x, targets=y))
+    assert "range(100)" in code
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(code.replace("range(100)", "range(30)"), {})
+    (accuracy,) = re.findall(r"tensor\((\d\.\d*)\)", capsys.readouterr().out)
+    assert not real or float(accuracy) > 0.7
 
 
 def test_it_is_short():
