@@ -17,7 +17,7 @@ ifneq ($(shell cat "$(INSTALLED)" 2>/dev/null),$(CURDIR))
 MOVED := moved
 endif
 
-.PHONY: help setup reproduce test test-kernels test-ddranking lint refresh lock clean moved
+.PHONY: help setup reproduce test test-kernels test-ddranking test-metadata lint refresh lock clean moved
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,12 @@ test-ddranking: $(INSTALLED) ## sets as exported for ddranking 0.2.0, evaluated 
 	@"$(VENV)/bin/uv" pip install --quiet --python "$(VENV)/bin/python" --target "$(VENV)-ddranking" --no-deps \
 	    ddranking==0.2.0 kornia==0.9.0 kornia_rs==0.2.0 timm==1.0.31 huggingface_hub==0.36.2 filelock fsspec hf-xet requests tqdm
 	@DDRANKING="$(VENV)-ddranking" "$(VENV)/bin/python" -m pytest -q tests/test_ddranking.py
+
+test-metadata: $(INSTALLED) ## CITATION.cff by cffconvert, an exported RO-Crate by its validator  (installs both into VENV-metadata, 45 MB)
+	@test -x "$(VENV)-metadata/bin/python" || "$(VENV)/bin/uv" venv --quiet --python "$(VENV)/bin/python" "$(VENV)-metadata"
+	@"$(VENV)/bin/uv" pip install --quiet --python "$(VENV)-metadata/bin/python" cffconvert==2.0.0 roc-validator==0.13.0
+	@CFFCONVERT="$(abspath $(VENV)-metadata)/bin/cffconvert" ROC_VALIDATOR="$(abspath $(VENV)-metadata)/bin/rocrate-validator" \
+	    "$(VENV)/bin/python" -m pytest -q tests/test_crate.py tests/test_packaging.py -k "crate or cffconvert"
 
 lint: $(INSTALLED) ## ruff over the code and the notebooks
 	@"$(VENV)/bin/ruff" check .

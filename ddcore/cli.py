@@ -601,6 +601,17 @@ def figures_page() -> None:
         print(f"{path}: {size / 2**20:.1f} MiB")
 
 
+@figures_app.command("export")
+def export_figures(
+    folder: Annotated[Path, typer.Argument(help="a new folder")],
+) -> None:
+    """Figures, page, notebooks, records and the version of the code as an RO-Crate, to be deposited."""
+    from ddcore import crate
+
+    _new_folder("figures export", folder)
+    print(f"{crate.write(folder)}: {sum(path.is_file() for path in folder.rglob('*'))} files, described in {crate.METADATA}")
+
+
 @figures_app.command("check")
 def check_figures() -> None:
     """Every recorded figure is whole, carries its provenance, names commits that are there, has its records' numbers, and is drawn again

@@ -94,7 +94,7 @@ def pngs(synthetic: Synthetic, folder: str | Path) -> float:
     """<folder>/<label>_<class name>/<number>.png, an image each, which torchvision's ImageFolder reads in the order of the labels (a
     class without a name of its own is its label alone); returns the share of pixels that were clipped. Raises BadInput where the folder
     holds something."""
-    with _new(folder) as part:
+    with new_folder(folder) as part:
         return _images(synthetic, part)
 
 
@@ -126,7 +126,7 @@ def ddranking(synthetic: Synthetic, folder: str | Path, *, lr: float = 0.01) -> 
             said.append(f"images.pt is normalised as ddranking does, by mean {by[0]} and standard deviation {by[1]}; the "
                         f"set by {ours[0]} and {ours[1]}")
     learned = None if synthetic.step_size is None else float(synthetic.step_size.detach())
-    with _new(folder) as part:
+    with new_folder(folder) as part:
         share = _images(synthetic, part / "images")
         torch.save(images, part / "images.pt")
         torch.save(synthetic.labels.cpu(), part / "labels.pt")
@@ -154,8 +154,8 @@ def empty(folder: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def _new(folder: str | Path) -> Iterator[Path]:
-    """`with _new(folder) as part:` fill the folder `part`, which becomes `folder` at the end, or is removed if that fails."""
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """`with new_folder(folder) as part:` fill the folder `part`, which becomes `folder` at the end, or is removed if that fails."""
     folder = Path(folder)
     empty(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

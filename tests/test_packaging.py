@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-TARGETS = ("help", "reproduce", "test", "test-kernels", "test-ddranking", "lint", "refresh", "setup", "lock", "clean")
+TARGETS = ("help", "reproduce", "test", "test-kernels", "test-ddranking", "test-metadata", "lint", "refresh", "setup", "lock", "clean")
 
 CFFCONVERT = os.environ.get("CFFCONVERT") or shutil.which("cffconvert")
 
@@ -276,7 +276,7 @@ def test_citation_names_no_address_that_is_not_known():
     assert "urls" not in PROJECT
 
 
-@pytest.mark.skipif(CFFCONVERT is None, reason="cffconvert is not installed (in an environment of its own; CFFCONVERT names its program)")
+@pytest.mark.skipif(CFFCONVERT is None, reason="cffconvert is not installed: make test-metadata does that")
 def test_citation_is_read_by_cffconvert():
     def made(*options: str) -> str:
         done = run(ROOT, CFFCONVERT, "--infile", "CITATION.cff", *options)
