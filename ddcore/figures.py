@@ -21,10 +21,11 @@ import PIL
 import yaml
 from matplotlib.figure import Figure
 
-from ddcore import citation, commits, records
+from ddcore import citation, commits
 from ddcore.errors import BadInput
 from ddcore.files import whole
-from ddcore.records import Record
+from ddcore.lab import records
+from ddcore.lab.records import Record
 from ddcore.settings import build, listed, unknown
 
 FOLDER = records.SHIPPED / "figures"

@@ -15,7 +15,11 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import ddcore
-from ddcore import augment, batch, bench, cli, compute, crops, figures, networks, step_size
+from ddcore import augment, cli, compute, figures, networks
+from ddcore.augment import crops
+from ddcore.bench import speed as bench
+from ddcore.evaluation import step_size
+from ddcore.lab import batch
 from ddcore.random import stream
 
 DISTILL = ("distill", "--dataset", "digits", "--method", "dm", "--synthetic", "lowrank", "--rank", "1", "--ipc", "1", "--seed", "0",

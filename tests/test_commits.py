@@ -7,7 +7,8 @@ import subprocess
 import pytest
 import yaml
 
-from ddcore import commits, figures, records
+from ddcore import commits, figures
+from ddcore.lab import records
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 pytestmark = needs_git

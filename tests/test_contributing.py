@@ -8,8 +8,9 @@ import yaml
 from typer.testing import CliRunner
 
 import ddcore
-from ddcore import figures, plots, records, synthetic
+from ddcore import figures, plots, synthetic
 from ddcore.cli import app
+from ddcore.lab import records
 from ddcore.methods import METHODS
 from ddcore.settings import build
 
@@ -62,8 +63,8 @@ def test_its_method_goes_on_from_a_step_with_the_same_draws(digits):
 
 
 def test_its_parametrization_holds_four_times_as_many_images(digits, monkeypatch, tmp_path):
-    monkeypatch.setattr(synthetic, "KINDS", dict(synthetic.KINDS))
     kind = made("class Coarse")["Coarse"]
+    monkeypatch.setitem(synthetic.KINDS, "coarse", kind)
     syn = synthetic.create(digits, "coarse", 2, seed=0)
     assert (type(syn), syn.per_class, syn.stored_numbers) == (kind, 8, syn.budget)
     ddcore.distill(digits, syn, ddcore.DM(width=8, batch_real=8, strategy="none"), steps=2, seed=0)
@@ -73,8 +74,7 @@ def test_its_parametrization_holds_four_times_as_many_images(digits, monkeypatch
 
 def test_both_are_named_on_the_command_line(monkeypatch, tmp_path):
     """A parametrization without a rank is given none."""
-    monkeypatch.setattr(synthetic, "KINDS", dict(synthetic.KINDS))
-    made("class Coarse")
+    monkeypatch.setitem(synthetic.KINDS, "coarse", made("class Coarse")["Coarse"])
     monkeypatch.setitem(METHODS, "class_means", made("class ClassMeans")["ClassMeans"])
     out = tmp_path / "set.safetensors"
     words = f"distill --method class_means --synthetic coarse --width 8 --set batch_real=8 --steps 2 --device cpu --out {out}"

@@ -13,16 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ddcore
-from ddcore import augment, batch, coresets, experiments, figures, measurements, networks, records
-from ddcore import study as studies
+from ddcore import augment, distillation, figures, networks
 from ddcore.data.digits import read as read_digits
 from ddcore.errors import Diverged
-from ddcore.experiments import BASELINES, Experiment, Measurement, Runner, grid, merge, paired, summary, table
+from ddcore.evaluation import coresets, protocol
+from ddcore.lab import batch, measurement, records
+from ddcore.lab import experiment as experiments
+from ddcore.lab import study as studies
+from ddcore.lab.experiment import BASELINES, Experiment, grid
+from ddcore.lab.measurement import Measurement
+from ddcore.lab.measurements import spectra as measurements
+from ddcore.lab.measurements.gradient_ratios import gradient_ratios
+from ddcore.lab.measurements.ratios import Ratios
+from ddcore.lab.runner import Runner
+from ddcore.lab.study import Study
+from ddcore.lab.tables import paired, summary, table
+from ddcore.lab.tables import rows as table_of_rows
 from ddcore.methods import DM
-from ddcore.plugins.gradient_ratios import gradient_ratios
-from ddcore.ratios import Ratios
-from ddcore.settings import stated
-from ddcore.study import Study
+from ddcore.settings import merge, stated
 from ddcore.synthetic import LowRank, Pixels
 
 QUICK = {"dataset": "digits", "budget_ipc": 1, "evaluate": {"network": "mlp", "width": 8, "epochs": 2, "strategy": "none"}}
@@ -50,7 +58,7 @@ def no_computing(monkeypatch):
 
         monkeypatch.setattr(experiments, "distill", computed)
         monkeypatch.setattr(experiments, "evaluate", computed)
-        monkeypatch.setitem(experiments.MEASUREMENTS, "spectra", keep_signature(computed))
+        monkeypatch.setitem(measurement.MEASUREMENTS, "spectra", keep_signature(computed))
 
     def keep_signature(function):
         function.__wrapped__, function.version = measurements.spectra, measurements.spectra.version
@@ -227,8 +235,8 @@ def test_a_bumped_version_changes_the_hash_of_those_that_use_it_and_of_no_others
 
 
 def test_the_versions_that_the_hash_covers_are_those_of_the_modules():
-    assert ddcore.distill.__globals__["VERSION"] == experiments.DISTILL_VERSION
-    assert ddcore.evaluate.__globals__["VERSION"] == experiments.EVALUATE_VERSION
+    assert distillation.VERSION == experiments.DISTILL_VERSION
+    assert protocol.VERSION == experiments.EVALUATE_VERSION
 
 
 # running
@@ -426,7 +434,7 @@ def test_measurements_are_records_too(runner, digits):
     assert record.experiment["settings"] == {"ranks": [1, 2], "images": 20}
     assert runner.key(Measurement("spectra", "digits", {"ranks": (1, 2), "images": 20})) == record.hash
     assert runner.key(Measurement("spectra", "digits", {"ranks": [1, 2], "images": 20}, seed=1)) != record.hash
-    both = measurements.rows([record, runner.run(dataclasses.replace(SPECTRA, seed=1))])
+    both = table_of_rows([record, runner.run(dataclasses.replace(SPECTRA, seed=1))])
     assert list(both.seed.unique()) == [0, 1]
     assert set(both.dataset) == {"digits"}
     assert len(both) == 2 * 11 * 2

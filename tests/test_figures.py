@@ -23,10 +23,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.main import get_command
 
-from ddcore import batch, figures, records
+from ddcore import figures
 from ddcore.adjustment_plots import MEASURES, WAYS
 from ddcore.cli import app
-from ddcore.records import Record, canonical, digest
+from ddcore.lab import batch, records
+from ddcore.lab.records import Record
+from ddcore.settings import canonical, digest
 from ddcore.theory.plots import ARMS, BOUNDS, DIRECTIONS
 
 KEYS = list(figures.registry())

@@ -11,8 +11,10 @@ import torch
 
 import ddcore
 from ddcore import figures
-from ddcore.experiments import Measurement, Runner
-from ddcore.measurements import gradient_geometry, rows, spectra, step_gains
+from ddcore.lab.measurement import Measurement
+from ddcore.lab.measurements.spectra import gradient_geometry, spectra, step_gains
+from ddcore.lab.runner import Runner
+from ddcore.lab.tables import rows
 from ddcore.plots import PLOTS
 from ddcore.random import stream
 from ddcore.synthetic import images_per_class

@@ -7,9 +7,10 @@ import pytest
 from typer.main import get_command
 
 import ddcore
-from ddcore import figures, records
+from ddcore import figures
 from ddcore.cli import app
-from ddcore.experiments import paired
+from ddcore.lab import records
+from ddcore.lab.tables import paired
 
 NAMES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "figures/README.md", "notebooks/README.md")
 TEXTS = {name: (records.TOP / name).read_text(encoding="utf-8") for name in NAMES}

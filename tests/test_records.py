@@ -8,9 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore import compute, records
-from ddcore.experiments import Runner
-from ddcore.records import Record, canonical, digest
+from ddcore import compute
+from ddcore.lab import records
+from ddcore.lab.records import Record
+from ddcore.lab.runner import Runner
+from ddcore.settings import canonical, digest
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(max_size=4),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=8)

@@ -5,8 +5,9 @@ import re
 
 import pandas as pd
 
-from ddcore import figures, records
-from ddcore.experiments import paired, summary
+from ddcore import figures
+from ddcore.lab import records
+from ddcore.lab.tables import paired, summary
 from ddcore.plots import NAMES
 
 RESULTS = (records.TOP / "RESULTS.md").read_text(encoding="utf-8")

@@ -280,7 +280,7 @@ DIRECTIONS = {"retrained": "to the minimum without the batch", "Newton": "Newton
 @plot("dwa-theory")
 def dwa_theory(frame: pd.DataFrame) -> Figure:
     """Columns: quantity, value; of 'within', 'between', 'expected': layer, law, size; of the pushes 'mean', 'variance': x, y, dx, dy; of
-    'cosine', 'condition', 'change', 'safe': decay, arm, length (`ddcore.theory.batch_variance`, `ddcore.theory.leave_out`)."""
+    'cosine', 'condition', 'change', 'safe': decay, arm, length (`ddcore.lab.measurements.batch_variance`, `ddcore.lab.measurements.leave_out`)."""
     figure = Figure(figsize=(PAGE, 4.9), layout="constrained")
     (whole, push), (change, angle) = figure.subplots(2, 2)
     _of_batch(whole, frame[frame.layer == frame.layer.max()])

@@ -1,0 +1,116 @@
+"""One run of one notebook: its numbers, its runner, its figures; what the second cell of every notebook makes."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import PIL.Image
+from IPython.display import Image, Markdown, display
+
+from ddcore import compute, figures
+from ddcore.errors import BadInput
+from ddcore.evaluation.step_size import climb
+from ddcore.files import made
+from ddcore.lab import batch, parameters
+from ddcore.lab.experiment import Experiment
+from ddcore.lab.injected import OF_ALL, injected
+from ddcore.lab.measurement import Measurement
+from ddcore.lab.records import Record
+from ddcore.lab.runner import Runner
+from ddcore.settings import listed
+from ddcore.synthetic import Synthetic
+
+
+class Study:
+    """`settings` are the preset's numbers with the overrides that are not None; `seeds` (None: the preset's) and `device` as given.
+
+    Every number of the preset can be overridden: what papermill injected, or a reader wrote in the cell of parameters, counts as given too
+    (`ddcore.lab.injected`), and a name that is not there is refused. Records and figures go to `out`; where that is empty, those of the
+    smoke
+    preset go nowhere, those of larger ones to figures/, if they can land there (`ddcore.lab.batch.lands`). A present record is read, not
+    made again. Raises BadInput before anything is computed.
+    """
+
+    def __init__(self, notebook: str, *, preset: str, seeds: Sequence[int] | None, device: str, out: str, **overrides):
+        overrides = {name: value for name, value in injected().items() if name not in OF_ALL} | overrides
+        self.settings = batch.preset(preset, notebook, overrides)
+        of_preset = self.settings.pop("seeds", None)
+        seeds = of_preset if seeds is None else [*seeds] if isinstance(seeds, tuple | range) else seeds
+        parameters.check(notebook, "seeds", seeds, [[0]])
+        self.preset, self.seeds, self.device = preset, tuple(seeds), compute.device(device)
+        apart = batch.lands(preset, notebook, self.settings | {"seeds": seeds})
+        if apart and not out and preset != "smoke":
+            raise BadInput(f"{notebook}: figures/ takes nothing {apart}; name another folder in out")
+        if not apart and not out:
+            made(figures.FOLDER / "records", "name another folder in out")
+        self.overrides = batch.changed(preset, notebook, self.settings)
+        self.figures = Path(out) / "figures" if out else None if apart else figures.FOLDER
+        folder = Path(out) / "records" if out else None if apart else figures.FOLDER / "records"
+        self.runner = Runner(preset, folder, device=device, report=None if preset == "smoke" else print, overrides=self.overrides)
+
+    def __str__(self) -> str:
+        """The resolved settings, one a line."""
+        lines = []
+        for name, value in {"preset": self.preset, "seeds": list(self.seeds), **self.settings}.items():
+            nested = value if isinstance(value, dict) else {}
+            lines += [f"{name:<16}"] * bool(nested) + [f"  {key:<14} {inner}" for key, inner in nested.items()]
+            lines += [] if nested else [f"{name:<16} {value}"]
+        return "\n".join(lines)
+
+    def run(self, experiments: Sequence[Experiment | Measurement]) -> list[Record]:
+        """The records of all, in order."""
+        return self.runner.run_all(experiments)
+
+    def choose(self, trial: Callable[[float], Experiment], lrs: Sequence[float]) -> tuple[list[Record], float]:
+        """The records of trials by step size, and the most accurate one's (`ddcore.evaluation.step_size.climb`)."""
+        records: dict[float, Record] = {}
+
+        def accuracy(lr: float) -> float:
+            records[lr], = self.run([trial(lr)])
+            return records[lr].result["accuracy"]
+
+        found, top = climb(accuracy, lrs)
+        return [records[lr] for lr in sorted(found)], top
+
+    def start(self, record: Record) -> Synthetic:
+        """The set of `record` as it was before any distillation."""
+        names = [field.name for field in dataclasses.fields(Experiment)]
+        experiment = Experiment(**{name: record.experiment[name] for name in names if name not in ("method", "distill", "plugins")})
+        return experiment.start(self.runner.data(experiment.dataset, experiment.holdout))
+
+    def figure(self, key: str, frame: pd.DataFrame, made_from: Iterable[Record]) -> None:
+        """Draw figure `key`, show it with what it was computed from, and save it where this study's figures go."""
+        made_from = list(made_from)
+        display(Image(figures.to_png(figures.draw(key, frame)), alt=figures.entry(key).alt))
+        seconds = sum(record.provenance["seconds"] for record in made_from)
+        preset = ", ".join(filter(None, (f"{self.preset} preset", listed(self.overrides))))
+        print(f"computed here: {preset}, {len(made_from)} records, {seconds:.0f} s")
+        if self.figures:
+            figures.save(key, frame, made_from, folder=self.figures)
+
+
+def tiles(sets: dict[str, Synthetic], *, columns: int) -> pd.DataFrame:
+    """The rows of an image figure: the first `columns` images of each class of each set, as hexadecimal uint8 pixels."""
+    rows = []
+    for name, synthetic in sets.items():
+        pixels = (synthetic.pictures() * 255).round().byte().permute(0, 2, 3, 1)
+        for label in range(synthetic.classes):
+            for index in range(min(columns, synthetic.per_class)):
+                tile = pixels[label * synthetic.per_class + index]
+                rows.append({"set": name, "label": label, "index": index, "height": tile.shape[0], "width": tile.shape[1],
+                             "channels": tile.shape[2], "pixels": tile.numpy().tobytes().hex()})
+    return pd.DataFrame(rows)
+
+
+def recorded(key: str) -> None:
+    """Show the committed figure `key` with its caption and what it was computed from, or say that there is none yet."""
+    sidecar, one = figures.load(key), figures.entry(key)
+    if sidecar is None:
+        display(Markdown(f"*No recorded figure `{key}` yet: run notebook `{one.notebook}` at preset `laptop` or `paper`.*"))
+        return
+    buffer = io.BytesIO()
+    with PIL.Image.open(figures.FOLDER / f"{key}.png") as drawn:
+        drawn.convert("RGB").reduce(2).quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, "png", optimize=True)
+    display(Image(buffer.getvalue(), alt=one.alt), Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"))
