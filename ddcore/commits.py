@@ -1,7 +1,7 @@
 """The commits that records name: whether every clone has them, and whether they hold the code that made the record.
 
-A record takes both when its run begins (`ddcore.lab.records.code`); older ones took the sha256 when their run first wrote a record, and the
-commit when they were written themselves. Where HEAD had moved in between, or the commit was rewritten before anyone else had it,
+A record takes both when its run begins (`ddcore.files.records.code`); older ones took the sha256 when their run first wrote a record,
+a commit when they were written themselves. Where HEAD had moved in between, or the commit was rewritten before anyone else had it,
 figures/commits.yaml says where the code is, and that is verified too.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from ddcore.lab import records
+from ddcore.files import records
 from ddcore.settings import build
 
 

@@ -23,10 +23,9 @@ from matplotlib.figure import Figure
 
 from ddcore import citation, commits
 from ddcore.errors import BadInput
-from ddcore.files import whole
-from ddcore.lab import records
-from ddcore.lab.records import Record
-from ddcore.settings import build, listed, unknown
+from ddcore.files import records, whole
+from ddcore.files.records import Record
+from ddcore.settings import build, canonical, listed, unknown
 
 FOLDER = records.SHIPPED / "figures"
 FORMATS = ("pdf", "svg", "png")
@@ -171,7 +170,7 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
         "data": sorted({(record.experiment["dataset"], record.experiment["data_sha256"][:16]) for record in made_from
                         if record.experiment["dataset"]}),
         "wasDerivedFrom": [record.hash for record in made_from], "csv_sha256": hashlib.sha256(csv).hexdigest(),
-        "hardware": sorted({records.canonical(record.provenance["hardware"]) for record in made_from}),
+        "hardware": sorted({canonical(record.provenance["hardware"]) for record in made_from}),
         "commits": sorted({record.provenance["commit"] or "unknown" for record in made_from}),
         "dirty": any(record.provenance["dirty"] for record in made_from),
         "code_sha256": sorted({record.provenance["code_sha256"][:16] for record in made_from}),
@@ -179,8 +178,8 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
         "seconds": round(sum(record.provenance["seconds"] for record in made_from), 1), "drawn_with": _drawn_with(),
     }
     provenance |= {"overrides": other} if other else {}
-    provenance = json.loads(records.canonical(provenance))
-    files = _render(key, frame, records.canonical(provenance)) | {"csv": csv}
+    provenance = json.loads(canonical(provenance))
+    files = _render(key, frame, canonical(provenance)) | {"csv": csv}
     sidecar = provenance | {"sha256": {form: hashlib.sha256(content).hexdigest() for form, content in sorted(files.items())}}
     files["json"] = (json.dumps(sidecar, indent=1, sort_keys=True) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
@@ -280,7 +279,7 @@ def _damages(key: str, folder: Path, ours: frozenset[str] | None) -> list[str]:
     wrong += [f"{key}.{form}: missing or changed since it was drawn" for form in changed]
     if changed or sidecar["drawn_with"] != _drawn_with():
         return wrong
-    embedded = records.canonical({name: value for name, value in sidecar.items() if name != "sha256"})
+    embedded = canonical({name: value for name, value in sidecar.items() if name != "sha256"})
     try:
         redrawn = _render(key, _from_csv((folder / f"{key}.csv").read_bytes()), embedded)
     except Exception as error:  # whatever a drawing does with columns that are no longer those it reads

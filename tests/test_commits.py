@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ddcore import commits, figures
-from ddcore.lab import records
+from ddcore.files import records
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 pytestmark = needs_git

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddcore.errors import BadInput
+from ddcore.files.records import read_all
 from ddcore.lab.experiment import Experiment
 from ddcore.lab.measurements.continual import Continual, class_order, forgetting
-from ddcore.lab.records import read_all
 from ddcore.lab.runner import Runner
 from ddcore.settings import canonical
 

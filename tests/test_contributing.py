@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import ddcore
 from ddcore import figures, plots, synthetic
 from ddcore.cli import app
-from ddcore.lab import records
+from ddcore.files import records
 from ddcore.methods import METHODS
 from ddcore.settings import build
 

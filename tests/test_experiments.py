@@ -17,7 +17,8 @@ from ddcore import augment, distillation, figures, networks
 from ddcore.data.digits import read as read_digits
 from ddcore.errors import Diverged
 from ddcore.evaluation import coresets, protocol
-from ddcore.lab import batch, measurement, records
+from ddcore.files import records
+from ddcore.lab import batch, measurement
 from ddcore.lab import experiment as experiments
 from ddcore.lab import study as studies
 from ddcore.lab.experiment import BASELINES, Experiment, grid
@@ -30,7 +31,7 @@ from ddcore.lab.study import Study
 from ddcore.lab.tables import paired, summary, table
 from ddcore.lab.tables import rows as table_of_rows
 from ddcore.methods import DM
-from ddcore.settings import merge, stated
+from ddcore.settings import digest, merge, stated
 from ddcore.synthetic import LowRank, Pixels
 
 QUICK = {"dataset": "digits", "budget_ipc": 1, "evaluate": {"network": "mlp", "width": 8, "epochs": 2, "strategy": "none"}}
@@ -258,7 +259,7 @@ def test_a_present_record_is_read_and_nothing_is_computed(runner, no_computing):
 def test_a_record_says_what_was_run_and_what_came_out(runner, digits):
     experiment = made({"evaluate": {"networks": 3}}, {"budget_ipc": 2})
     record = runner.run(experiment)
-    assert record.hash == runner.key(experiment) == records.digest(record.experiment)
+    assert record.hash == runner.key(experiment) == digest(record.experiment)
     assert {name: record.experiment[name] for name in experiment.resolved()} == experiment.resolved()
     assert record.experiment["data_sha256"] == digits.sha256
     assert record.result["images_per_class"] == 2

@@ -26,8 +26,9 @@ from typer.main import get_command
 from ddcore import figures
 from ddcore.adjustment_plots import MEASURES, WAYS
 from ddcore.cli import app
-from ddcore.lab import batch, records
-from ddcore.lab.records import Record
+from ddcore.files import records
+from ddcore.files.records import Record
+from ddcore.lab import batch
 from ddcore.settings import canonical, digest
 from ddcore.theory.plots import ARMS, BOUNDS, DIRECTIONS
 
@@ -305,7 +306,7 @@ def test_another_process_on_another_day_draws_the_same_bytes(saved, key):
     """From the CSV, with the provenance of the sidecar, under other hash seeds, locales and dates."""
     program = ("import json, sys, hashlib, pathlib; from ddcore import figures, records; folder = pathlib.Path(sys.argv[1]); "
                "key = sys.argv[2]; sidecar = figures.load(key, folder); sidecar.pop('sha256'); "
-               "drawn = figures._render(key, figures._from_csv((folder / f'{key}.csv').read_bytes()), records.canonical(sidecar)); "
+               "drawn = figures._render(key, figures._from_csv((folder / f'{key}.csv').read_bytes()), canonical(sidecar)); "
                "print(json.dumps({form: hashlib.sha256(content).hexdigest() for form, content in drawn.items()}))")
     environment = dict(os.environ) | {"PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "86400", "TZ": "Asia/Tokyo", "OMP_NUM_THREADS": "1"}
     run = subprocess.run([sys.executable, "-c", program, str(saved), key], capture_output=True, encoding="utf-8", env=environment)

@@ -21,7 +21,8 @@ from ddcore import augment, networks
 from ddcore.augment import crops
 from ddcore.data import Dataset, whitening
 from ddcore.evaluation import coresets, relabel
-from ddcore.lab import experiment, records
+from ddcore.files import records
+from ddcore.lab import experiment
 from ddcore.lab.measurement import MEASUREMENTS, Measurement
 from ddcore.lab.measurements import diversity, mechanism
 from ddcore.lab.measurements.multi_index_sweeps import ARMS

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ddcore.lab import records
+from ddcore.files import records
 
 PROGRAM = """
 import ctypes, importlib, locale, os, pkgutil, signal, sys, warnings

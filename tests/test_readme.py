@@ -9,7 +9,7 @@ from typer.main import get_command
 import ddcore
 from ddcore import figures
 from ddcore.cli import app
-from ddcore.lab import records
+from ddcore.files import records
 from ddcore.lab.tables import paired
 
 NAMES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "figures/README.md", "notebooks/README.md")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddcore import compute
-from ddcore.lab import records
-from ddcore.lab.records import Record
+from ddcore.files import records
+from ddcore.files.records import Record
 from ddcore.lab.runner import Runner
 from ddcore.settings import canonical, digest
 

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 
 from ddcore import figures
-from ddcore.lab import records
+from ddcore.files import records
 from ddcore.lab.tables import paired, summary
 from ddcore.plots import NAMES
 

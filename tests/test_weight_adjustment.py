@@ -11,13 +11,13 @@ import torch.nn.functional as F
 
 import ddcore
 from ddcore.augment import crops
-from ddcore.lab import records
+from ddcore.files import records
 from ddcore.lab.experiment import Experiment
 from ddcore.methods.several import batches, joined
 from ddcore.methods.squeeze import Squeeze, squeeze
 from ddcore.plugins.weight_adjustment import DIRECTIONS
 from ddcore.random import stream
-from ddcore.settings import build, stated
+from ddcore.settings import build, digest, stated
 
 pytestmark = pytest.mark.usefixtures("teachers")
 DWA = ddcore.WeightAdjustment
@@ -396,5 +396,5 @@ def test_records_of_before_keep_their_hash():
         settings = {name: value for name, value in record.experiment.items() if name not in ("versions", "data_sha256")}
         experiment = build(Experiment, settings)
         data = types.SimpleNamespace(sha256=record.experiment["data_sha256"])
-        assert records.digest(experiment.identity(data)) == record.hash
+        assert digest(experiment.identity(data)) == record.hash
     assert stated(ddcore.SRe2L(batch="other", at_once=2)).items() >= {"batch": "other", "at_once": 2}.items()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ddcore.data import TORCHVISION, cache_folder, data_folder
-from ddcore.lab import records
+from ddcore.files import records
 
 # What torchvision leaves in its folder.
 DOWNLOADED = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "svhn": "train_32x32.mat", "cifar10": "cifar-10-batches-py",

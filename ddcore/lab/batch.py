@@ -23,9 +23,9 @@ import yaml
 
 from ddcore import figures
 from ddcore.errors import BadInput
-from ddcore.files import alone, made
+from ddcore.files import alone, made, records
 from ddcore.files.stopping import called, heed
-from ddcore.lab import parameters, records, values
+from ddcore.lab import parameters, values
 from ddcore.lab.parameters import named
 from ddcore.settings import listed, merge, unknown
 

@@ -12,11 +12,12 @@ import torch
 from ddcore import compute
 from ddcore.data import Dataset, load
 from ddcore.errors import BadInput
-from ddcore.lab import records
+from ddcore.files import records
+from ddcore.files.records import Record
 from ddcore.lab.experiment import Experiment
 from ddcore.lab.measurement import Measurement
 from ddcore.lab.measurements import batch_variance, information_sweeps, leave_out, multi_index_sweeps  # noqa: F401
-from ddcore.lab.records import Record
+from ddcore.settings import canonical, digest
 from ddcore.synthetic import Synthetic, load_synthetic
 
 
@@ -44,14 +45,14 @@ class Runner:
 
     def key(self, experiment: Experiment | Measurement) -> str:
         """The hash of its record, run or not."""
-        return records.digest(experiment.identity(self.data(experiment.dataset, experiment.holdout)))
+        return digest(experiment.identity(self.data(experiment.dataset, experiment.holdout)))
 
     def run(self, experiment: Experiment | Measurement) -> Record:
         """The record of `experiment`: read if present, else made. A distilled set is kept beside it as safetensors,
         but not that of a trial on a holdout, which served a choice."""
         data = self.data(experiment.dataset, experiment.holdout)
         identity = experiment.identity(data)
-        key = records.digest(identity)
+        key = digest(identity)
         if self.folder and (self.folder / f"{key}.json").is_file():
             return records.read(self.folder / f"{key}.json")
         if self.folder:
@@ -70,7 +71,7 @@ class Runner:
             raise
         made_on = records.provenance(time.perf_counter() - began, at) | ({"overrides": self.overrides} if self.overrides else {})
         # As it will be read back, so that a figure drawn now and one drawn from the file are the same.
-        record = Record(*json.loads(records.canonical([key, self.preset, identity, result, made_on])))
+        record = Record(*json.loads(canonical([key, self.preset, identity, result, made_on])))
         self.sets[key] = synthetic
         if self.folder:
             if synthetic is not None and not experiment.holdout:

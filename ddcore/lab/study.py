@@ -13,11 +13,11 @@ from ddcore import compute, figures
 from ddcore.errors import BadInput
 from ddcore.evaluation.step_size import climb
 from ddcore.files import made
+from ddcore.files.records import Record
 from ddcore.lab import batch, parameters
 from ddcore.lab.experiment import Experiment
 from ddcore.lab.injected import OF_ALL, injected
 from ddcore.lab.measurement import Measurement
-from ddcore.lab.records import Record
 from ddcore.lab.runner import Runner
 from ddcore.settings import listed
 from ddcore.synthetic import Synthetic

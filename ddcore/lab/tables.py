@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 from scipy import stats
 
+from ddcore.files.records import Record
+
 # Some are imported for the measurements that they register.
 from ddcore.lab.measurements import batch_variance, information_sweeps, leave_out, multi_index_sweeps  # noqa: F401
-from ddcore.lab.records import Record
 
 
 def table(found: Iterable[Record], **columns: Callable[[Record], object]) -> pd.DataFrame:

@@ -75,7 +75,7 @@ class Synthetic(abc.ABC):
 
     @property
     def first(self) -> int:
-        """The place within its class of the first image of each class: above 0 in a shard (`ddcore.synthetic.shards`)."""
+        """The place within its class of the first image of each class: above 0 in a shard (`ddcore.methods.shards`)."""
         return self.settings.get("shard", (0,))[0]
 
     def parameters(self) -> list[Tensor]:

@@ -14,8 +14,8 @@ from torch import Tensor
 from ddcore import compute, networks
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
+from ddcore.files.records import OfRecord, Record
 from ddcore.lab.measurements.batch_variance import image_moments
-from ddcore.lab.records import OfRecord, Record
 from ddcore.methods import squeeze
 from ddcore.methods.squeeze import Squeeze
 from ddcore.networks import Network

@@ -10,8 +10,8 @@ import torch
 from ddcore import compute, networks
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
+from ddcore.files.records import Record
 from ddcore.lab.measurements.diversity import teacher_of
-from ddcore.lab.records import Record
 from ddcore.methods import squeeze
 from ddcore.random import stream
 from ddcore.settings import positive

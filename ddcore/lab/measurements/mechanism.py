@@ -11,7 +11,7 @@ from torch import Tensor
 from ddcore import compute, networks
 from ddcore.data import Dataset, mean_image
 from ddcore.errors import BadInput
-from ddcore.lab.records import Record
+from ddcore.files.records import Record
 from ddcore.random import stream
 from ddcore.settings import build, positive, stated
 from ddcore.synthetic import Synthetic

@@ -14,8 +14,8 @@ import torch
 from ddcore.data import Dataset, standard_deviation
 from ddcore.errors import BadInput
 from ddcore.evaluation import evaluate, network_seeds
+from ddcore.files.records import OfRecord, Record
 from ddcore.lab.experiment import Experiment
-from ddcore.lab.records import OfRecord, Record
 from ddcore.settings import merge, one_of
 from ddcore.synthetic import Synthetic
 

@@ -42,8 +42,8 @@ def join(parts: Sequence[Synthetic]) -> Synthetic:
     wholes = [{name: value for name, value in one.settings.items() if name != "shard"} for one in parts]
     ends = [one.settings.get("shard") for one in parts]
     if not parts or None in ends or any(whole != wholes[0] for whole in wholes):
-        raise BadInput(f"{len(parts)} sets that are not shards of one set, distilled alike; give all parts of one
- (`ddcore.synthetic.shards.part`)")
+        raise BadInput(f"{len(parts)} sets that are not shards of one set, distilled alike; give all parts of one "
+                       "(`ddcore.methods.shards.part`)")
     edges = [0, *(last for _, last, _ in ends)]
     if [first for first, _, _ in ends] != edges[:-1] or edges[-1] != ends[0][2]:
         raise BadInput(f"shards {[f'{first} to {last - 1}' for first, last, _ in ends]} of {ends[0][2]} images a class; give each once")
