@@ -400,7 +400,7 @@ def list_figures() -> None:
     from ddcore import figures
 
     rows = []
-    for key, one in figures.registry().items():
+    for key, one in figures.entries().items():
         sidecar = figures.load(key)
         rows.append((key, " + ".join(sidecar["preset"]) if sidecar else "-", one.notebook, one.title))
     _show(rows, "id", "recorded", "notebook", "title")
@@ -438,7 +438,7 @@ def check_figures() -> None:
     for line in wrong:
         errors.print(line, soft_wrap=True)
     if not wrong:
-        print(f"{sum(figures.load(key) is not None for key in figures.registry())} recorded figures, nothing wrong")
+        print(f"{sum(figures.load(key) is not None for key in figures.entries())} recorded figures, nothing wrong")
     if unchecked:
         print(f"the commits of their records could not be checked: {unchecked}")
     raise typer.Exit(1 if wrong else 0)
@@ -450,7 +450,8 @@ def cite_figure(
     form: Annotated[str, typer.Option("--format", help="latex, markdown, bibtex or all")] = "all",
 ) -> None:
     """The LaTeX blocks, the Markdown blocks and the BibTeX entries of figures, no entry twice."""
-    from ddcore import commits, figures
+    from ddcore import figures
+    from ddcore.figures import commits
     from ddcore.settings import one_of
 
     one_of("figures cite", ("all", "latex", "markdown", "bibtex"), format=form)

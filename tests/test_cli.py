@@ -304,7 +304,7 @@ def test_a_disk_that_takes_nothing_is_one_sentence(run, monkeypatch, kind):
     def fail():
         raise OSError(kind, os.strerror(kind), "a/file")
 
-    monkeypatch.setattr(figures, "registry", fail)
+    monkeypatch.setattr(figures, "entries", fail)
     code, _, err = run("figures", "list")
     assert code == 2
     assert err == f"ddcore: a/file: {os.strerror(kind)}; name another place, or make room\n"
@@ -388,7 +388,7 @@ def test_doctor_parses_and_shows(run):
 
 def test_figures_list_shows_every_id_whole(run):
     out = run("figures", "list")[1]
-    assert all(key in out for key in figures.registry())
+    assert all(key in out for key in figures.entries())
     assert "…" not in out
 
 

@@ -9,7 +9,7 @@ import ddcore
 from ddcore import figures, records
 from ddcore.cli import app
 from ddcore.experiments import paired, summary
-from ddcore.plots import NAMES
+from ddcore.figures.drawings.marks import NAMES
 
 README = (records.TOP / "README.md").read_text(encoding="utf-8")
 

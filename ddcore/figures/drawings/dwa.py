@@ -4,17 +4,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ddcore.figures import PAGE
-from ddcore.host_plots import cross_architecture
-from ddcore.looks import MARKERS, NAMES, Look, look, nth
-from ddcore.plots import _cells, _figure, _log_ticks, _mean_line, _per_class, _points, images, plot
+from ddcore.figures.drawings.kernels import _cells, _figure, _log_ticks, _mean_line, _per_class, _points
+from ddcore.figures.drawings.marks import MARKERS, NAMES, Look, look, nth
+from ddcore.figures.style import PAGE
 
 MEASURES = {"similarity": "mean cosine", "vendi": "Vendi score", "of a class": "variance of means", "coverage": "coverage", "mmd2": "MMD²"}
 WAYS = {"ascent": "ascent (DWA)", "fisher": "Fisher", "gaussian": "Gaussian", "descent": "descent"}
 R_VAR = r"$r_\mathrm{var}$"
 
-plot("dwa-images")(images)
-plot("dwa-cross-architecture")(cross_architecture)
 
 
 def _strip(axis, frame: pd.DataFrame, by: str, marks: dict[str, Look]) -> None:
@@ -39,7 +36,6 @@ def _lines(frame: pd.DataFrame, by: list, names: int, columns: int) -> tuple[Fig
     return figure, list(zip(axes, cells, strict=True))
 
 
-@plot("dwa-factors")
 def factors(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, init, r_var, adjusted, seed, accuracy."""
     figure, cells = _cells(frame, 2.3)
@@ -58,7 +54,6 @@ def factors(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("dwa-arms")
 def arms(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, arm (the first is no adjustment), seed, accuracy, similarity, vendi (nothing at one image a class). Drawn are
     differences to the same seed of the first: accuracy at every number of images, the others at the largest."""
@@ -80,7 +75,6 @@ def arms(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("dwa-decoupling")
 def decoupling(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, init, r_var, seed, accuracy, within, between and 'of a class' (shares of the real images' variance)."""
     columns = {"within": "within images", "between": "between those of a batch", "of a class": "between those of a class",
@@ -101,7 +95,6 @@ def decoupling(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("dwa-k-rho")
 def k_rho(frame: pd.DataFrame) -> Figure:
     """Columns: steps, rho, seed, value, quantity ('set': accuracy of a set; of the adjusted teacher 'accuracy', 'batch_loss', 'cosine'),
     direction (of the latter)."""
@@ -129,7 +122,6 @@ def k_rho(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("dwa-diversity")
 def diversity(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, set, seed, quantity, layer, value."""
     names = list(dict.fromkeys(frame.set))
@@ -142,7 +134,6 @@ def diversity(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("dwa-ipc")
 def comparison(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, protocol, set, seed, accuracy, best (that of the best epoch, where it was looked for)."""
     names = list(dict.fromkeys(frame.set))
@@ -163,7 +154,6 @@ def comparison(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("dwa-label-cost")
 def label_cost(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, label_bytes, image_bytes, teacher_bytes, set, protocol ('clean': soft labels, or 'hard'), seed, accuracy; a
     number of images without a recorded set has the first four alone."""

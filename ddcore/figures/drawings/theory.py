@@ -8,9 +8,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter
 
-from ddcore.figures import COLUMN, PAGE
-from ddcore.looks import COLORS, MARKERS, NAMES, nth
-from ddcore.plots import _figure, _points, plot
+from ddcore.figures.drawings.kernels import _figure, _points
+from ddcore.figures.drawings.marks import COLORS, MARKERS, NAMES, nth
+from ddcore.figures.style import COLUMN, PAGE
 
 ARMS = {"same": "distilled, teacher's initialisation", "fresh": "distilled, unseen initialisations", "undistilled": "points not distilled",
         "real": "real samples", "random features": "real samples, random features", "network": "the network itself",
@@ -39,7 +39,6 @@ def _log(axis, x: str, y: str, ticks=None) -> None:
     axis.set_ylabel(y)
 
 
-@plot("theory-memory")
 def theory_memory(frame: pd.DataFrame) -> Figure:
     """Columns: arm, M1, M2, stored, error, seed. Of the distilled arms, the line joins the sets that no smaller one beats."""
     figure, axes = _figure(PAGE, 2.9)
@@ -63,7 +62,6 @@ def theory_memory(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("theory-d")
 def theory_d(frame: pd.DataFrame) -> Figure:
     """Columns: d, L, N, arm, M1, stored, error, seed."""
     figure, axes = _figure(PAGE, 2.4, 2)
@@ -85,7 +83,6 @@ def theory_d(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("theory-r-m1")
 def theory_r_m1(frame: pd.DataFrame) -> Figure:
     """Columns: r, arm, M1, error, seed. The last column is the teacher's."""
     table = frame[frame.arm == "same"].pivot_table(index="r", columns="M1", values="error")
@@ -112,7 +109,6 @@ def theory_r_m1(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("theory-l")
 def theory_l(frame: pd.DataFrame) -> Figure:
     """Columns: L, arm, M2, error, seed."""
     figure, axes = _figure(PAGE, 2.4, 2)
@@ -133,7 +129,6 @@ def theory_l(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("theory-n")
 def theory_n(frame: pd.DataFrame) -> Figure:
     """Columns: d, N, arm, M1, error, seed."""
     figure, axes = _figure(COLUMN, 2.4)
@@ -149,7 +144,6 @@ def theory_n(frame: pd.DataFrame) -> Figure:
 ROWS = {"random points": nth(7), "distilled points": nth(0), "teacher's first layer": nth(2), "student's first layer": nth(3)}
 
 
-@plot("theory-subspace")
 def theory_subspace(frame: pd.DataFrame) -> Figure:
     """Columns: rows, quantity, index, value, seed."""
     figure, axes = _figure(PAGE, 2.5, 2)
@@ -181,7 +175,6 @@ def theory_subspace(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("theory-collapse")
 def theory_collapse(frame: pd.DataFrame) -> Figure:
     """Columns: decay, steps, condition, error, teacher, seed."""
     figure, axes = _figure(PAGE, 2.3, 2)
@@ -196,7 +189,6 @@ def theory_collapse(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("theory-links")
 def theory_links(frame: pd.DataFrame) -> Figure:
     """Columns: link, activation, arm, error, seed."""
     links, activations = list(dict.fromkeys(frame.link)), list(dict.fromkeys(frame.activation))
@@ -222,7 +214,6 @@ BOUNDS = {"positives alone": "positive term, all negatives", "whole bound": "log
           "other classes, whole": "log N + L, other classes", "other classes, repaired": "other classes, repaired"}  # fmt: skip
 
 
-@plot("mim-bounds")
 def mim_bounds(frame: pd.DataFrame) -> Figure:
     """Columns: by (the panel: separation or N), classes, separation, N, quantity, exact, sampled, seed."""
     figure, axes = _figure(PAGE, 2.9, 2, sharey=True)
@@ -251,7 +242,6 @@ def _log_ticks(axis, N: pd.Series) -> None:
     axis.xaxis.minorticks_off()
 
 
-@plot("mim-magnitude")
 def mim_magnitude(frame: pd.DataFrame) -> Figure:
     """Columns: kind (exact or sampled), bias, N, part, value, seed."""
     figure, axes = _figure(PAGE, 2.5, 2, sharey=True)
@@ -277,7 +267,6 @@ DIRECTIONS = {"retrained": "to the minimum without the batch", "Newton": "Newton
               "ascent": "DWA's steps", "other batch": "gradient of another batch", "Gaussian": "Gaussian"}  # fmt: skip
 
 
-@plot("dwa-theory")
 def dwa_theory(frame: pd.DataFrame) -> Figure:
     """Columns: quantity, value; of 'within', 'between', 'expected': layer, law, size; of the pushes 'mean', 'variance': x, y, dx, dy; of
     'cosine', 'condition', 'change', 'safe': decay, arm, length (`ddcore.theory.batch_variance`, `ddcore.theory.leave_out`)."""

@@ -4,20 +4,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ddcore.figures import COLUMN, PAGE
-from ddcore.looks import COLORS, MARKERS, NAMES, Look, look, nth
-from ddcore.plots import CLASSES, _cells, _differences, _figure, _mean_line, _means, _points, plot
+from ddcore.figures.drawings.kernels import CLASSES, _cells, _differences, _figure, _mean_line, _means, _points
+from ddcore.figures.drawings.marks import COLORS, MARKERS, NAMES, Look, look, nth
+from ddcore.figures.style import COLUMN, PAGE
 
 ALONE = Look("0.35", "<")
 
 
-@plot("mim-gain")
 def gain(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, arm ('base' and others), seed, accuracy. Drawn are differences to the base of the same seed."""
     return _differences(frame, "base", "points over the method alone")
 
 
-@plot("mim-lambda")
 def weights(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, ratio (of the gradients' norms; 0: the method alone), weight, seed, accuracy (on a holdout)."""
     figure, cells = _cells(frame, 2.2, label="holdout accuracy (%)")
@@ -35,8 +33,6 @@ def weights(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("mim-layers")
-@plot("mim-negatives")
 def negatives(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, arm, seed, accuracy."""
     arms = list(dict.fromkeys(frame.arm))
@@ -52,7 +48,6 @@ def negatives(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("mim-temperature")
 def temperatures(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, arm, temperature, seed, accuracy; the method alone stands at every temperature."""
     alone, *arms = dict.fromkeys(frame.arm)
@@ -65,7 +60,6 @@ def temperatures(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("mim-curves")
 def curves(frame: pd.DataFrame) -> Figure:
     """Columns: arm, step, block, information, ceiling, dataset, seed."""
     blocks = sorted(frame.block.unique())
@@ -82,7 +76,6 @@ def curves(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("mim-kernel")
 def kernel(frame: pd.DataFrame) -> Figure:
     """Columns: K, M, N, provider, round, seconds, peak_bytes. Ratios are of the seconds of one round, to 'eager' where it ran."""
     frame = frame.assign(pairs=frame.K * frame.M * frame.N, mebibytes=frame.peak_bytes / 2**20)
@@ -108,7 +101,6 @@ def kernel(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("mim-class-correlation")
 def class_correlation(frame: pd.DataFrame) -> Figure:
     """Columns: arm, row, column (classes), correlation, dataset, seed. Drawn are means over seeds."""
     arms = list(dict.fromkeys(frame.arm))
@@ -125,7 +117,6 @@ def class_correlation(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("mim-spread")
 def spread(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, arm, seed, accuracy, vendi (score within a class, mean over classes)."""
     arms = list(dict.fromkeys(frame.arm))
@@ -142,8 +133,6 @@ def _classes(frame: pd.DataFrame) -> tuple:
     return CLASSES.get(frame.dataset.iloc[0], tuple(sorted(frame["row" if "row" in frame else "label"].unique())))
 
 
-@plot("dwa-tsne")
-@plot("mim-tsne")
 def tsne(frame: pd.DataFrame) -> Figure:
     """Columns: set (the real images, then the others), label, x, y, dataset, seed. Of more classes than colours the first are drawn."""
     real, *others = dict.fromkeys(frame.set)

@@ -1,16 +1,15 @@
-"""Drawings of notebooks 13 and 14: a plugin beside its hosts. Registered like those of `ddcore.plots`."""
+"""Drawings of notebooks 13 and 14: low-rank factors beside their hosts."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from ddcore.figures import COLUMN, PAGE
-from ddcore.looks import COLORS, NAMES, look, nth
-from ddcore.plots import _cells, _differences, _figure, _points, plot
+from ddcore.figures.drawings.kernels import _cells, _differences, _figure, _points
+from ddcore.figures.drawings.marks import COLORS, NAMES, look, nth
+from ddcore.figures.style import COLUMN, PAGE
 
 
-@plot("lodc-hosts")
 def hosts(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, host (none for a control), kind ('pixels' or 'lowrank'), seed, accuracy."""
     figure, cells = _cells(frame.fillna({"host": ""}), 2.5, columns=2)
@@ -32,19 +31,16 @@ def hosts(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("lodc-svd-control")
 def over_control(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method (the host), arm ('SVD', 'pixels', 'factors'), seed, accuracy."""
     return _differences(frame, "SVD", "points over the SVD control")
 
 
-@plot("lodc-start")
 def start(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method (the host), arm ('pixels', 'SVD, not learned', 'from noise', 'from SVD'), seed, accuracy."""
     return _differences(frame, "pixels", "points over pixels")
 
 
-@plot("lodc-cross-architecture")
 def cross_architecture(frame: pd.DataFrame) -> Figure:
     """Columns: method, network, seed, accuracy; the first network is the one that the sets were distilled with."""
     networks, methods = list(dict.fromkeys(frame.network)), list(dict.fromkeys(frame.method))
@@ -64,7 +60,6 @@ def cross_architecture(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("lodc-cost")
 def cost(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, kind, images_per_class, round, seconds, peak_bytes."""
     cells = list(dict.fromkeys(zip(frame.dataset, frame.ipc, frame.method, strict=True)))
@@ -92,7 +87,6 @@ def cost(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("lodc-variants")
 def variants(frame: pd.DataFrame) -> Figure:
     """Columns: variant, seed, accuracy, images_per_class."""
     figure, axes = _figure(COLUMN, 2.5)
@@ -108,7 +102,6 @@ def variants(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("lodc-bits")
 def bits(frame: pd.DataFrame) -> Figure:
     """Columns: variant, stored ('float32' or 'float16'), stored_bits, seed, accuracy."""
     halved = {"float16": {"ls": "--", "marker": "v"}}

@@ -11,18 +11,18 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
-import matplotlib.style
 import pandas as pd
 import PIL
 import yaml
 from matplotlib.figure import Figure
 
-from ddcore import citation, commits, records
+from ddcore import records
 from ddcore.errors import BadInput
+from ddcore.figures import citation, commits, style
 from ddcore.files import whole
 from ddcore.records import Record
 from ddcore.settings import build, listed, unknown
@@ -31,13 +31,6 @@ FOLDER = records.SHIPPED / "figures"
 FORMATS = ("pdf", "svg", "png")
 FILES = {"pdf": "for print, its text in TrueType fonts that it holds", "svg": "its text as outlines, alike everywhere and not to be edited",
          "png": "300 pixels an inch", "csv": "what is plotted", "json": "what it was made from"}
-COLUMN, PAGE = 3.25, 6.75  # inches: the widths of one column and of the page of the field's templates
-STYLE = {
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
-    "font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
-    "lines.markersize": 4, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.frameon": False, "figure.dpi": 150,
-    "savefig.dpi": 300, "pdf.fonttype": 42, "svg.hashsalt": "ddcore", "figure.constrained_layout.use": True, "image.cmap": "gray",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +50,7 @@ class Entry:
     seeds: int = 3
 
 
-def registry(folder: Path = FOLDER) -> dict[str, Entry]:
+def entries(folder: Path = FOLDER) -> dict[str, Entry]:
     """Every entry by id. Raises BadInput where there is no registry."""
     if not (folder / "registry.yaml").is_file():
         raise BadInput(f"{folder}: no registry.yaml is there; install ddcore from a clone, or run this in one")
@@ -67,38 +60,24 @@ def registry(folder: Path = FOLDER) -> dict[str, Entry]:
 
 def entry(key: str) -> Entry:
     """The entry of one id. Raises BadInput for an unknown one."""
-    entries = registry()
-    if key not in entries:
-        raise unknown("figure", key, entries)
-    return entries[key]
-
-
-def drawings() -> dict[str, Callable[[pd.DataFrame], Figure]]:
-    """The function that draws each figure, by its id."""
-    from ddcore import adjustment_plots, host_plots, plots  # noqa: F401 (some are imported for the drawings that they register)
-    from ddcore.plugins import plots as of_plugins  # noqa: F401
-    from ddcore.theory import plots as of_theory  # noqa: F401
-
-    return plots.PLOTS
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """matplotlib's own defaults with ours over them, whatever a matplotlibrc or a reader has set; afterwards all is as it was."""
-    with matplotlib.style.context(["default", STYLE]):
-        yield
+    known = entries()
+    if key not in known:
+        raise unknown("figure", key, known)
+    return known[key]
 
 
 def draw(key: str, frame: pd.DataFrame) -> Figure:
     """The figure `key` of `frame` (the columns of its CSV). It is no figure of pyplot, and nobody's backend changes."""
-    with _style():
-        return drawings()[key](frame)
+    from ddcore.figures.drawings import DRAWINGS  # seaborn is loaded when something is drawn
+
+    with style.applied():
+        return DRAWINGS[key](frame)
 
 
 def to_png(figure: Figure) -> bytes:
     """The drawing as PNG, for a screen."""
     buffer = io.BytesIO()
-    with _style():
+    with style.applied():
         figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
@@ -106,7 +85,7 @@ def to_png(figure: Figure) -> bytes:
 def index() -> str:
     """A Markdown table: figure, what it shows, its notebook, and what is recorded of it."""
     lines = ["| figure | what it shows | notebook | recorded |", "|---|---|---|---|"]
-    for key, one in registry().items():
+    for key, one in entries().items():
         sidecar = load(key)
         seen = f"{' + '.join(sidecar['preset'])}, {len(sidecar['seeds'])} seed{'s' * (len(sidecar['seeds']) != 1)}" if sidecar else "-"
         lines.append(f"| `{key}` | {one.title} | {one.notebook} | {seen} |")
@@ -134,7 +113,7 @@ def _render(key: str, frame: pd.DataFrame, embedded: str) -> dict[str, bytes]:
         "png": {"Provenance": embedded, "Software": None},
     }
     found = {}
-    with _style():
+    with style.applied():
         for form in FORMATS:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=form, metadata=metadata[form])
@@ -225,11 +204,11 @@ def check(folder: Path = FOLDER) -> list[str]:
     """What is wrong with the saved figures: empty when every file is whole, its records are there and, where that can be looked up, their
     commits with their code, its provenance inside, and redrawing from the CSV with the same matplotlib, Pillow and zlib gives the same
     bytes."""
-    entries = registry()
+    known = entries()
     wrong = [f"{path.name}: no entry '{path.stem}' in registry.yaml" for path in sorted(folder.iterdir())
-             if path.suffix[1:] in (*FORMATS, "csv", "json") and path.stem not in entries and path.name != "published.csv"]
+             if path.suffix[1:] in (*FORMATS, "csv", "json") and path.stem not in known and path.name != "published.csv"]
     ours = None if unchecked(folder) else commits.history()
-    for key in entries:
+    for key in known:
         try:
             wrong += _damages(key, folder, ours)
         except BadInput as error:
@@ -240,7 +219,7 @@ def check(folder: Path = FOLDER) -> list[str]:
 def unchecked(folder: Path = FOLDER) -> str:
     """Why `check` can't look up the commits that the records of figures name; '' if it can."""
     named = set()
-    for key in registry():
+    for key in entries():
         with contextlib.suppress(BadInput):
             named.update((load(key, folder) or {"commits": []})["commits"])
     try:
@@ -285,7 +264,7 @@ def _damages(key: str, folder: Path, ours: frozenset[str] | None) -> list[str]:
     return wrong + [f"{key}.{form}: redrawn from its CSV with the provenance of its sidecar, it differs" for form in differ]
 
 
-def published(dataset: str, *, network: str, methods: tuple[str, ...], ipcs: tuple[int, ...]) -> pd.DataFrame:
+def published_numbers(dataset: str, *, network: str, methods: tuple[str, ...], ipcs: tuple[int, ...]) -> pd.DataFrame:
     """The rows of figures/published.csv for these cells, with their sources; a cell that is not there is 'not available'."""
     known = pd.read_csv(FOLDER / "published.csv", dtype=str, keep_default_na=False)
     known = known[(known.dataset == dataset) & (known.network == network)]
@@ -309,8 +288,8 @@ def cite(key: str, *others: str, commit: str = "", url: str = "") -> dict[str, s
         found["latex"].append(citation.latex(one, aside))
         found["markdown"].append(citation.markdown(one, aside))
         names += citation.keys(one)
-    entries = bibliography(commit=commit, url=url)
-    found["bibtex"] = [entries[name] for name in dict.fromkeys(names)]
+    references = bibliography(commit=commit, url=url)
+    found["bibtex"] = [references[name] for name in dict.fromkeys(names)]
     return {form: "\n".join(blocks) for form, blocks in found.items()}
 
 

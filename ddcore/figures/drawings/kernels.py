@@ -6,24 +6,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from ddcore.figures import COLUMN, PAGE
-from ddcore.looks import COLORS, MARKERS, NAMES, Look, look, nth
+from ddcore.figures.drawings.marks import COLORS, MARKERS, NAMES, Look, look, nth
+from ddcore.figures.style import COLUMN, PAGE
 
-PLOTS: dict = {}
 CLASSES = {
     "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
     "cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }
-
-
-def plot(key: str):
-    """Register the drawing of figure `key`."""
-
-    def register(function):
-        PLOTS[key] = function
-        return function
-
-    return register
 
 
 def _figure(width: float, height: float, columns: int = 1, **keywords):
@@ -46,7 +35,6 @@ def _per_class(ipc: int) -> str:
     return f"{ipc} image{'s' * int(ipc > 1)} a class"
 
 
-@plot("lodc-same-memory")
 def same_memory(frame: pd.DataFrame) -> Figure:
     """Columns: ipc, method, seed, accuracy, images_per_class."""
     budgets, methods = sorted(frame.ipc.unique()), list(dict.fromkeys(frame.method))
@@ -120,14 +108,12 @@ def _means(frame: pd.DataFrame, x: str, groups: dict[str, tuple[Look, pd.DataFra
     return figure, axes[0]
 
 
-@plot("lodc-same-count")
 def same_count(frame: pd.DataFrame) -> Figure:
     """Columns: method, images_per_class, stored_numbers, seed, accuracy."""
     groups = {method: (look(method), frame[frame.method == method]) for method in dict.fromkeys(frame.method)}
     return _means(frame, "images_per_class", groups, "synthetic images a class (log scale)")[0]
 
 
-@plot("lodc-rank")
 def rank_sweep(frame: pd.DataFrame) -> Figure:
     """Columns: ipc, rank, seed, accuracy, images_per_class."""
     groups = {f"memory of {_per_class(ipc)}": (nth(index), found) for index, (ipc, found) in enumerate(frame.groupby("ipc"))}
@@ -140,8 +126,6 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("continual-5")
-@plot("continual-10")
 def continual(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, tasks, classes, seed, accuracy, stored_numbers."""
     figure, cells = _cells(frame, 2.3, columns=2, label="accuracy on classes seen (%)")
@@ -158,8 +142,6 @@ def continual(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("lodc-images")
-@plot("lodc-host-images")
 def images(frame: pd.DataFrame) -> Figure:
     """Columns: set, label, index, height, width, channels, pixels (uint8, row by row, channel last, as hexadecimal)."""
     grids = {}
@@ -182,7 +164,6 @@ def images(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("lodc-spectra")
 def spectra(frame: pd.DataFrame) -> Figure:
     """Columns: class, rank, energy (of normalised images), energy_pixels, psnr, dataset, seed. The class 'all' is the mean of all."""
     curves = 100 * frame.assign(**{"class": frame["class"].astype(str)}).groupby(["class", "rank"]).energy.mean().unstack("rank")
@@ -206,7 +187,6 @@ def spectra(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("lodc-gradient-geometry")
 def gradient_geometry(frame: pd.DataFrame) -> Figure:
     """Columns: rank, position (share of the directions of image space), gain, mean_gain, dataset, seed. A curve ends where gain is 0."""
     ranks = sorted(frame["rank"].unique())
@@ -249,7 +229,6 @@ def _cells(frame: pd.DataFrame, height: float, columns: int = 3, label: str = "t
     return figure, list(zip(axes, parts, strict=False))
 
 
-@plot("compare-methods")
 def compare_methods(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, seed, accuracy, images_per_class, published (the paper's mean, or nothing)."""
     methods = list(dict.fromkeys(frame.method))
@@ -267,7 +246,6 @@ def compare_methods(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("compare-relabel")
 def compare_relabel(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, images, labels, seed, accuracy."""
     arms = list(dict.fromkeys(zip(frame.labels, frame.images, strict=True)))
@@ -286,7 +264,6 @@ def compare_relabel(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("kernels-speed")
 def kernels_speed(frame: pd.DataFrame) -> Figure:
     """Columns: name, provider, rank (0: the published structure, whose ratios are 1), ratio, ratio_p20, ratio_p80, memory_ratio; of the
     steps on the grid of sizes also step, ipc, batch_real, classes."""
@@ -326,7 +303,6 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("kernels-profile")
 def kernels_profile(frame: pd.DataFrame) -> Figure:
     """Columns: name, provider, kind, seconds (of that kind in a step). Drawn are shares of the step."""
     names, providers, kinds = (list(dict.fromkeys(frame[column])) for column in ("name", "provider", "kind"))
@@ -346,7 +322,6 @@ def kernels_profile(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("kernels-adjoint")
 def kernels_adjoint(frame: pd.DataFrame) -> Figure:
     """Columns: gradient, steps, saved_bytes, error (of the image gradient, relative, against the unrolled one)."""
     figure, axes = _figure(PAGE, 2.2, 2)
@@ -364,7 +339,6 @@ def kernels_adjoint(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("time-to-accuracy")
 def time_to_accuracy(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, seed, step, seconds, accuracy, published (of that method and cell, or not a number)."""
     figure, cells = _cells(frame, 1.9, columns=2)
@@ -382,7 +356,6 @@ def time_to_accuracy(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@plot("theory-images")
 def theory_images(frame: pd.DataFrame) -> Figure:
     """Columns: set, state, ipc (0: a control), images_per_class, image_share, average_share, average_pca, rank, seed: at one k."""
     sets, budgets = list(dict.fromkeys(frame[frame.ipc > 0].set)), sorted(frame[frame.ipc > 0].ipc.unique())
