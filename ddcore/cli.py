@@ -444,6 +444,15 @@ def check_figures() -> None:
     raise typer.Exit(1 if wrong else 0)
 
 
+@figures_app.command("redraw")
+def redraw_figures(figure: Annotated[list[str] | None, typer.Argument(help="one id or several; none: every recorded one")] = None) -> None:
+    """Draw recorded figures anew from their data and records, after a drawing was changed."""
+    from ddcore import figures
+
+    for key in figure or [key for key in figures.entries() if figures.load(key)]:
+        figures.redraw(key)
+
+
 @figures_app.command("cite")
 def cite_figure(
     figure: Annotated[list[str], typer.Argument(help="one id or several")],

@@ -20,6 +20,7 @@ import seaborn
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.main import get_command
 
@@ -27,8 +28,9 @@ from ddcore import batch, figures, records
 from ddcore.cli import app
 from ddcore.figures import commits, registry, style
 from ddcore.figures.drawings import DRAWINGS
-from ddcore.figures.drawings.dwa import MEASURES, WAYS
-from ddcore.figures.drawings.theory import ARMS, BOUNDS, DIRECTIONS
+from ddcore.figures.drawings.dwa import DIRECTIONS, MEASURES, WAYS
+from ddcore.figures.drawings.mim import BOUNDS
+from ddcore.figures.drawings.theory import ARMS
 from ddcore.records import Record, canonical, digest
 
 KEYS = list(registry.entries())
@@ -312,6 +314,25 @@ def test_another_process_on_another_day_draws_the_same_bytes(saved, key):
     run = subprocess.run([sys.executable, "-c", program, str(saved), key], capture_output=True, encoding="utf-8", env=environment)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == {form: value for form, value in registry.load(key, saved)["sha256"].items() if form != "csv"}
+
+
+def test_a_figure_is_redrawn_from_its_data_and_records(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.glob("lodc-rank.*")}
+    with monkeypatch.context() as patch:
+        patch.setitem(DRAWINGS, "lodc-rank", lambda frame: Figure())
+        registry.redraw("lodc-rank", folder)
+    changed = {name for name, content in before.items() if (folder / name).read_bytes() != content}
+    assert changed == {f"lodc-rank.{form}" for form in FILES if form != "csv"}
+    registry.redraw("lodc-rank", folder)
+    assert {path.name: path.read_bytes() for path in folder.glob("lodc-rank.*")} == before
+
+
+def test_what_is_not_saved_is_not_redrawn(folder, refuses):
+    with refuses("lodc-bits", "not recorded yet"):
+        registry.redraw("lodc-bits", folder)
+    (folder / "lodc-rank.json").unlink()
+    with refuses("lodc-rank.json", "missing"):
+        registry.redraw("lodc-rank", folder)
 
 
 def test_the_order_of_the_records_does_not_matter(folder, tmp_path):

@@ -85,10 +85,10 @@ def to_png(figure: Figure) -> bytes:
 def index() -> str:
     """A Markdown table: figure, what it shows, its notebook, and what is recorded of it."""
     lines = ["| figure | what it shows | notebook | recorded |", "|---|---|---|---|"]
-    for key, one in entries().items():
+    for key, figure in entries().items():
         sidecar = load(key)
-        seen = f"{' + '.join(sidecar['preset'])}, {len(sidecar['seeds'])} seed{'s' * (len(sidecar['seeds']) != 1)}" if sidecar else "-"
-        lines.append(f"| `{key}` | {one.title} | {one.notebook} | {seen} |")
+        recorded = f"{' + '.join(sidecar['preset'])}, {len(sidecar['seeds'])} seed{'s' * (len(sidecar['seeds']) != 1)}" if sidecar else "-"
+        lines.append(f"| `{key}` | {figure.title} | {figure.notebook} | {recorded} |")
     return "\n".join(lines)
 
 
@@ -112,13 +112,13 @@ def _render(key: str, frame: pd.DataFrame, embedded: str) -> dict[str, bytes]:
         "svg": {"Description": embedded, "Identifier": key, "Date": None, "Creator": None},
         "png": {"Provenance": embedded, "Software": None},
     }
-    found = {}
+    files = {}
     with style.applied():
         for form in FORMATS:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=form, metadata=metadata[form])
-            found[form] = buffer.getvalue()
-    return found
+            files[form] = buffer.getvalue()
+    return files
 
 
 def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: Path = FOLDER) -> dict:
@@ -127,18 +127,18 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
     Raises BadInput for a frame without a row, and when `folder` is figures/ for records of smoke runs, of numbers that are not a preset's,
     or of fewer seeds than the entry promises.
     """
-    one, made_from = entry(key), sorted(made_from, key=lambda record: record.hash)
+    figure, made_from = entry(key), sorted(made_from, key=lambda record: record.hash)
     if frame.empty or not made_from:
-        raise BadInput(f"figure {key}: there is no record to draw it from; run notebook {one.notebook} at a larger preset first")
+        raise BadInput(f"figure {key}: there is no record to draw it from; run notebook {figure.notebook} at a larger preset first")
     official = folder.resolve() == FOLDER.resolve()
     if official and any(record.preset == "smoke" for record in made_from):
         raise BadInput(f"figure {key}: made from smoke runs, which can't land in figures/; run preset laptop or paper")
-    other = {name: value for record in made_from for name, value in record.provenance.get("overrides", {}).items()}
-    if official and other:
-        raise BadInput(f"figure {key}: made with {listed(other)} in place of its preset's, which can't land in figures/; name another")
+    overrides = {name: value for record in made_from for name, value in record.provenance.get("overrides", {}).items()}
+    if official and overrides:
+        raise BadInput(f"figure {key}: made with {listed(overrides)} in place of its preset's, which can't land in figures/; name another")
     seeds = sorted({record.experiment["seed"] for record in made_from if "seed" in record.experiment})
-    if official and len(seeds) < one.seeds:
-        raise BadInput(f"figure {key}: {len(seeds)} seeds, but its caption promises {one.seeds}")
+    if official and len(seeds) < figure.seeds:
+        raise BadInput(f"figure {key}: {len(seeds)} seeds, but its caption promises {figure.seeds}")
     csv = _to_csv(frame)
     frame = _from_csv(csv)  # as it comes back, so that drawing before and after saving is one thing
     provenance = {
@@ -153,7 +153,7 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
         "torch": sorted({record.provenance["versions"]["torch"] for record in made_from}),
         "seconds": round(sum(record.provenance["seconds"] for record in made_from), 1), "drawn_with": _drawn_with(),
     }
-    provenance |= {"overrides": other} if other else {}
+    provenance |= {"overrides": overrides} if overrides else {}
     provenance = json.loads(records.canonical(provenance))
     files = _render(key, frame, records.canonical(provenance)) | {"csv": csv}
     sidecar = provenance | {"sha256": {form: hashlib.sha256(content).hexdigest() for form, content in sorted(files.items())}}
@@ -171,12 +171,12 @@ def load(key: str, folder: Path = FOLDER) -> dict | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["figure"] != key or set(found["sha256"]) != {*FORMATS, "csv"}:
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+        if sidecar["figure"] != key or set(sidecar["sha256"]) != {*FORMATS, "csv"}:
             raise ValueError(f"it does not name the files of figure {key}")
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{path}: not a whole sidecar ({error}); draw the figure again") from error
-    return found
+    return sidecar
 
 
 def data(key: str, folder: Path = FOLDER) -> pd.DataFrame:
@@ -187,11 +187,19 @@ def data(key: str, folder: Path = FOLDER) -> pd.DataFrame:
     return _from_csv(path.read_bytes())
 
 
+def redraw(key: str, folder: Path = FOLDER) -> dict:
+    """Draw a saved figure anew from its data and the records that it names; returns its provenance. Raises BadInput if it is not saved."""
+    frame, sidecar = data(key, folder), load(key, folder)
+    if sidecar is None:
+        raise BadInput(f"figure {key}: its sidecar {key}.json is missing; run notebook {entry(key).notebook} at preset laptop or paper")
+    return save(key, frame, [records.read(folder / "records" / f"{name}.json") for name in sidecar["wasDerivedFrom"]], folder=folder)
+
+
 def provenance_line(sidecar: dict) -> str:
     """One line that says what a figure was computed from."""
-    machines = [json.loads(one) for one in sidecar["hardware"]]
-    where = " and ".join(dict.fromkeys(one["gpu"] or one["cpu"] for one in machines))
-    threads = sorted({one["threads"] for one in machines if not one["gpu"]})
+    machines = [json.loads(machine) for machine in sidecar["hardware"]]
+    where = " and ".join(dict.fromkeys(machine["gpu"] or machine["cpu"] for machine in machines))
+    threads = sorted({machine["threads"] for machine in machines if not machine["gpu"]})
     where += f", {' or '.join(map(str, threads))} thread{'s' * (threads != [1])}" if threads else ""
     data = ", ".join(name for name, _ in sidecar["data"]) or "simulated data"
     seeds, made_from = len(sidecar["seeds"]), len(sidecar["wasDerivedFrom"])
@@ -271,26 +279,26 @@ def published_numbers(dataset: str, *, network: str, methods: tuple[str, ...], i
     rows = []
     for method in methods:
         for ipc in ipcs:
-            found = known[(known.method == method) & (known.ipc == str(ipc))]
+            numbers = known[(known.method == method) & (known.ipc == str(ipc))]
             cell, absent = {"method": method, "ipc": ipc}, {"published": "not available", "protocol": "", "source": ""}
-            rows += [cell | {"published": f"{one['mean']}" + (f" ± {one['sd']}" if one["sd"] else ""), "protocol": one["protocol"],
-                             "source": one["source"]} for one in found.to_dict("records")] or [cell | absent]
+            rows += [cell | {"published": f"{number['mean']}" + (f" ± {number['sd']}" if number["sd"] else ""), "protocol": number["protocol"],
+                             "source": number["source"]} for number in numbers.to_dict("records")] or [cell | absent]
     return pd.DataFrame(rows)
 
 
 def cite(key: str, *others: str, commit: str = "", url: str = "") -> dict[str, str]:
     """{'latex': a figure block each, 'markdown': the same, 'bibtex': this companion, the papers and the hosts, once each}; `commit` and
     `url` of this companion as `commits.here` tells them."""
-    found, names = {"latex": [], "markdown": []}, []
-    for one in map(entry, dict.fromkeys((key, *others))):
-        sidecar = load(one.id)
+    blocks, names = {"latex": [], "markdown": []}, []
+    for figure in map(entry, dict.fromkeys((key, *others))):
+        sidecar = load(figure.id)
         aside = f" ({provenance_line(sidecar)})" if sidecar else ""
-        found["latex"].append(citation.latex(one, aside))
-        found["markdown"].append(citation.markdown(one, aside))
-        names += citation.keys(one)
+        blocks["latex"].append(citation.latex(figure, aside))
+        blocks["markdown"].append(citation.markdown(figure, aside))
+        names += citation.keys(figure)
     references = bibliography(commit=commit, url=url)
-    found["bibtex"] = [references[name] for name in dict.fromkeys(names)]
-    return {form: "\n".join(blocks) for form, blocks in found.items()}
+    blocks["bibtex"] = [references[name] for name in dict.fromkeys(names)]
+    return {form: "\n".join(texts) for form, texts in blocks.items()}
 
 
 def bibliography(**known: str) -> dict[str, str]:
