@@ -327,6 +327,16 @@ def test_a_figure_is_redrawn_from_its_data_and_records(folder, monkeypatch):
     assert {path.name: path.read_bytes() for path in folder.glob("lodc-rank.*")} == before
 
 
+def test_redrawing_keeps_the_bytes_of_the_data_however_numbers_are_written_in_them(folder):
+    csv, path = folder / "lodc-rank.csv", folder / "lodc-rank.json"
+    csv.write_text(csv.read_text(encoding="utf-8").replace("61", "61.0"), encoding="utf-8", newline="")
+    before = csv.read_bytes()
+    registry.redraw("lodc-rank", folder)
+    assert csv.read_bytes() == before
+    assert json.loads(path.read_text(encoding="utf-8"))["csv_sha256"] == hashlib.sha256(before).hexdigest()
+    assert registry.check(folder) == []
+
+
 def test_what_is_not_saved_is_not_redrawn(folder, refuses):
     with refuses("lodc-bits", "not recorded yet"):
         registry.redraw("lodc-bits", folder)

@@ -26,4 +26,5 @@ from ddcore.figures.registry import (
 from ddcore.figures.style import COLUMN, PAGE, STYLE
 
 __all__ = ["COLUMN", "FILES", "FOLDER", "FORMATS", "PAGE", "STYLE", "Entry", "bibliography", "check", "cite", "data", "draw", "entries",
-           "entry", "index", "load", "provenance_line", "published_numbers", "redraw", "remarks", "save", "to_png", "unchecked"]  # fmt: skip
+           "entry", "index", "load", "provenance_line", "published_numbers", "redraw", "remarks", "save", "to_png",
+           "unchecked"]  # fmt: skip

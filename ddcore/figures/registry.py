@@ -121,6 +121,11 @@ def _render(key: str, frame: pd.DataFrame, embedded: str) -> dict[str, bytes]:
     return files
 
 
+def _overrides(made_from: list[Record]) -> dict:
+    """The numbers of these records that are not their preset's."""
+    return {name: value for record in made_from for name, value in record.provenance.get("overrides", {}).items()}
+
+
 def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: Path = FOLDER) -> dict:
     """Draw figure `key` from `frame` and write it to `folder`; returns its provenance.
 
@@ -133,14 +138,19 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
     official = folder.resolve() == FOLDER.resolve()
     if official and any(record.preset == "smoke" for record in made_from):
         raise BadInput(f"figure {key}: made from smoke runs, which can't land in figures/; run preset laptop or paper")
-    overrides = {name: value for record in made_from for name, value in record.provenance.get("overrides", {}).items()}
+    overrides = _overrides(made_from)
     if official and overrides:
         raise BadInput(f"figure {key}: made with {listed(overrides)} in place of its preset's, which can't land in figures/; name another")
     seeds = sorted({record.experiment["seed"] for record in made_from if "seed" in record.experiment})
     if official and len(seeds) < figure.seeds:
         raise BadInput(f"figure {key}: {len(seeds)} seeds, but its caption promises {figure.seeds}")
-    csv = _to_csv(frame)
-    frame = _from_csv(csv)  # as it comes back, so that drawing before and after saving is one thing
+    return _write(key, _to_csv(frame), made_from, folder)
+
+
+def _write(key: str, csv: bytes, made_from: list[Record], folder: Path) -> dict:
+    """The five files of a figure, drawn from its CSV so that drawing before and after saving is one thing; returns its provenance."""
+    seeds = sorted({record.experiment["seed"] for record in made_from if "seed" in record.experiment})
+    overrides = _overrides(made_from)
     provenance = {
         "figure": key, "preset": sorted({record.preset for record in made_from}), "seeds": seeds,
         "data": sorted({(record.experiment["dataset"], record.experiment["data_sha256"][:16]) for record in made_from
@@ -155,7 +165,7 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
     }
     provenance |= {"overrides": overrides} if overrides else {}
     provenance = json.loads(records.canonical(provenance))
-    files = _render(key, frame, records.canonical(provenance)) | {"csv": csv}
+    files = _render(key, _from_csv(csv), records.canonical(provenance)) | {"csv": csv}
     sidecar = provenance | {"sha256": {form: hashlib.sha256(content).hexdigest() for form, content in sorted(files.items())}}
     files["json"] = (json.dumps(sidecar, indent=1, sort_keys=True) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
@@ -189,10 +199,12 @@ def data(key: str, folder: Path = FOLDER) -> pd.DataFrame:
 
 def redraw(key: str, folder: Path = FOLDER) -> dict:
     """Draw a saved figure anew from its data and the records that it names; returns its provenance. Raises BadInput if it is not saved."""
-    frame, sidecar = data(key, folder), load(key, folder)
+    data(key, folder)
+    sidecar = load(key, folder)
     if sidecar is None:
         raise BadInput(f"figure {key}: its sidecar {key}.json is missing; run notebook {entry(key).notebook} at preset laptop or paper")
-    return save(key, frame, [records.read(folder / "records" / f"{name}.json") for name in sidecar["wasDerivedFrom"]], folder=folder)
+    made_from = [records.read(folder / "records" / f"{name}.json") for name in sidecar["wasDerivedFrom"]]
+    return _write(key, (folder / f"{key}.csv").read_bytes(), made_from, folder)
 
 
 def provenance_line(sidecar: dict) -> str:
@@ -279,10 +291,11 @@ def published_numbers(dataset: str, *, network: str, methods: tuple[str, ...], i
     rows = []
     for method in methods:
         for ipc in ipcs:
-            numbers = known[(known.method == method) & (known.ipc == str(ipc))]
-            cell, absent = {"method": method, "ipc": ipc}, {"published": "not available", "protocol": "", "source": ""}
-            rows += [cell | {"published": f"{number['mean']}" + (f" ± {number['sd']}" if number["sd"] else ""), "protocol": number["protocol"],
-                             "source": number["source"]} for number in numbers.to_dict("records")] or [cell | absent]
+            cell = {"method": method, "ipc": ipc}
+            numbers = known[(known.method == method) & (known.ipc == str(ipc))].to_dict("records")
+            rows += [cell | {"published": " ± ".join(filter(None, (number["mean"], number["sd"]))), "protocol": number["protocol"],
+                             "source": number["source"]} for number in numbers]  # fmt: skip
+            rows += [] if numbers else [cell | {"published": "not available", "protocol": "", "source": ""}]
     return pd.DataFrame(rows)
 
 

@@ -60,6 +60,7 @@ def speed(frame: pd.DataFrame) -> Figure:
             axis.tick_params(axis="y", labelsize=SMALL, labelright=last, labelleft=not column)
             axis.set_ylim(len(order) - 0.5, -0.5)
             axis.grid(axis="y", lw=0.3)
+            axis.set_axisbelow(True)
         axes[column].set_title(title)
     axes[0].set_ylabel("times as fast")
     axes[len(steps)].set_ylabel("times less memory")

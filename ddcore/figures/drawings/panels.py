@@ -59,22 +59,24 @@ def seeds(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, M
     group = (72 * axis.figure.get_figwidth() / axis.get_gridspec().ncols - 30) / len(order)  # points
     bar = max(4.5, min(20, 0.8 * step * group)) if orient == "v" else 10
     wide = bar / group if orient == "v" else step
-    for place, (name, mark) in enumerate(marks.items()):
-        part = frame[frame[hue or x] == name]
-        if part.empty:
-            continue
-        centre = part[x].map(order.index) + (step * (place + 0.5) - width / 2 if hue else 0)
-        turn = (part.groupby(x).cumcount() + 0.5) / part.groupby(x)[x].transform("size") - 0.5
-        few = part.groupby(x).size().max() <= 5
-        size, edge, alpha = (3.5, 0.8, 1.0) if few else (2.2, 0.5, 0.45)
-        beside, values = (centre + 0.75 * wide * turn).to_numpy(), part[y].to_numpy()
-        shared = {"native_scale": True, "orient": orient, "ax": axis, "legend": False}
-        ways = ("x", "y") if orient == "v" else ("y", "x")
-        with labels_kept(axis):
-            sns.stripplot(**dict(zip(ways, (beside, values), strict=True)), jitter=False, size=size, linewidth=edge, alpha=alpha, zorder=3,
-                          **mark.seeds, **shared)  # fmt: skip
-            sns.pointplot(**dict(zip(ways, (centre.to_numpy(), values), strict=True)), errorbar=errorbar, capsize=0.4 * wide, ls="none",
-                          color=mark.color, marker="_" if orient == "v" else "|", ms=bar, mew=1.6, err_kws={"lw": 0.8}, **shared)
+    frame = frame[frame[hue or x].isin(list(marks))]
+    names = frame[hue or x]
+    centre = frame[x].map(order.index) + (step * (names.map(list(marks).index) + 0.5) - width / 2 if hue else 0)
+    groups = frame.groupby(centre)[y]
+    beside = centre + 0.75 * wide * ((groups.cumcount() + 0.5) / groups.transform("size") - 0.5)
+    size, edge, alpha = (3.5, 0.8, 1.0) if groups.size().max() <= 5 else (2.2, 0.5, 0.45)
+    shared = {"native_scale": True, "orient": orient, "ax": axis, "legend": False}
+    places = (lambda across, values: {"x": across, "y": values}) if orient == "v" else (lambda across, values: {"y": across, "x": values})
+    with labels_kept(axis):
+        for name, mark in marks.items():
+            own = names == name
+            if own.any():
+                sns.stripplot(**places(beside[own].to_numpy(), frame[y][own].to_numpy()), jitter=False, size=size, linewidth=edge,
+                              alpha=alpha, zorder=3, **mark.seeds, **shared)  # fmt: skip
+        cap = 0.4 * wide / (np.diff(np.unique(centre.round(6))).min() if centre.nunique() > 1 else 1)  # seaborn counts it in distances
+        sns.pointplot(**places(centre.to_numpy(), frame[y].to_numpy()), hue=names.to_numpy(), errorbar=errorbar, capsize=cap, ls="none",
+                      palette={name: mark.color for name, mark in marks.items()}, marker="_" if orient == "v" else "|", ms=bar, mew=1.6,
+                      err_kws={"lw": 0.8}, **shared)  # fmt: skip
     way = axis.xaxis if orient == "v" else axis.yaxis
     way.set_ticks(range(len(order)), [NAMES.get(name, name) for name in order])
     (axis.set_xlim if orient == "v" else axis.set_ylim)(*((-0.5, len(order) - 0.5) if orient == "v" else (len(order) - 0.5, -0.5)))
@@ -161,9 +163,9 @@ def differences(frame: pd.DataFrame, base: str, label: str) -> Figure:
     marks = arms(name for name in frame.arm if name != base)
     figure, axes = cells(frame, 2.3, label=label, sharey="row")
     for axis, here in axes:
-        known = here[here.arm == base].set_index(["method", "seed"]).accuracy
-        apart = here.accuracy.to_numpy() - known.reindex(pd.MultiIndex.from_frame(here[["method", "seed"]])).to_numpy()
-        seeds(axis, here.assign(apart=apart)[here.arm != base].dropna(subset="apart"), "method", "apart", marks, "arm", errorbar=t_interval)
+        paired = here.pivot_table(index=["method", "seed"], columns="arm", values="accuracy", sort=False)
+        apart = paired.drop(columns=base).sub(paired[base], axis=0).melt(ignore_index=False, value_name="apart").dropna().reset_index()
+        seeds(axis, apart, "method", "apart", marks, "arm", errorbar=t_interval)
         axis.axhline(0, color="black", lw=0.8)
     legend(figure, marks)
     return figure

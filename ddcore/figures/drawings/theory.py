@@ -201,8 +201,8 @@ def images(frame: pd.DataFrame) -> Figure:
     def means(axis: Axes, part: pd.DataFrame, column: str, errorbar: str | None = "sd", **mark) -> None:
         if len(part):
             with labels_kept(axis):
-                sns.pointplot(part, x=column, y="set", order=sets, errorbar=errorbar, capsize=0.2, ls="none", err_kws={"lw": 0.8, "zorder": 1.9},
-                              legend=False, ax=axis, **{"ms": 4} | mark)  # fmt: skip
+                sns.pointplot(part, x=column, y="set", order=sets, errorbar=errorbar, capsize=0.2, ls="none", legend=False, ax=axis,
+                              err_kws={"lw": 0.8, "zorder": 1.9}, **{"ms": 4} | mark)  # fmt: skip
 
     for row, ipc in zip(axes, budgets, strict=True):
         here, alike = frame[frame.ipc == ipc], control[control.ipc == ipc]
