@@ -13,12 +13,12 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.settings import one_of, positive
-from ddcore.synthetic import KINDS, Synthetic, break_even, images_per_class, steps
+from ddcore.synthetic import KINDS, Synthetic, break_even, count, images_per_class, steps
 
 
 class Adaptive(Synthetic):
     """As many images a class as `LowRank` of this `rank` has, about the mean rank here; a class has
-    K = floor(budget_ipc C HW / (H + W)) triplets.
+    K = floor(budget_ipc C HW / (H + W)) triplets, or images_per_class * C * rank.
 
     init 'svd' factors the real images that `LowRank` with the same seed does; noise has no singular values to choose by. The
     ranks, one small integer an image and channel, are kept in the settings and, like labels, not counted. Raises BadInput for a rank that
@@ -29,24 +29,32 @@ class Adaptive(Synthetic):
     shared = ("step", "u", "v")
 
     def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "svd", step: float | None = None,
-                 step_rate: float | None = None, seed: int = 0):
+                 step_rate: float | None = None, images_per_class: int | None = None, seed: int = 0):
         positive("Adaptive", budget_ipc=budget_ipc, rank=rank)
         one_of("Adaptive", self.inits, init=init)
         channels, height, width = data.shape
-        per_class = images_per_class(budget_ipc, rank, height, width)
+        per_class = self.most(data, budget_ipc, rank=rank)
         if per_class == 0:
             raise BadInput(f"Adaptive: a mean rank of {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image; one of at most "
                            f"{budget_ipc * height * width // (height + width)} does")
         break_even("Adaptive", per_class, budget_ipc, rank, height, width)
+        per_class = count("Adaptive", images_per_class, per_class, budget_ipc)
+        triplets = budget_ipc * channels * height * width // (height + width)
+        triplets = triplets if images_per_class is None else min(triplets, per_class * channels * rank)
         data.need(per_class, f"Adaptive with budget_ipc={budget_ipc}, rank={rank}")
         real = data.batch(data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device)))
         a, s, b = torch.linalg.svd(real, full_matrices=False)
-        kept = largest(s.view(data.classes, -1), budget_ipc * channels * height * width // (height + width)).view_as(s)
+        kept = largest(s.view(data.classes, -1), triplets).view_as(s)
         root = s[kept].sqrt()[:, None]
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, seed=seed, **steps(step, step_rate),
-                                    ranks=kept.sum(-1).flatten().tolist())
+        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, images_per_class=images_per_class, seed=seed,
+                                    **steps(step, step_rate), ranks=kept.sum(-1).flatten().tolist())
         self.tensors = {"u": a.mT[kept] * root, "v": b[kept] * root}
         self._learn()
+
+    @classmethod
+    def most(cls, data: Dataset, budget_ipc: int, *, rank: int) -> int:
+        """The images a class that the budget holds."""
+        return images_per_class(budget_ipc, rank, *data.shape[1:])
 
     @functools.cached_property
     def places(self) -> Tensor:

@@ -31,6 +31,8 @@ from ddcore.stopping import called, heed
 NOTEBOOKS = records.SHIPPED / "notebooks"
 PROCESS = Path(__file__).with_name("notebook_process.py")
 PATIENCE = 60.0  # seconds that notebooks are given to keep what they have, once they are told to stop
+# What `ddcore.compute.keep_memory` does, said to glibc before a kernel starts.
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_MAX_": "0"}
 PRESETS = ("smoke", "laptop", "paper")
 
 
@@ -154,7 +156,7 @@ def environment(threads: int | None = None) -> dict[str, str]:
     torch, and such as sleep while they wait: spinning ones make notebooks side by side several times slower."""
     path = os.pathsep.join(filter(None, (str(records.TOP), os.environ.get("PYTHONPATH"))))
     share = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    return {"OMP_WAIT_POLICY": "PASSIVE"} | share | dict(os.environ) | {
+    return {"OMP_WAIT_POLICY": "PASSIVE", **KEEP_MEMORY} | share | dict(os.environ) | {
         "PYTHONPATH": path, "IPYTHONDIR": str(NOTEBOOKS / "ipython"), "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 

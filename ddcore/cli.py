@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import inspect
 import json
 import os
 import sys
@@ -84,6 +85,20 @@ def _writable(option: str, path: Path) -> None:
         raise BadInput(f"{option} {path}: the folder {folder} can't be written to; name another one")
 
 
+def _picture(option: str, path: Path) -> None:
+    from ddcore.settings import one_of
+
+    _writable(option, path)
+    one_of("a picture", (".png",), **{f"suffix of {option}": path.suffix})
+
+
+def _new_folder(option: str, folder: Path) -> None:
+    from ddcore.export import empty
+
+    empty(folder)
+    _writable(option, folder / "images" if folder.is_dir() else folder)
+
+
 def _values(pairs: list[str], option: str = "--set") -> dict:
     found = {}
     for pair in pairs:
@@ -138,6 +153,30 @@ def _compiled_if_it_pays(method, data, synthetic, steps: int):
     return dataclasses.replace(method, compiled=True)
 
 
+def _step_size(given: str, method: str) -> float | None:
+    """What --lr-img says; None for auto."""
+    if given == "auto":
+        if method == "sre2l":
+            raise BadInput("--lr-img auto: evaluates as dc, dsa, dm and mtt are, and sre2l is otherwise; give a number, as 0.25")
+        return None
+    try:
+        return float(given)
+    except ValueError as error:
+        raise BadInput(f"--lr-img {given}: is neither a number, as 0.1, nor auto") from error
+
+
+def _chosen(data, start, method, loop: dict, strategy: str | None, seed: int) -> float:
+    """The step size that a holdout is for; each that is tried is said."""
+    from ddcore.step_size import HELD_OUT, choose
+
+    source = getattr(method, "experts", method)
+    protocol = {"network": source.network, "width": source.width, "strategy": _strategy(strategy, data.name)}
+    found = choose(data, start, method, settings=loop, protocol=protocol, seed=seed, report=lambda lr, accuracy: errors.print(
+        f"lr_img={lr:g}: {accuracy:.1f} % of the {HELD_OUT:.0%} of the training images that were held out", soft_wrap=True))
+    errors.print(f"lr_img={found:g} is the best of these", soft_wrap=True)
+    return found
+
+
 @app.command()
 def distill(
     out: Annotated[Path, typer.Option(help="where the set goes (.safetensors)")],
@@ -147,11 +186,15 @@ def distill(
     split_seed: SplitSeed = 0,
     method: Annotated[str, typer.Option(help="dc, dsa, dm, mtt or sre2l")] = "dm",
     synthetic: Annotated[str, typer.Option(help="pixels, lowrank, adaptive or tucker")] = "pixels",
-    ipc: Annotated[int, typer.Option(help="memory: that of so many images a class")] = 1,
+    ipc: Annotated[int | None, typer.Option(help="memory: that of so many images a class as pixels; default: 1, or what "
+                                            "--images-per-class takes")] = None,
+    images_per_class: Annotated[int | None, typer.Option(help="images a class, however they are stored; default: as many as --ipc "
+                                                         "holds")] = None,
     rank: Annotated[int | None, typer.Option(help="rank of images that are not pixels; default: 2")] = None,
     init: Annotated[str | None, typer.Option(help="pixels: real or noise; lowrank and tucker: noise or svd")] = None,
     steps: Annotated[int, typer.Option(help="updates of the set")] = 1000,
-    lr_img: Annotated[float, typer.Option(help="step size on what is stored")] = 1.0,
+    lr_img: Annotated[str, typer.Option(help="step size on what is stored, or auto: the best one for a tenth of the training images, "
+                                        "which are held out; each that is tried costs a distillation and an evaluation")] = "1.0",
     momentum: Annotated[float, typer.Option(help="of sgd; beta1 of adam")] = 0.5,
     optimiser: Annotated[str, typer.Option(help="sgd or adam")] = "sgd",
     schedule: Annotated[str, typer.Option(help="constant or cosine")] = "constant",
@@ -175,9 +218,10 @@ def distill(
     from ddcore.distill import distill as run
     from ddcore.methods import METHODS
     from ddcore.settings import build, merge, one_of, unknown
-    from ddcore.synthetic import create
+    from ddcore.synthetic import KINDS, budget, create
 
     _writable("--out", out)
+    size_of_steps = _step_size(lr_img, method)
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     data = load(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
@@ -195,21 +239,29 @@ def distill(
                        batch_real=batch_real)
     how = build(METHODS[method], merge(settings, given), f"method {method}")
     plugins = _plugins(plugin or [])
-    extra = {} if synthetic == "pixels" else {"rank": 2}
-    made = create(data, synthetic, ipc, seed=seed, **extra | _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None))
+    extra = {"rank": 2} if synthetic in KINDS and "rank" in inspect.signature(KINDS[synthetic]).parameters else {}
+    extra |= _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None)
+    if ipc is None:
+        sizes = {name: value for name, value in extra.items() if name in ("rank", "soft")}
+        ipc = 1 if images_per_class is None else budget(data, synthetic, images_per_class, **sizes)
+    extra |= _given(images_per_class=images_per_class)
+    made = create(data, synthetic, ipc, seed=seed, **extra)
     _say(data.name, data.notes)
     if few := sum(count < how.batch_real for count in data.sizes):
         _say(data.name, [f"{few} of {data.classes} classes have fewer than batch_real={how.batch_real} training images (the smallest "
                          f"{min(data.sizes)}); each step draws all of theirs"])
     if compiled == "auto":
         how = _compiled_if_it_pays(how, data, made, steps)
+    loop = {"plugins": plugins, "steps": steps, "momentum": momentum, "optimiser": optimiser, "schedule": schedule}
+    if size_of_steps is None:
+        size_of_steps = _chosen(data, lambda part: create(part, synthetic, ipc, seed=seed, **extra), how, loop, strategy, seed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
                TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         what = " + ".join((method, *(type(one).__name__ for one in plugins)))
         task = progress.add_task(f"{what} on {data.name}", total=steps, loss=float("nan"))
-        trace = run(data, made, how, plugins=plugins, steps=steps, lr_img=lr_img, momentum=momentum, optimiser=optimiser, schedule=schedule,
-                    seed=seed, every_seconds=checkpoint_every, checkpoint=out.with_name(f".{out.name}.checkpoint"),
+        trace = run(data, made, how, **loop, lr_img=size_of_steps, seed=seed, every_seconds=checkpoint_every,
+                    checkpoint=out.with_name(f".{out.name}.checkpoint"),
                     progress=lambda step, loss: progress.update(task, completed=step, loss=loss))
     made.save(out)
     resumed = f" (went on from step {trace.resumed})" if trace.resumed else ""
@@ -247,24 +299,26 @@ def evaluate(
     precision: Precision = "float32",
     set_: Annotated[list[str] | None, typer.Option("--set", help="another setting of the protocol, e.g. teacher_mode=eval")] = None,
     device: Device = "auto",
-    png: Annotated[Path | None, typer.Option(help="also write the images as a grid")] = None,
+    png: Annotated[Path | None, typer.Option(help="also write the images as a grid to look at")] = None,
     ddranking: Annotated[Path | None, typer.Option(help="also write the set to this folder as ddranking reads it")] = None,
     as_json: Json = False,
 ) -> None:
     """Train networks from scratch on a set and test them on real images, by the published protocol. The teacher of relabel is the one
     that the set was recovered from, if it says so."""
+    from ddcore import export as exports
     from ddcore.data import load
+    from ddcore.evaluate import PROTOCOLS
     from ddcore.evaluate import evaluate as run
-    from ddcore.settings import one_of
+    from ddcore.settings import build, one_of
     from ddcore.synthetic import load_synthetic
 
     if png:
-        _writable("--png", png)
-        one_of("evaluate", (".png",), **{"suffix of --png": png.suffix})
-    if ddranking:
-        _writable("--ddranking", ddranking / "images.pt" if ddranking.is_dir() else ddranking)
+        _picture("--png", png)
     data = load(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
     found = load_synthetic(synthetic, data.device)
+    if ddranking:
+        _new_folder("--ddranking", ddranking)
+        exports.takes_coloured(found)
     _say(data.name, data.notes)
     names = _served(tuple(name for name in controls.split(",") if name), found, data)
     settings = _given(network=network, width=width, epochs=epochs, lr=lr, strategy=strategy, precision=precision)
@@ -278,16 +332,67 @@ def evaluate(
         teacher = given.get("teacher")
         if _weights(teacher) and set(teacher) == {"weights"} and _weights(settings.get("teacher")):
             given["teacher"] = settings["teacher"] | teacher  # the set says which file, the option where it is
+    one_of("evaluate", PROTOCOLS, protocol=protocol)
+    used = build(PROTOCOLS[protocol], settings | given, "evaluate").lr
+    if protocol == "synset" and found.step_size is not None and "lr" in settings | given:
+        errors.print(f"lr={used:g} is not used: networks take steps of {float(found.step_size.detach()):.4g}, which the set has learned",
+                     soft_wrap=True)
     scores = run(found, data, seeds=range(seeds), controls=names, protocol=protocol, **settings | given)
     if png:
-        found.to_png(png)
+        _say(str(png), filter(None, [exports.grid(found, png)]))
     if ddranking:
-        found.to_ddranking(ddranking, **_given(lr=lr))
+        _say(str(ddranking), exports.ddranking(found, ddranking, lr=used))
     if as_json:
         print(json.dumps(scores.to_dict()))
         return
     _show(((name, one, one.per_class, f"{one.stored_numbers:,}") for name, one in {synthetic.name: scores, **scores.controls}.items()),
           "set", "test accuracy (%)", "images a class", "stored numbers")
+
+
+@app.command()
+def export(
+    synthetic: Annotated[Path, typer.Argument(help="a set saved by ddcore (.safetensors)")],
+    npz: Annotated[Path | None, typer.Option(help="a file of arrays: the numbers that were learned, normalised; labels; class names, mean "
+                                             "and standard deviation")] = None,
+    pt: Annotated[Path | None, typer.Option(help="the same as a dictionary of torch, for weights_only=True")] = None,
+    png: Annotated[Path | None, typer.Option(help="a new folder: images of 8 bits in a folder a class, pixels beyond black and white "
+                                             "clipped")] = None,
+    grid: Annotated[Path | None, typer.Option(help="one picture to look at, a row a class, scaled where most pixels would clip")] = None,
+    ddranking: Annotated[Path | None, typer.Option(help="a new folder as ddranking 0.2.0 reads it")] = None,
+    lr: Annotated[float, typer.Option(help="step size that goes to ddranking with a set that has learned none")] = 0.01,
+) -> None:
+    """Write a set for others to read, without training anything."""
+    from ddcore import export as exports
+    from ddcore.settings import positive
+    from ddcore.synthetic import load_synthetic
+
+    if not any((npz, pt, png, grid, ddranking)):
+        raise BadInput(f"export {synthetic}: says nowhere to write to; name at least one of --npz, --pt, --png, --grid, --ddranking")
+    positive("export", lr=lr)
+    for option, file in (("--npz", npz), ("--pt", pt)):
+        if file:
+            _writable(option, file)
+    if grid:
+        _picture("--grid", grid)
+    for option, folder in (("--png", png), ("--ddranking", ddranking)):
+        if folder:
+            _new_folder(option, folder)
+    found = load_synthetic(synthetic)
+    if ddranking:
+        exports.takes_coloured(found)
+        _say(str(ddranking), exports.ddranking(found, ddranking, lr=lr))
+    if npz:
+        exports.npz(found, npz)
+    if pt:
+        exports.pt(found, pt)
+    if png:
+        share = exports.pngs(found, png)
+        _say(str(png), [f"{share:.1%} of the pixels lie outside the range of real ones and are clipped"
+                        + ("; --npz and --pt keep the numbers" if share else "")])
+    if grid:
+        _say(str(grid), filter(None, [exports.grid(found, grid)]))
+    for written in filter(None, (npz, pt, png, grid, ddranking)):
+        errors.print(f"{written}: {found.per_class} images a class of {found.settings['dataset']}", soft_wrap=True)
 
 
 @app.command("import")
@@ -408,10 +513,10 @@ def list_figures() -> None:
 
 @figures_app.command("index")
 def index_figures() -> None:
-    """The table of the README: figure, notebook, what is recorded, in Markdown."""
+    """The table of figures/README.md: figure, notebook, what is recorded, in Markdown."""
     from ddcore import figures
 
-    print(figures.index())
+    print(figures.index(*figures.LINKED))
 
 
 @figures_app.command("show")
@@ -508,6 +613,9 @@ def check_data(names: list[str], size: Size = None, test_fraction: TestFraction 
 def main() -> None:
     """The console script."""
     forgiving()
+    from ddcore.compute import keep_memory
+
+    keep_memory()
     try:
         with at_once():
             app()

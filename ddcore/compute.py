@@ -2,10 +2,11 @@
 
 import ctypes
 import functools
-import itertools
+import inspect
 import math
 import os
 import shutil
+import types
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -21,8 +22,10 @@ PRECISIONS = ("float32", "bfloat16")
 # each of its many operations costs a call. On a GPU a quarter of a card of 8 GiB.
 BUDGET = {"cpu": 48 * 2**20, "cpu, compiled": 24 * 2**20, "cuda": 2 * 2**30}
 WORTH_COMPILING = 128 * 2**30  # bytes of activations: some 40 s of a ConvNet on two cores, of which compiling saves a third and takes it
+SHAPES = 64  # that a function is compiled for; torch's own limit is 8
+SHARED = 16  # compilations of one function that share what is compiled
 HELD = 16  # chunks whose tape may wait for one backward pass
-_compilations = itertools.count(1)
+_codes: dict[object, tuple[types.CodeType, int]] = {}
 
 
 def device(name: str | torch.device = "auto") -> torch.device:
@@ -44,11 +47,7 @@ def accelerate(function: Callable, at: torch.device, *, precision: str = "float3
     """
     one_of("compute", PRECISIONS, precision=precision)
     if compiled:
-        # Each network made anew is compiled anew: more of them than usual may be held, and all are dropped from time to time.
-        torch._dynamo.config.recompile_limit = 64
-        if next(_compilations) % 16 == 0:
-            torch.compiler.reset()
-        function = torch.compile(function, dynamic=False)
+        function = compiled_alone(function)
     if precision == "float32":
         return function
 
@@ -62,12 +61,50 @@ def accelerate(function: Callable, at: torch.device, *, precision: str = "float3
     return rounded
 
 
+def compiled_alone(function: Callable, *, fullgraph: bool = False) -> Callable:
+    """`function`, compiled for each shape it meets, `SHAPES` at most, and for nobody else: the process's compiler keeps its settings and
+    what it holds of other functions. What it holds of this one lies with a copy of code that is ours."""
+
+    def call(*inputs, **settings):
+        return function(*inputs, **settings)
+
+    own = types.FunctionType(_code(function, call.__code__), call.__globals__, call.__name__, call.__defaults__, call.__closure__)
+    compiled = torch.compile(own, dynamic=False, fullgraph=fullgraph)
+
+    def run(*inputs, **settings):
+        with torch._dynamo.config.patch(recompile_limit=SHAPES):
+            return compiled(*inputs, **settings)
+
+    return run
+
+
+def _code(function: Callable, code: types.CodeType) -> types.CodeType:
+    """A copy of `code` for all functions of the same code as `function`, which then share what is compiled where it serves them all; a new
+    copy from time to time, so that what was compiled for networks of before is dropped."""
+    kind = getattr(inspect.unwrap(function), "__code__", type(function))
+    copy, uses = _codes.get(kind, (code.replace(), 0))
+    if uses == SHARED:
+        torch._dynamo.reset_code(copy)
+        copy, uses = code.replace(), 0
+    _codes[kind] = copy, uses + 1
+    return _codes[kind][0]
+
+
+def bits(at: torch.device) -> dict:
+    """What the bits of a computation at `at` depend on besides its settings: the version of torch, the threads and vector instructions
+    of a CPU or the name of a GPU, and the bytes of activations of a chunk."""
+    on = {"gpu": torch.cuda.get_device_name(at)} if at.type == "cuda" else {
+        "threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    return {"torch": str(torch.__version__), **on, "chunk_bytes": {kind: size for kind, size in BUDGET.items() if kind.startswith(at.type)}}
+
+
 @functools.cache
 def keep_memory() -> bool:
     """Let glibc keep freed memory instead of giving it back after each operation; False where there is no glibc.
 
     The feature maps of one step are hundreds of megabytes. Mapped and zeroed anew for every operation, they cost a CPU more
-    time than the convolutions (ConvNet-3 of width 128, 640 images: 0.86 s against 0.36 s on two cores).
+    time than the convolutions (ConvNet-3 of width 128, 640 images: 0.86 s against 0.36 s on two cores). It holds for the whole process
+    until its end, so no function of this package calls it: the command line does, and `ddcore.batch.environment` says it to kernels.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

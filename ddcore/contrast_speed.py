@@ -31,7 +31,6 @@ def contrast_speed(at: torch.device, *, seed: int, cases: Sequence[Sequence[int]
     positive("contrast_speed", cases=cases, rounds=rounds, most_bytes=most_bytes, width=width, classes=classes)
     if wrong := [case for case in cases if len(case) != 3]:
         raise BadInput(f"contrast_speed: the case {wrong[0]} must be three numbers: layers, synthetic rows, real rows")
-    compute.keep_memory()
     forms = {"eager": contrast_reference, "chunked": contrast_chunked}
     if compiled:
         forms["compiled"] = compute.accelerate(contrast_reference, at, compiled=True)

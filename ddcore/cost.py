@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from ddcore import compute
 from ddcore.data import Dataset
 from ddcore.measurements import measurement
 from ddcore.methods import method_of
@@ -23,7 +22,6 @@ def cost(data: Dataset, *, seed: int, methods: Mapping, kinds: Mapping, budget_i
     seconds, peak_bytes (held at once beyond what was there before; None where the system does not tell).
     """
     positive("cost", budget_ipc=budget_ipc, rounds=rounds)
-    compute.keep_memory()
     rows = []
     for name, chosen in methods.items():
         method = method_of({key: value for key, value in chosen.items() if key != "synthetic"})

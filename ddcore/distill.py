@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
-from ddcore import compute
 from ddcore.adam import Adam
 from ddcore.data import Dataset
 from ddcore.errors import BadInput, Diverged
@@ -54,13 +53,13 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     with betas (momentum, beta2); the rate is lr_img, or falls from it to zero over the steps (schedule 'cosine').
 
     With `checkpoint`, the state is saved there every `every_seconds` and when a signal asks to stop, and a call with the same settings
-    goes on from it, on a CPU bit for bit as if it had never stopped; the file is removed at the end. `progress(step, loss)` is called
-    after each step. Raises BadInput for a checkpoint of another run, Interrupted after a signal (`ddcore.stopping`), and Diverged as soon
-    as a loss, a gradient or a stored number is not finite: the set is then left as it was when last known to be finite.
+    goes on from it, on a CPU bit for bit as if it had never stopped (with the same `ddcore.compute.bits`); the file is removed at the
+    end. `progress(step, loss)` is called after each step. Raises BadInput for a checkpoint of another run, Interrupted after a signal
+    (`ddcore.stopping`), and Diverged as soon as a loss, a gradient or a stored number is not finite: the set is then left as it was
+    when last known to be finite.
     """
     positive("distill", steps=steps)
     check(lr_img, momentum, optimiser, beta2, schedule)
-    compute.keep_memory()
     rule = {"lr_img": lr_img, "momentum": momentum}
     rule |= {} if optimiser == "sgd" else {"optimiser": optimiser, "beta2": beta2}
     rule |= {} if schedule == "constant" else {"schedule": schedule, "of_steps": steps}

@@ -1,4 +1,5 @@
-"""Epochs of a training that may be stopped: each whole one is kept, and the training goes on from the last, on a CPU bit for bit."""
+"""Epochs of a training that may be stopped: each whole one is kept, and the training goes on from the last, on a CPU bit for bit if
+torch, threads and vector instructions are the same."""
 
 from collections.abc import Iterator
 from pathlib import Path

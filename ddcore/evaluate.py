@@ -154,7 +154,6 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
     """
     one_of("evaluate", PROTOCOLS, protocol=protocol)
     how, seeds = build(PROTOCOLS[protocol], settings, "evaluate"), tuple(seeds)
-    compute.keep_memory()
     if not seeds:
         raise BadInput("evaluate: no seeds given; at least one is needed")
     if synthetic.shape != data.shape or synthetic.classes != data.classes:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -34,11 +35,15 @@ def made(folder: Path, remedy: str) -> Path:
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """`with whole(path) as part:` write to `part`, this thread's own; it takes the place of `path` at the end, or is removed if that
-    fails."""
+    fails. Who may read it is what the umask says, whoever wrote it: safetensors makes files for their owner alone."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode
         yield part
+        if part.stat().st_mode != mode:
+            part.chmod(stat.S_IMODE(mode))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from ddcore.synthetic import Synthetic
 class LogitMap:
     """A measurement of sets, (name, its record, the set) each, with `images` training images a class in one embedding (t-SNE; van der
     Maaten & Hinton, JMLR 2008) of the teacher's logits, standardised. Rows: set ('real' for the latter), label, x, y. The same seed gives
-    the same map on one machine, not on all."""
+    the same map on one machine at one number of threads, not on all."""
 
     version: ClassVar[int] = 1
     holdout: ClassVar[float] = 0.0

@@ -1,10 +1,11 @@
 """Where the time of a step goes: the time of each operation itself, by kind, of the published structure and of ours."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
-from ddcore import compute
 from ddcore.data import Dataset
 from ddcore.measurements import measurement
 from ddcore.steps import STEPS, Case, providers
@@ -25,15 +26,27 @@ def kind(operation: str) -> str:
 def shares(function, at: torch.device, repeats: int) -> dict[str, float]:
     """The share of each kind in the time of `repeats` calls, after one that is not counted."""
     function()
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # a machine without a GPU is no error to report
     cuda = at.type == "cuda"
-    with torch.autograd.profiler.profile(use_device="cuda" if cuda else None, use_kineto=cuda) as profiler:
+    with _quiet(), torch.autograd.profiler.profile(use_device="cuda" if cuda else None, use_kineto=cuda) as profiler:
         for _ in range(repeats):
             function()
     spent = dict.fromkeys((*KINDS, OTHER), 0.0)
     for one in profiler.key_averages():
         spent[kind(one.key)] += one.self_device_time_total if cuda else one.self_cpu_time_total
     return {name: value / sum(spent.values()) for name, value in spent.items()}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The profiler reports no error on a machine without a GPU."""
+    name = "KINETO_LOG_LEVEL"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "99")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 @measurement(version=2)
@@ -43,7 +56,6 @@ def profile(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, 
     Columns: name, provider, kind, share (of the step's time), seconds (that share of the median of the step, not profiled).
     """
     data.need(max(batch_real, ipc), "profile")
-    compute.keep_memory()
     return [{"name": f"{name} step, ipc {ipc}", "provider": provider, "kind": found, "share": round(share, 4),
              "seconds": float(f"{share * took:.4g}")}
             for name, (_, _, strategy) in STEPS.items()

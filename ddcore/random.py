@@ -2,6 +2,8 @@
 
 A stream depends on its own names only, so adding one shifts no other, and a resumed run needs no generator state:
 the generator of step 700 is `stream(seed, "real", 700)`, whether or not step 699 was run in this process.
+On a CPU its numbers are the same bits for the same torch; normal ones for the same kind of vector instructions only (torch draws others
+where there are none), and a GPU's are others.
 """
 
 import hashlib

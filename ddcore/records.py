@@ -124,7 +124,7 @@ def hardware() -> dict:
         name = models[0] if models else name
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": name, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "threads": torch.get_num_threads(), "gpu": gpu}
+            "gpu": gpu}
 
 
 def provenance(seconds: float, at: torch.device) -> dict:
@@ -137,7 +137,7 @@ def provenance(seconds: float, at: torch.device) -> dict:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) if resource else None
     versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")}
     versions["python"] = platform.python_version()
-    made_on = hardware() | ({} if at.type == "cuda" else {"gpu": None})
+    made_on = hardware() | {"threads": torch.get_num_threads()} | ({} if at.type == "cuda" else {"gpu": None})
     return {"hardware": made_on, "versions": versions, "seconds": round(seconds, 3), "peak_bytes": peak,
             **code(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),

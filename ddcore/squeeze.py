@@ -99,9 +99,11 @@ class Squeeze:
 def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | None = None) -> Network:
     """The network of `how`, trained on `data` or from its file, frozen and in eval mode; read from `folder` if it was trained before.
 
-    `folder`: default `teachers` in `ddcore.data.cache_folder`; the file is named by the settings, the data, the seed and the versions.
-    A training that is stopped goes on from its last whole epoch when it is asked for again. Each call returns a network of its own. Raises
-    BadInput for a file that is not whole or holds another network, Diverged if the weights do not stay finite.
+    `folder`: default `teachers` in `ddcore.data.cache_folder`; the file is named by all that its bits depend on: the settings, the data,
+    the seed, the versions, and what it was computed with (`ddcore.compute.bits`), so that no result depends on who filled the folder; files
+    of before that was in their name are left alone and not read. A training that is stopped goes on from its last whole epoch when it
+    is asked for again. Each call returns a network of its own. Raises BadInput for a file that is not whole or holds another network,
+    Diverged if the weights do not stay finite.
     """
     network = networks.build(how.network, data.shape, data.classes, width=how.width, device=data.device, dtype=data.x_train.dtype,
                              generator=stream(seed, "squeeze", "network", device=data.device))
@@ -110,7 +112,8 @@ def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | Non
         network = weights.normalised(network, data, how.mean, how.std) if how.mean else network
         return network.eval().requires_grad_(False)
     identity = {"squeeze": stated(how), "data_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), "seed": seed,
-                "dtype": str(data.x_train.dtype), "versions": VERSIONS | {"networks": networks.VERSION}}
+                "dtype": str(data.x_train.dtype), "versions": VERSIONS | {"networks": networks.VERSION},
+                "computed_with": compute.bits(data.device)}
     identity |= {} if data.device.type == "cpu" else {"device": data.device.type}  # another device draws other numbers
     path = Path(folder or cache_folder() / "teachers") / f"{digest(identity)}.safetensors"
     if not path.is_file():
@@ -135,7 +138,6 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tenso
 
 
 def _train(network: Network, data: Dataset, how: Squeeze, generator: torch.Generator, unfinished: Path, identity: str) -> None:
-    compute.keep_memory()
     forward = compute.accelerate(network, data.device, precision=how.precision, compiled=how.compiled)
     parameters, fill = list(network.parameters()), crops.black(data)
     optimiser = SGD(parameters, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)

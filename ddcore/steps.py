@@ -130,7 +130,6 @@ def providers(name: str, case: Case, compiled: bool) -> dict[str, Provider]:
 def step_rows(name: str, data: Dataset, *, ipc: int, batch_real: int, width: int, rounds: int, compiled: bool = True) -> list[dict]:
     """The step of `name` in STEPS on `data`. With many classes one call of each form is long enough, and is timed alone."""
     _, loss, strategy = STEPS[name]
-    torch.compiler.reset()  # what the compiler holds of other sizes is looked through at each call
     case = Case(data, ipc, batch_real, width, strategy)
     forms, few, flops = providers(name, case, compiled), data.classes <= TRUTH, None
     if few:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -11,12 +10,13 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 
 from ddcore import batch, compute, figures, parameters
-from ddcore.errors import BadInput, Diverged
+from ddcore.errors import BadInput
 from ddcore.experiments import Experiment, Measurement, Runner
 from ddcore.files import made
 from ddcore.injected import OF_ALL, injected
 from ddcore.records import Record
 from ddcore.settings import listed
+from ddcore.step_size import climb
 from ddcore.synthetic import Synthetic
 
 
@@ -60,23 +60,15 @@ class Study:
         return self.runner.run_all(experiments)
 
     def choose(self, trial: Callable[[float], Experiment], lrs: Sequence[float]) -> tuple[list[Record], float]:
-        """The records of trials by step size, and the most accurate one's; as long as that is the largest or the smallest, one ten times
-        as large or as small is tried too. Of equals the first tried counts; where a trial diverges no larger one is tried."""
-        found, waiting, tried, bound = {}, sorted(lrs), set(), math.inf
-        while waiting:
-            lr = waiting.pop(0)
-            tried.add(lr)
-            try:
-                found[lr], = self.run([trial(lr)])
-            except Diverged:
-                if not found:
-                    raise
-                waiting, bound = [], lr
-            if not waiting:
-                top = max(found, key=lambda lr: found[lr].result["accuracy"])
-                waiting = [10 * top] if top == max(found) and 10 * top < bound else [top / 10] if top == min(found) else []
-                waiting = [lr for lr in waiting if lr not in tried]
-        return [found[lr] for lr in sorted(found)], top
+        """The records of trials by step size, and the most accurate one's (`ddcore.step_size.climb`)."""
+        records: dict[float, Record] = {}
+
+        def accuracy(lr: float) -> float:
+            records[lr], = self.run([trial(lr)])
+            return records[lr].result["accuracy"]
+
+        found, top = climb(accuracy, lrs)
+        return [records[lr] for lr in sorted(found)], top
 
     def start(self, record: Record) -> Synthetic:
         """The set of `record` as it was before any distillation."""

@@ -6,6 +6,8 @@ the budget pays for. Values live in the normalised space of the dataset.
 """
 
 import abc
+import bisect
+import functools
 import json
 import math
 import warnings
@@ -26,6 +28,9 @@ from ddcore.settings import keywords, one_of, positive, unknown
 
 class Synthetic(abc.ABC):
     """tensors: what is learned and stored, by name; labels: (n,) int64, sorted; n = classes * per_class images.
+
+    Every kind has as many images a class as `budget_ipc` holds, or `images_per_class`, if those are fewer (`budget` finds the smallest
+    budget_ipc for them).
 
     `Pixels` and `LowRank` take `soft`, which starts learned label logits at soft * one_hot (DATM, Guo et al. 2024). Every kind takes
     `step`, which adds the size of a student's steps, learned as step * exp(step_rate * s) and so never negative (MTT; its published rate
@@ -137,7 +142,14 @@ class Synthetic(abc.ABC):
     def save(self, path: str | Path) -> Path:
         """Write the stored tensors (factors, not images), labels and settings as safetensors, whole or not at all.
 
-        The transform of a whitened dataset goes with them: without it the set fits no image.
+        By name: `labels` (n,) int64, sorted, n = classes * images a class, and in float32, by kind: `pixels` (n, C, H, W); lowrank `u`
+        (n, C, H, r) and `v` (n, C, r, W), an image being u @ v; tucker `left` (classes, C, H, p), `core` (n, C, p, p) and `right`
+        (classes, C, p, W), an image left[y] @ core @ right[y]; adaptive `u` (K, H) and `v` (K, W), the triplets of all channels of all
+        images in order, so many of each as the setting `ranks` (n * C numbers) says. `soft` (n, classes): learned logits. `step` (): the
+        learned s of the step size step * exp(step_rate * s), `step` and `step_rate` being settings. Images are normalised: pixels in
+        [0, 1] are images * std + mean. The metadata's `ddcore` holds the settings as JSON: kind, shape [C, H, W], classes, mean, std,
+        dataset, and class_names where they are not 0, 1, .... Of a whitened dataset `whitening.mean` (P,) and `whitening.transform` (P, P)
+        go with them: without these the set fits no image (`ddcore.data.zca`). `ddcore.export` forms the images.
         """
         path = Path(path)
         whitening = {f"whitening.{name}": tensor for name, tensor in vars(self.whitening).items()} if self.whitening else {}
@@ -145,32 +157,6 @@ class Synthetic(abc.ABC):
         with whole(path) as part:
             save_file(tensors | {"labels": self.labels.cpu()}, part, {"ddcore": json.dumps(self.settings, sort_keys=True)})
         return path
-
-    def to_png(self, path: str | Path, *, columns: int = 10) -> Path:
-        """A grid: one row a class, at most `columns` images of it."""
-        from torchvision.utils import save_image
-
-        shown = min(self.per_class, columns)
-        chosen = self.pictures().unflatten(0, (self.classes, self.per_class))[:, :shown].flatten(0, 1)
-        save_image(chosen, path, nrow=shown, padding=1, pad_value=1.0)
-        return Path(path)
-
-    def to_ddranking(self, folder: str | Path, *, lr: float = 0.01) -> Path:
-        """What the evaluators of `ddranking` 0.2 take: `images/<class>/<number>.png` is their `image_path`, in the order of
-        labels; images.pt, labels.pt, lr.pt are their `image_tensor`, `hard_labels` (or `labels`) and `syn_lr`."""
-        from torchvision.utils import save_image
-
-        folder, digits = Path(folder), len(str(self.classes - 1))
-        pictures = self.pictures()
-        for label in range(self.classes):
-            place = folder / "images" / f"{label:0{digits}d}"
-            place.mkdir(parents=True, exist_ok=True)
-            for number, picture in enumerate(pictures[self.labels.cpu() == label]):
-                save_image(picture, place / f"{number:05d}.png")
-        torch.save(self.images().detach().cpu(), folder / "images.pt")
-        torch.save(self.labels.cpu(), folder / "labels.pt")
-        torch.save(torch.tensor(lr), folder / "lr.pt")
-        return folder
 
 
 def beginnings(data: Dataset, per_class: int, seed: int) -> Tensor:
@@ -186,18 +172,19 @@ class Pixels(Synthetic):
     kind, version, inits = "pixels", 1, ("real", "noise")
 
     def __init__(self, data: Dataset, budget_ipc: int, *, init: str = "real", soft: float | None = None, step: float | None = None,
-                 step_rate: float | None = None, clip: bool | None = None, seed: int = 0):
+                 step_rate: float | None = None, clip: bool | None = None, images_per_class: int | None = None, seed: int = 0):
         positive("Pixels", budget_ipc=budget_ipc, soft=soft)
         one_of("Pixels", self.inits, init=init)
         if clip and data.whitening:
             raise BadInput(f"Pixels: clip has no meaning for {data.name}, whose whitened images have no common range; leave clip out")
-        size = math.prod(data.shape)
-        per_class = budget_ipc if soft is None else budget_ipc * size // (size + data.classes)
-        if per_class == 0:
+        most = self.most(data, budget_ipc, soft=soft)
+        if most == 0:
+            size = math.prod(data.shape)
             raise BadInput(f"Pixels: an image and its {data.classes} soft-label numbers take {size + data.classes} stored numbers, but "
                            f"budget_ipc={budget_ipc} allows {budget_ipc * size} a class; use a larger budget_ipc, or hard labels")
-        self.settings = self._start(data, per_class, budget_ipc, init=init, soft=soft, clip=clip or None, seed=seed,
-                                    **steps(step, step_rate))
+        per_class = count("Pixels", images_per_class, most, budget_ipc)
+        self.settings = self._start(data, per_class, budget_ipc, init=init, soft=soft, clip=clip or None,
+                                    images_per_class=images_per_class, seed=seed, **steps(step, step_rate))
         if init == "real":
             data.need(per_class, f"Pixels with budget_ipc={budget_ipc} and init 'real'")
             pixels = data.batch(beginnings(data, per_class, seed))
@@ -206,6 +193,12 @@ class Pixels(Synthetic):
             pixels = torch.randn(len(self.labels), *data.shape, generator=generator, device=data.device, dtype=data.x_train.dtype)
         self.tensors = {"pixels": pixels}
         self._learn()
+
+    @classmethod
+    def most(cls, data: Dataset, budget_ipc: int, *, soft: float | None = None) -> int:
+        """The images a class that the budget holds."""
+        size = math.prod(data.shape)
+        return budget_ipc if soft is None else budget_ipc * size // (size + data.classes)
 
     @classmethod
     def select(cls, data: Dataset, index: Tensor, *, init: str) -> "Pixels":
@@ -249,20 +242,22 @@ class LowRank(Synthetic):
     kind, version, inits = "lowrank", 1, ("noise", "svd")
 
     def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", soft: float | None = None,
-                 step: float | None = None, step_rate: float | None = None, balance: bool | None = None, seed: int = 0):
+                 step: float | None = None, step_rate: float | None = None, balance: bool | None = None,
+                 images_per_class: int | None = None, seed: int = 0):
         positive("LowRank", budget_ipc=budget_ipc, rank=rank, soft=soft)
         one_of("LowRank", self.inits, init=init)
         channels, height, width = data.shape
-        labels = 0 if soft is None else data.classes
-        per_class = images_per_class(budget_ipc, rank, height, width, channels=channels, labels=labels)
+        per_class = self.most(data, budget_ipc, rank=rank, soft=soft)
         if per_class == 0:
+            labels = 0 if soft is None else data.classes
             most = (budget_ipc * channels * height * width - labels) // (channels * (height + width))
             raise BadInput(f"LowRank: rank {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image"
                            f"{f' with its {labels} soft-label numbers' if labels else ''}; "
                            + (f"a rank of at most {most} does" if most > 0 else "use a larger budget_ipc, or hard labels"))
         break_even("LowRank", per_class, budget_ipc, rank, height, width)
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, balance=balance or None, seed=seed,
-                                    **steps(step, step_rate))
+        per_class = count("LowRank", images_per_class, per_class, budget_ipc)
+        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, balance=balance or None,
+                                    images_per_class=images_per_class, seed=seed, **steps(step, step_rate))
         if init == "svd":
             data.need(per_class, f"LowRank with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
             real = data.batch(data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device)))
@@ -273,6 +268,12 @@ class LowRank(Synthetic):
                     for sides in ((height, rank), (rank, width)))
         self.tensors = {"u": u, "v": v}
         self._learn()
+
+    @classmethod
+    def most(cls, data: Dataset, budget_ipc: int, *, rank: int, soft: float | None = None) -> int:
+        """The images a class that the budget holds."""
+        channels, height, width = data.shape
+        return images_per_class(budget_ipc, rank, height, width, channels=channels, labels=0 if soft is None else data.classes)
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         return self.tensors["u"][index] @ self.tensors["v"][index]
@@ -299,6 +300,27 @@ KINDS = {"pixels": Pixels, "lowrank": LowRank}
 def images_per_class(budget_ipc: int, rank: int, height: int, width: int, *, channels: int = 1, labels: int = 0) -> int:
     """n' = floor(ipc * m) with m = HW / (r (H + W)), in integers; fewer where each image has `labels` soft-label numbers."""
     return budget_ipc * channels * height * width // (channels * rank * (height + width) + labels)
+
+
+def count(kind: str, asked: int | None, most: int, budget_ipc: int) -> int:
+    """Images a class: `asked`, where so many are held, else the `most` that the budget holds. Raises BadInput for more."""
+    positive(kind, images_per_class=asked)
+    if asked is not None and asked > most:
+        raise BadInput(f"{kind}: images_per_class={asked}, but budget_ipc={budget_ipc} holds {most}; use a larger budget_ipc")
+    return most if asked is None else asked
+
+
+def budget(data: Dataset, kind: str, images_per_class: int, **settings) -> int:
+    """The smallest budget_ipc that holds so many images a class of that kind; `settings`: rank and soft, where the kind has them."""
+    if kind not in KINDS:
+        raise unknown("synthetic set", kind, KINDS)
+    settings = keywords(KINDS[kind].most, settings, f"synthetic set {kind}")
+    positive(kind, images_per_class=images_per_class, rank=settings.get("rank"))
+    most = functools.partial(KINDS[kind].most, data, **settings)
+    high = 1
+    while most(high) < images_per_class:
+        high *= 2
+    return bisect.bisect_left(range(high + 1), images_per_class, key=most)
 
 
 def break_even(kind: str, per_class: int, budget_ipc: int, rank: int, height: int, width: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ddcore import augment, compute, networks, unrolling
+from ddcore import augment, networks, unrolling
 from ddcore.data import Dataset
 from ddcore.measurements import measurement
 from ddcore.methods.trajectory import GRADIENTS
@@ -41,7 +41,6 @@ def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int
     Columns: gradient, steps, saved_bytes (at most at once, float32), operations, seconds (median, float32), error and cosine of the
     image gradient against the unrolled one, in float64.
     """
-    compute.keep_memory()
     at, rows = data.device, []
     fake = data.x_train[data.sample(ipc, stream(seed, "tapes", "fake", device=at))]
     labels = torch.arange(data.classes, device=at).repeat_interleave(ipc)

@@ -86,9 +86,10 @@ def experts(data: Dataset, how: Experts, seed: int = 0, folder: str | Path | Non
             report: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, ...]:
     """One read-only memory-mapped array (epochs + 1, P) an expert; those without a file are trained first, on `data.device`.
 
-    They lie in `folder`, by default one under `experts` in `ddcore.data.cache_folder` named by everything that they depend on, except
-    their number: more experts can be asked for later. `report(k, epochs done)` is called after each epoch. Raises BadInput for a folder of
-    other experts, for a file that is cut short or of another shape, and for experts that diverge; Interrupted after a signal.
+    They lie in `folder`, by default one under `experts` in `ddcore.data.cache_folder` named by everything that their bits depend on, what
+    they were computed with (`ddcore.compute.bits`) included, except their number: more experts can be asked for later; folders of before
+    that was in their name are left alone and not read. `report(k, epochs done)` is called after each epoch. Raises BadInput for a folder
+    of other experts, for a file that is cut short or of another shape, and for experts that diverge; Interrupted after a signal.
     """
     settings = _settings(data, how, seed)
     text = json.dumps(settings, sort_keys=True, indent=1)
@@ -112,7 +113,7 @@ def _settings(data: Dataset, how: Experts, seed: int) -> dict:
     trained = {name: value for name, value in stated(how).items() if name != "experts"}
     on = {} if data.device.type == "cpu" else {"device": data.device.type}  # another device draws other numbers
     return {"dataset": data.name, "data_sha256": data.sha256, "trained_in": str(data.x_train.dtype), "seed": seed, **trained, **on,
-            "versions": versions}
+            "versions": versions, "computed_with": compute.bits(data.device)}
 
 
 def _claim(path: Path, settings: dict, text: str) -> None:

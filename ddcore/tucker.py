@@ -12,7 +12,7 @@ from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.settings import one_of, positive
-from ddcore.synthetic import KINDS, Synthetic, steps
+from ddcore.synthetic import KINDS, Synthetic, count, steps
 
 
 class Tucker(Synthetic):
@@ -27,19 +27,21 @@ class Tucker(Synthetic):
     shared = ("step", "left", "right")
 
     def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", step: float | None = None,
-                 step_rate: float | None = None, seed: int = 0):
+                 step_rate: float | None = None, images_per_class: int | None = None, seed: int = 0):
         positive("Tucker", budget_ipc=budget_ipc, rank=rank)
         one_of("Tucker", self.inits, init=init)
         channels, height, width = data.shape
         if rank > min(height, width):
             raise BadInput(f"Tucker: rank={rank} is above the side of a {height}x{width} image; a rank of at most {min(height, width)} "
                            "already holds every image")
-        left_over = budget_ipc * height * width - rank * (height + width)
-        per_class = max(0, left_over) // rank**2
+        per_class = self.most(data, budget_ipc, rank=rank)
         if per_class == 0:
+            left_over = budget_ipc * height * width - rank * (height + width)
             raise BadInput(f"Tucker: bases of rank {rank} at budget_ipc={budget_ipc} leave {max(0, left_over)} numbers a channel, "
                            f"and an image's core takes {rank**2}; use a lower rank")
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, seed=seed, **steps(step, step_rate))
+        per_class = count("Tucker", images_per_class, per_class, budget_ipc)
+        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, images_per_class=images_per_class, seed=seed,
+                                    **steps(step, step_rate))
         sizes = (data.classes, channels)
         if init == "svd":
             data.need(per_class, f"Tucker with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
@@ -53,6 +55,12 @@ class Tucker(Synthetic):
             left, right = left / rank**0.5, right / rank**0.5
         self.tensors = {"left": left, "core": core, "right": right}
         self._learn()
+
+    @classmethod
+    def most(cls, data: Dataset, budget_ipc: int, *, rank: int) -> int:
+        """The images a class that the budget holds."""
+        height, width = data.shape[1:]
+        return max(0, budget_ipc * height * width - rank * (height + width)) // rank**2
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         labels = self.labels[index]

@@ -102,7 +102,6 @@ def compare(name: str, providers: dict[str, Provider], truth: Tensor | None, at:
     Without a `truth` errors are distances from the baseline, and one call of each provider tells time and memory: for calls of many
     seconds, of what is compiled already.
     """
-    compute.keep_memory()
     runs, counted = [one.run for one in providers.values()], truth is not None
     if truth is None:
         found, spent, peaks = _at_once(runs, at)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import ddcore
-from ddcore import augment, batch, bench, cli, compute, crops, figures, networks
+from ddcore import augment, batch, bench, cli, compute, crops, figures, networks, step_size
 from ddcore.random import stream
 
 DISTILL = ("distill", "--dataset", "digits", "--method", "dm", "--synthetic", "lowrank", "--rank", "1", "--ipc", "1", "--seed", "0",
@@ -83,6 +83,37 @@ def test_the_same_seed_twice_gives_the_same_bytes_and_another_one_others(run, he
         assert run(*DISTILL, "--steps", 3, "--seed", seed, "--out", f"{name}.safetensors")[0] == 0
     a, b, c = ((here / f"{name}.safetensors").read_bytes() for name in "abc")
     assert a == b != c
+
+
+@pytest.mark.parametrize(("more", "ipc"), [(("--synthetic", "lowrank", "--rank", 2), 3), (("--synthetic", "pixels"), 5),
+                                           (("--synthetic", "pixels", "--ipc", 9), 9), (("--synthetic", "tucker", "--rank", 3), 2)])
+def test_five_images_a_class_are_five_whatever_they_are_stored_as(run, here, more, ipc):
+    code, _, err = run("distill", *more, "--images-per-class", 5, "--width", 4, "--batch-real", 8, "--steps", 1, "--out", "a.safetensors")
+    assert code == 0, err
+    assert "a.safetensors: 5 images a class in " in err
+    made = ddcore.load_synthetic("a.safetensors")
+    assert (made.per_class, made.settings["budget_ipc"]) == (5, ipc)
+
+
+def test_the_step_size_is_chosen_where_no_test_image_is_seen(run, here, monkeypatch):
+    """Accuracy is best near the step size 30: those tried are 0.1, 1, 10 and then, since 10 is best, 100."""
+    seen = []
+
+    def evaluate(synthetic, data, *, seeds, **protocol):
+        seen.append((data, synthetic.settings["distilled"]["lr_img"], protocol))
+        return ddcore.Scores((50 - abs(np.log10(seen[-1][1] / 30)),), tuple(seeds), 1, 1, 0.0)
+
+    monkeypatch.setattr(step_size, "evaluate", evaluate)
+    code, _, err = run(*DISTILL, "--synthetic", "lowrank", "--steps", 2, "--lr-img", "auto", "--out", "auto.safetensors")
+    assert code == 0, err
+    assert [lr for _, lr, _ in seen] == [0.1, 1.0, 10.0, 100.0]
+    assert "lr_img=10: 49.5 % of the 10% of the training images" in err
+    assert "lr_img=10 is the best of these" in err
+    for data, _, protocol in seen:
+        assert "holdout" in data.name
+        assert protocol == {"network": "convnet", "width": 16, "strategy": augment.WITHOUT_FLIP}
+    assert run(*DISTILL, "--synthetic", "lowrank", "--steps", 2, "--lr-img", 10, "--out", "ten.safetensors")[0] == 0
+    assert (here / "auto.safetensors").read_bytes() == (here / "ten.safetensors").read_bytes()
 
 
 def test_plugins_named_on_the_command_line_are_those_of_the_library(run, here, digits):
@@ -167,18 +198,71 @@ def test_one_network_has_no_sd(run, syn):
 
 
 def test_evaluate_shows_a_table_and_writes_what_is_asked(run, syn, here):
-    code, out, err = run("evaluate", syn, *EVALUATE, "--seeds", 2, "--controls", "svd", "--png", "grid.png", "--ddranking", "set")
+    code, out, err = run("evaluate", syn, *EVALUATE, "--seeds", 2, "--controls", "svd", "--png", "grid.png")
     assert code == 0, err
     assert re.search(r"syn\.safetensors .*±.*\(n = 2\).* 4 .* 640", out)
     assert re.search(r"svd .*±", out)
-    assert {path.name for path in here.iterdir()} == {"grid.png", "set"}
-    assert {path.name for path in (here / "set").iterdir()} == {"images", "images.pt", "labels.pt", "lr.pt"}
+    assert {path.name for path in here.iterdir()} == {"grid.png"}
+
+
+@pytest.fixture
+def coloured_set(here):
+    """colours.npz of two classes of 3x8x8 images, and a set of it that has learned its step size, 0.02, and its labels."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (12, 8, 8, 3), np.uint8), np.arange(12) % 2
+    data = ddcore.load(npz("colours.npz", x_train=x, y_train=y, x_test=x, y_test=y), "cpu")
+    ddcore.Pixels(data, 3, step=0.02, soft=2.0).save("set.safetensors")
+    ddcore.Pixels(data, 2).save("plain.safetensors")
+    return here
+
+
+COLOURED = ("--dataset", "colours.npz", "--width", 4, "--epochs", 1, "--seeds", 1)
+
+
+@pytest.mark.parametrize(("arguments", "lr"), [
+    (("evaluate", "set.safetensors", *COLOURED), 0.02), (("evaluate", "set.safetensors", *COLOURED, "--lr", 0.5), 0.02),
+    (("export", "set.safetensors"), 0.02), (("evaluate", "plain.safetensors", *COLOURED), 0.01),
+    (("evaluate", "plain.safetensors", *COLOURED, "--lr", 0.5), 0.5),
+    (("evaluate", "plain.safetensors", *COLOURED, "--set", "lr=0.3"), 0.3),
+    (("export", "plain.safetensors"), 0.01), (("export", "plain.safetensors", "--lr", 0.2), 0.2)])
+def test_ddranking_is_given_the_step_size_that_was_learned_or_used(run, coloured_set, arguments, lr):
+    code, _, err = run(*arguments, "--ddranking", "out")
+    assert code == 0, err
+    assert torch.load("out/lr.pt", weights_only=True) == pytest.approx(lr)
+    learned = arguments[1] == "set.safetensors"
+    assert ("soft_labels.pt" in err) == (coloured_set / "out" / "soft_labels.pt").exists() == learned
+    assert ("is not used: networks take steps of 0.02" in err) == (learned and "--lr" in arguments)
+
+
+def test_export_writes_all_forms_and_trains_nothing(run, coloured_set, monkeypatch):
+    monkeypatch.setattr(networks, "build", None)
+    code, out, err = run("export", "plain.safetensors", "--npz", "a.npz", "--pt", "a.pt", "--png", "images", "--grid", "grid.png")
+    assert (code, out) == (0, ""), err
+    assert "images: 0.0% of the pixels lie outside" in err
+    made = ddcore.load_synthetic("plain.safetensors")
+    assert np.array_equal(np.load("a.npz")["images"], made.images().detach())
+    assert torch.equal(torch.load("a.pt", weights_only=True)["images"], made.images())
+    assert len([*(coloured_set / "images").rglob("*.png")]) == len(made.labels)
+    assert (coloured_set / "grid.png").is_file()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_what_was_clipped_or_scaled_is_said(run, coloured_set, command):
+    wide = ddcore.load_synthetic("plain.safetensors")
+    with torch.no_grad():
+        wide.tensors["pixels"].mul_(40)
+    wide.save("wide.safetensors")
+    more = ("--grid", "grid.png", "--png", "images") if command == "export" else (*COLOURED, "--png", "grid.png")
+    code, _, err = run(command, "wide.safetensors", *more)
+    assert code == 0, err
+    assert re.search(r"grid.png: 9\d% of the pixels lie outside .* scaled", err)
+    assert command == "evaluate" or re.search(r"images: 9\d\.\d% of the pixels lie outside .* clipped; --npz and --pt keep", err)
 
 
 def test_help_names_every_command():
     shown = CliRunner().invoke(cli.app, ["--help"])
     assert shown.exit_code == 0
-    for name in ("distill", "evaluate", "reproduce", "refresh", "bench", "doctor", "figures", "data"):
+    for name in ("distill", "evaluate", "export", "reproduce", "refresh", "bench", "doctor", "figures", "data"):
         assert name in shown.output
 
 
@@ -226,6 +310,10 @@ BAD = {
     "rank of pixels": ((*DISTILL, "--synthetic", "pixels", "--out", "o"), ("pixels", "'rank'")),
     "rank too high": ((*DISTILL, "--rank", "9", "--out", "o"), ("rank 9", "at most 4")),
     "ipc too large": (("distill", "--ipc", "1000", "--out", "o"), ("1000", "training images")),
+    "more images than the budget holds": ((*DISTILL, "--images-per-class", "5", "--out", "o"), ("images_per_class=5", "holds 4")),
+    "no images": (("distill", "--images-per-class", "0", "--out", "o"), ("images_per_class=0",)),
+    "step size in words": ((*DISTILL, "--lr-img", "large", "--out", "o"), ("--lr-img large", "auto")),
+    "step size of sre2l": (("distill", "--method", "sre2l", "--lr-img", "auto", "--out", "o"), ("--lr-img auto", "sre2l", "a number")),
     "batch of none": ((*DISTILL, "--batch-real", "0", "--out", "o"), ("batch_real=0",)),
     "no steps": ((*DISTILL, "--steps", "0", "--out", "o"), ("steps=0",)),
     "folder of out missing": ((*DISTILL, "--out", "no/such/o"), ("--out no/such/o", "does not exist")),
@@ -242,6 +330,14 @@ BAD = {
     "strategy of relabel": (("evaluate", "{syn}", "--protocol", "relabel", "--strategy", "flip"), ("'strategy'",)),
     "png elsewhere": (("evaluate", "{syn}", "--png", "no/grid.png"), ("--png no/grid.png", "does not exist")),
     "png of no kind": (("evaluate", "{syn}", "--png", "grid"), ("--png", ".png")),
+    "one channel for ddranking": (("evaluate", "{syn}", "--ddranking", "set"), ("1 channel", "ddranking takes 3", "--npz")),
+    "one channel to export for it": (("export", "{syn}", "--npz", "a.npz", "--ddranking", "set"), ("1 channel", "ddranking takes 3")),
+    "export to nowhere": (("export", "{syn}"), ("at least one of", "--npz")),
+    "export of nothing": (("export", "none.safetensors", "--npz", "a.npz"), ("none.safetensors", "no such file")),
+    "grid of no kind": (("export", "{syn}", "--grid", "grid"), ("--grid", ".png")),
+    "npz elsewhere": (("export", "{syn}", "--npz", "no/a.npz"), ("--npz no/a.npz", "does not exist")),
+    "images into a file": (("export", "{syn}", "--png", "two.npz"), ("two.npz", "not an empty folder")),
+    "no step size to export": (("export", "{syn}", "--ddranking", "set", "--lr", "0"), ("lr=0",)),
     "bad pair": (("reproduce", "--set", "seeds"), ("--set seeds", "name=value")),
     "bad value": (("reproduce", "--set", "seeds=[1"), ("seeds=[1", "YAML")),
     "unknown parameter": (("reproduce", "--set", "stepps=1"), ("'stepps'",)),

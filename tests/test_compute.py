@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from ddcore import compute, networks
+from ddcore import batch, compute, networks
 from ddcore.random import stream
 
 
@@ -54,14 +54,30 @@ def test_gradients_pass_through_bfloat16():
     assert (rounded - exact).norm() < 0.05 * exact.norm()
 
 
-def test_kept_memory_is_not_given_back():
-    """In a process of its own: large tensors one after another take, after a while, pages that are there already."""
-    program = ("import resource, torch; from ddcore import compute; kept = compute.keep_memory(); "
+@pytest.mark.parametrize("kernel", [False, True])
+def test_kept_memory_is_not_given_back(kernel):
+    """In a process of its own, by the call or by what a notebook's kernel is started with:
+    large tensors one after another take, after a while, pages that are there already."""
+    program = ("import resource, sys, torch; from ddcore import compute; kept = len(sys.argv) > 1 or compute.keep_memory(); "
                "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; "
                "several = lambda: [torch.ones(1 << 24).numel() for _ in range(20)]; several(); "
                "before = faults(); several(); print(int(kept), faults() - before)")
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
+    run = subprocess.run([sys.executable, "-c", program, *(["kernel"] if kernel else [])], capture_output=True, encoding="utf-8",
+                         check=True, env=batch.environment() if kernel else None)
     kept, faults = map(int, run.stdout.split())
     if platform.libc_ver()[0] == "glibc":
         assert kept
         assert faults < 20 * ((1 << 24) * 4 / 4096) / 4
+
+
+def test_what_is_compiled_is_shared_and_dropped_from_time_to_time(monkeypatch):
+    """Networks of one kind share it; none of the copies of before holds any."""
+    held = torch._dynamo.eval_frame._debug_get_cache_entry_list
+    monkeypatch.setattr(compute, "_codes", {})
+    copies = {}
+    for number in range(2 * compute.SHARED + 1):
+        net = networks.build("mlp", (1, 2, 2), 2, width=2, generator=stream(number, "net"))
+        compute.accelerate(net, torch.device("cpu"), compiled=True)(torch.ones(1, 1, 2, 2)).sum().backward()
+        code = compute._codes[type(net)][0]
+        copies[id(code)] = code
+    assert [len(held(code)) for code in copies.values()] == [0, 0, 1]

@@ -892,14 +892,14 @@ def test_every_published_number_has_its_source():
 def test_what_is_published_is_what_the_file_says():
     known = pd.read_csv(registry.FOLDER / "published.csv", dtype=str, keep_default_na=False)
     for row in known[known.ipc != ""].itertuples():
-        found = registry.published_numbers(row.dataset, network=row.network, methods=(row.method,), ipcs=(int(row.ipc),)).to_dict("records")
+        found = registry.published(row.dataset, network=row.network, methods=(row.method,), ipcs=(int(row.ipc),)).to_dict("records")
         text = f"{row.mean} ± {row.sd}" if row.sd else row.mean
         assert {"method": row.method, "ipc": int(row.ipc), "published": text, "protocol": row.protocol, "source": row.source} in found
 
 
 def test_the_neighbours_of_the_first_figure():
     """Issue 2: DC 70.5/82.3, DSA 70.6/84.6."""
-    found = registry.published_numbers("fashion_mnist", network="ConvNet3", methods=("DC", "DSA"), ipcs=(1, 10))
+    found = registry.published("fashion_mnist", network="ConvNet3", methods=("DC", "DSA"), ipcs=(1, 10))
     assert list(found.published) == ["70.5 ± 0.6", "82.3 ± 0.4", "70.6 ± 0.6", "84.6 ± 0.3"]
 
 
@@ -908,7 +908,7 @@ def test_the_neighbours_of_the_first_figure():
     ("imagenet", "ConvNet3", "DC", 1), ("cifar10", "ConvNet3", "LoDM", 1),
 ])  # fmt: skip
 def test_what_is_not_published_is_not_available(dataset, network, method, ipc):
-    (found,) = registry.published_numbers(dataset, network=network, methods=(method,), ipcs=(ipc,)).to_dict("records")
+    (found,) = registry.published(dataset, network=network, methods=(method,), ipcs=(ipc,)).to_dict("records")
     assert found == {"method": method, "ipc": ipc, "published": "not available", "protocol": "", "source": ""}
 
 

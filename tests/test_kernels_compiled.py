@@ -1,9 +1,10 @@
 """Every Triton kernel as machine code for five generations of GPUs, none of which has to be here.
 
 The ops run on CPU tensors under a launcher that compiles and starts nothing, so that types, constants and alignments are those of their
-launches. `make test` takes one size and two targets, `make test-kernels` (DDCORE_KERNELS=all) all of them.
+launches. `make test` takes one size and two targets, `make test-kernels` (DDCORE_KERNELS=all) all of them and prints what they take.
 """
 
+import collections
 import contextlib
 import functools
 import io
@@ -38,8 +39,15 @@ class Compiled(NamedTuple):
     name: str
     ptx: str
     threads: int
+    registers: int
     shared: int
     spilled: int
+
+    @property
+    def widest(self) -> int:
+        """Bytes of the widest read of global memory by a thread."""
+        loads = re.findall(r"\bld\.global[\w.:]*?(?:\.v(\d))?\.[bfsu](\d+)\b", self.ptx)
+        return max([int(many or 1) * int(bits) // 8 for many, bits in loads] + [16] * ("cp.async.cg" in self.ptx))
 
     def in_sixteens(self, way: str) -> int:
         """Bytes that a program reads ('ld') or writes ('st') sixteen at a time in one pass over its code, copies ahead of a loop too."""
@@ -48,10 +56,23 @@ class Compiled(NamedTuple):
         return 16 * self.threads * len(found)
 
 
+def table(seen: dict[tuple[str, str], dict[int, list[Compiled]]]) -> list[str]:
+    """Of every kernel and target the most that any launch takes: registers and bytes spilled of a thread, KiB of shared memory of a
+    program, bytes of the widest load."""
+    targets = sorted({target for by_target in seen.values() for target in by_target})
+    lines = [" ".join([" " * 46, *(f"{f'sm_{target}':>17}" for target in targets)])]
+    for (kernel, kind), by_target in sorted(seen.items()):
+        cells = [f"{max(one.registers for one in found):5}{max(one.spilled for one in found):4}"
+                 f"{max(one.shared for one in found) / 1024:4.0f}{max(one.widest for one in found):4}" if found else " " * 17
+                 for found in (by_target[target] for target in targets)]
+        lines.append(" ".join([f"{kernel:<29}{kind:<17}", *cells]))
+    return lines
+
+
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """compiled(target, op): what op() launches, forward and backward, as compiled for that compute capability."""
-    spilled = {}
+def compiled(tmp_path_factory, pytestconfig):
+    """compiled(target, op, dtype): what op(dtype=dtype) launches, forward and backward, as compiled for that compute capability."""
+    logs, seen = {}, collections.defaultdict(lambda: collections.defaultdict(list))
 
     class Device:
         def __init__(self, target: int) -> None:
@@ -66,7 +87,7 @@ def compiled(tmp_path_factory):
         def get_current_stream(self, device):
             return 0
 
-    def compiled(target: int, op: Callable[[], object]) -> list[Compiled]:
+    def compiled(target: int, op: Callable[..., object], dtype: torch.dtype) -> list[Compiled]:
         found = []
 
         def launcher(kernel, grid):
@@ -74,16 +95,17 @@ def compiled(tmp_path_factory):
                 assert "enable_fp_fusion" in constants, "a default that changes from one Triton to the next would choose the bits"
                 with contextlib.redirect_stdout(io.StringIO()) as log:
                     binary = kernel.run(*arguments, grid=grid, warmup=True, **constants)
-                if log.getvalue():
-                    spilled[binary.hash] = sum(map(int, re.findall(r"(\d+) bytes spill", log.getvalue())))
-                found.append(Compiled(kernel.__name__, binary.asm["ptx"], 32 * binary.metadata.num_warps, binary.metadata.shared,
-                                      spilled[binary.hash]))
+                log = logs.setdefault(binary.hash, log.getvalue())  # an equal launch is compiled once
+                found.append(Compiled(kernel.__name__, binary.asm["ptx"], 32 * binary.metadata.num_warps,
+                                      int(re.search(r"Used (\d+) registers", log)[1]), binary.metadata.shared,
+                                      sum(map(int, re.findall(r"(\d+) bytes spill", log)))))
+                seen[kernel.__name__, "float64" if dtype == torch.float64 else "float32, bfloat16"][target].append(found[-1])
 
             return start
 
         patch.setattr(JITFunction, "__getitem__", launcher)
         driver.set_active(Device(target))
-        op()
+        op(dtype=dtype)
         return found
 
     with pytest.MonkeyPatch.context() as patch:
@@ -91,6 +113,9 @@ def compiled(tmp_path_factory):
         patch.setattr(triton.knobs.nvidia, "dump_ptxas_log", True)
         yield compiled
     driver.set_active(None)  # whoever asks next finds the device of this machine
+    if EVERYTHING:
+        with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print("\n\nMost of any launch: registers, bytes spilled, KiB shared, bytes of the widest load", *table(seen), sep="\n")
 
 
 def zeros(*shape: int, dtype: torch.dtype, shift: int = 0) -> torch.Tensor:
@@ -148,7 +173,7 @@ OTHER = {
     "channel_moments, features of 33": functools.partial(moments, 76, 33, groups=2),
     "channel_moments, shifted": functools.partial(moments, 10, 64, 32, 32, groups=1, shift=1),
 } | {f"contrast, rows of {width}, {how}": functools.partial(contrasted, 3, 100, 640, width, how)
-     for width, how in itertools.product((5, 20, 64, 128, 200, 256), HOW)
+     for width, how in itertools.product((5, 20, 31, 64, 128, 200, 256), HOW)
 } | {"contrast, shifted": functools.partial(contrasted, 3, 100, 640, 128, "nce", shift=1)}
 CASES = USUAL | OTHER if EVERYTHING else USUAL
 TOUCHED = {"row_cosine_distance": {"row_cosine_forward", "row_cosine_backward"},
@@ -160,7 +185,7 @@ TOUCHED = {"row_cosine_distance": {"row_cosine_forward", "row_cosine_backward"},
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CASES)
 def test_a_launch_compiles_fits_and_spills_nothing(compiled, name, dtype, target):
-    found = compiled(target, functools.partial(CASES[name], dtype=dtype))
+    found = compiled(target, CASES[name], dtype)
     assert {kernel.name for kernel in found} == TOUCHED[name.split(",")[0]]
     for kernel in found:
         assert kernel.shared <= 1024 * SHARED[target], kernel.name
@@ -180,7 +205,7 @@ ONES |= {f"contrast {sizes, how}": functools.partial(contrasted, 1, *sizes, how)
 @pytest.mark.parametrize("dtype", DTYPES if EVERYTHING else DTYPES[:1])
 @pytest.mark.parametrize("name", ONES)
 def test_an_argument_of_one_which_reaches_a_kernel_as_a_number_of_python_compiles_too(compiled, name, dtype, target):
-    assert all(kernel.spilled <= SPILLED[dtype] for kernel in compiled(target, functools.partial(ONES[name], dtype=dtype)))
+    assert all(kernel.spilled <= SPILLED[dtype] for kernel in compiled(target, ONES[name], dtype))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -200,7 +225,7 @@ def test_aligned_rows_are_read_and_written_sixteen_bytes_at_a_time(compiled, nam
         "channel_moments_backward": (2048 * size, 2048 * size),
         "contrast_forward": (2 * tile * size, tile * wide),
     }
-    for kernel in compiled(target, functools.partial(USUAL[name], dtype=dtype)):
+    for kernel in compiled(target, USUAL[name], dtype):
         read, written = block[kernel.name]
         assert kernel.in_sixteens("ld") >= read, kernel.name
         assert kernel.in_sixteens("st") >= written, kernel.name
@@ -212,7 +237,7 @@ def test_aligned_rows_are_read_and_written_sixteen_bytes_at_a_time(compiled, nam
     ("contrast", functools.partial(contrasted, 3, 100, 640, 100, "nce"))])
 def test_rows_of_a_multiple_of_four_numbers_are_aligned(compiled, name, op):
     """Triton itself knows multiples of 16 alone."""
-    found = [kernel for kernel in compiled(TARGETS[0], functools.partial(op, dtype=torch.float32)) if "whole" not in kernel.name]
+    found = [kernel for kernel in compiled(TARGETS[0], op, torch.float32) if "whole" not in kernel.name]
     assert found
     for kernel in found:
         assert kernel.in_sixteens("ld") > 0, kernel.name
@@ -223,13 +248,13 @@ def test_rows_of_a_multiple_of_four_numbers_are_aligned(compiled, name, op):
                                 functools.partial(contrasted, 3, 100, 640, 128, "nce", shift=1)])
 def test_rows_that_are_not_aligned_are_read_number_by_number(compiled, op):
     """A GPU stops at an address that is not a multiple of what is read at once."""
-    first = compiled(TARGETS[0], functools.partial(op, dtype=torch.float32))[0]
+    first = compiled(TARGETS[0], op, torch.float32)[0]
     assert not re.search(r"ld\.global\S*\.v[24]|cp\.async\.cg", first.ptx)
 
 
 @pytest.mark.parametrize("name", ["row_cosine_distance", "class_mean_distance", "channel_moments", "contrast"])
 def test_bfloat16_is_rounded_to_nearest(compiled, name):
     """As test_kernels_triton.py lets the interpreter do, which truncates."""
-    text = "".join(kernel.ptx for kernel in compiled(TARGETS[0], functools.partial(USUAL[name], dtype=torch.bfloat16)))
+    text = "".join(kernel.ptx for kernel in compiled(TARGETS[0], USUAL[name], torch.bfloat16))
     assert "cvt.rn.bf16" in text
     assert "cvt.rz" not in text

@@ -181,6 +181,16 @@ def test_provenance_says_on_what_and_with_what():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_provenance_counts_the_threads_of_its_own_run():
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert records.provenance(0, torch.device("cpu"))["hardware"]["threads"] == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture
 def unread():
     """What says which code runs, as it is before a process has asked."""
@@ -208,8 +218,8 @@ def test_the_code_of_a_run_is_what_it_began_with(tmp_path, monkeypatch, unread):
             subprocess.run([*git, *command], check=True)
 
     commit("a = 1")
+    began = {"commit": records._git("rev-parse", "HEAD"), "dirty": False, "code_sha256": records.code_sha256()}
     Runner("smoke")
-    began = records.code()
     commit("a = 2")
     found = records.provenance(0.0, torch.device("cpu"))
     assert {name: found[name] for name in began} == began

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 import ddcore
-from ddcore import crops, networks, squeeze
+from ddcore import compute, crops, networks, squeeze
 from ddcore.evaluate import accuracy
 from ddcore.random import stream
 from ddcore.sgd import cosine
@@ -174,3 +174,15 @@ def test_the_cosine_falls_from_one_to_zero():
 def test_a_bfloat16_teacher_learns(digits, tmp_path):
     net = squeeze.squeeze(digits, dataclasses.replace(TINY, width=16, epochs=6, precision="bfloat16"), folder=tmp_path)
     assert accuracy(net, digits) > 85
+
+
+@pytest.mark.parametrize("changed", [{"torch": "1.0"}, {"threads": 64}, {"cpu_capability": "DEFAULT"}, {"chunk_bytes": {"cpu": 1}}])
+def test_a_teacher_computed_with_something_else_is_not_taken(digits, tmp_path, monkeypatch, changed):
+    squeeze.squeeze(digits, TINY, folder=tmp_path)
+    kept = {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    bits = compute.bits(digits.device)
+    assert changed.keys() <= bits.keys()
+    monkeypatch.setattr(compute, "bits", lambda at: bits | changed)
+    squeeze.squeeze(digits, TINY, folder=tmp_path)
+    assert len([*tmp_path.glob("*.safetensors")]) == 2
+    assert all(path.read_bytes() == content for path, content in kept.items())

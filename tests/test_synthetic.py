@@ -3,19 +3,17 @@ import math
 import struct
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import ddcore
 from ddcore import networks, records
 from ddcore.data import Dataset
 from ddcore.random import stream
-from ddcore.synthetic import KINDS, create, images_per_class, load_synthetic, truncated_svd
+from ddcore.synthetic import KINDS, budget, create, images_per_class, load_synthetic, truncated_svd
 
 
 def data_of(shape, classes=2, many=3, seed=0):
@@ -68,6 +66,32 @@ def test_stored_numbers_keep_to_the_budget(shape, rank, ipc, classes):
 def test_stored_numbers_are_the_published_ones(shape, classes, stored):
     data = data_of(shape, classes, 1)
     assert ddcore.LowRank(data, 10, rank=2).stored_numbers == ddcore.Pixels(data, 10, init="noise").stored_numbers == stored
+
+
+@pytest.mark.filterwarnings("ignore:.*an image of rank")
+@given(st.sampled_from([("pixels", {}), ("pixels", {"soft": 1.0}), ("lowrank", {"rank": 1}), ("lowrank", {"rank": 2, "soft": 1.0}),
+                        ("lowrank", {"rank": 3}), ("tucker", {"rank": 3}), ("adaptive", {"rank": 2})]), st.integers(1, 12))
+def test_so_many_images_a_class_have_the_smallest_budget_that_holds_them(which, wanted):
+    kind, settings = which
+    data = data_of((3, 6, 5), 2, 12)
+    ipc = budget(data, kind, wanted, **settings)
+    made = create(data, kind, ipc, seed=0, images_per_class=wanted, **settings)
+    assert made.per_class == made.settings["images_per_class"] == wanted
+    assert len(made.labels) == 2 * wanted == len(made.images())
+    assert made.stored_numbers <= made.budget
+    if ipc > 1:
+        with pytest.raises(ddcore.BadInput, match=f"images_per_class={wanted}, but|stores no|leave|soft-label"):
+            create(data, kind, ipc - 1, seed=0, images_per_class=wanted, **settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fewer_images_than_the_budget_holds_are_those_of_their_number_alone(kind, digits, tmp_path):
+    rank = {} if kind == "pixels" else {"rank": 2}
+    fewer, all_of_them = create(digits, kind, 3, seed=0, images_per_class=2, **rank), create(digits, kind, 3, seed=0, **rank)
+    assert fewer.per_class == 2 < all_of_them.per_class
+    assert fewer.stored_numbers < all_of_them.stored_numbers
+    assert "images_per_class" not in all_of_them.settings
+    assert torch.equal(load_synthetic(fewer.save(tmp_path / "a.safetensors")).images(), fewer.images())
 
 
 def test_the_file_holds_the_stored_numbers_and_no_more(digits, tmp_path):
@@ -391,6 +415,11 @@ def test_a_rank_that_yields_no_image_is_refused_with_one_that_does(digits, refus
     (lambda data: ddcore.LowRank(data, 1, rank=0), ("rank=0", "above 0")),
     (lambda data: ddcore.LowRank(data, 0, rank=1), ("budget_ipc=0", "above 0")),
     (lambda data: ddcore.Pixels(data, 0), ("budget_ipc=0", "above 0")),
+    (lambda data: ddcore.LowRank(data, 1, rank=2, images_per_class=3), ("images_per_class=3", "budget_ipc=1 holds 2")),
+    (lambda data: ddcore.LowRank(data, 1, rank=2, images_per_class=0), ("images_per_class=0", "above 0")),
+    (lambda data: budget(data, "lowrank", 0, rank=1), ("images_per_class=0", "above 0")),
+    (lambda data: budget(data, "lowrank", 5), ("'rank' is missing",)),
+    (lambda data: budget(data, "tucker", 5, rank=2, soft=1.0), ("tucker", "'soft'")),
     (lambda data: ddcore.Pixels(data, 1, init="reel"), ("'reel'", "did you mean 'real'?")),
     (lambda data: ddcore.LowRank(data, 1, rank=1, init="real"), ("'real'", "noise, svd")),
     (lambda data: create(data, "lowrnk", 1, seed=0), ("'lowrnk'", "did you mean 'lowrank'?")),
@@ -425,47 +454,11 @@ def test_a_rank_above_break_even_warns_of_what_it_costs(digits):
 
 # for others to read
 
-@pytest.mark.parametrize(("columns", "shown"), [(10, 4), (3, 3)])
-def test_png_is_a_row_a_class(columns, shown, digits, tmp_path):
-    path = ddcore.Pixels(digits, 4).to_png(tmp_path / "grid.png", columns=columns)
-    with Image.open(path) as image:
-        assert image.size == (shown * 9 + 1, 10 * 9 + 1)
-
-
-def test_png_cells_are_the_pictures(digits, tmp_path):
-    pixels = ddcore.Pixels(digits, 4)
-    with Image.open(pixels.to_png(tmp_path / "grid.png", columns=3)) as image:
-        cell = torch.tensor(image.convert("L").crop((1 + 2 * 9, 1 + 5 * 9, 9 + 2 * 9, 9 + 5 * 9)).get_flattened_data()).view(8, 8)
-    assert (cell - pixels.pictures()[5 * 4 + 2, 0] * 255).abs().max() <= 1
-
-
 def test_pictures_are_pixels_between_0_and_1(digits):
     pictures = ddcore.Pixels(digits, 2, init="noise").pictures()
     assert not pictures.requires_grad
     assert pictures.min() == 0
     assert pictures.max() <= 1
-
-
-def test_ddranking_layout_loads_without_pickle(digits, tmp_path):
-    low = ddcore.LowRank(digits, 2, rank=2)
-    folder = low.to_ddranking(tmp_path / "a" / "b", lr=0.02)
-    images, labels, lr = (torch.load(folder / name, weights_only=True) for name in ("images.pt", "labels.pt", "lr.pt"))
-    assert torch.equal(images, low.images().detach())
-    assert images.shape == (low.per_class * 10, 1, 8, 8)
-    assert torch.equal(labels, low.labels)
-    assert labels.dtype == torch.int64
-    assert lr == 0.02
-    assert lr.shape == ()
-
-
-def test_ddranking_reads_the_images_by_class_in_the_order_of_labels(digits, tmp_path):
-    from torchvision.datasets import ImageFolder
-
-    low = ddcore.LowRank(digits, 1, rank=1)
-    found = ImageFolder(low.to_ddranking(tmp_path / "set") / "images")
-    assert found.targets == low.labels.tolist()
-    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image, _ in found])
-    assert torch.equal(pixels[:, :1], (low.pictures() * 255 + 0.5).clamp(0, 255).byte())
 
 
 # soft labels, step sizes, clipping

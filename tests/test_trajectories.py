@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import ddcore
-from ddcore import augment, trajectories
+from ddcore import augment, compute, trajectories
 from ddcore.random import stream
 from ddcore.trajectories import Experts, experts, fill, flatten, unflatten
 
@@ -232,3 +232,17 @@ def test_ill_settings_are_refused(refuses, wrong):
 @pytest.mark.usefixtures("untouched")
 def test_the_global_random_state_is_left_alone(digits, tmp_path):
     experts(digits, dataclasses.replace(SMALL, experts=1, epochs=1), folder=tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"torch": "1.0"}, {"threads": 64}, {"cpu_capability": "DEFAULT"}, {"chunk_bytes": {"cpu": 1}}])
+def test_experts_computed_with_something_else_are_not_taken(digits, folder, monkeypatch, refuses, changed):
+    how = dataclasses.replace(SMALL, experts=1, epochs=1)
+    experts(digits, how)
+    first, = folder.iterdir()
+    bits = compute.bits(digits.device)
+    assert changed.keys() <= bits.keys()
+    monkeypatch.setattr(compute, "bits", lambda at: bits | changed)
+    experts(digits, how)
+    assert len([*folder.iterdir()]) == 2
+    with refuses("computed_with", "another folder"):
+        experts(digits, how, folder=first)

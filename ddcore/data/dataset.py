@@ -135,10 +135,15 @@ def numbered(classes: int) -> tuple[str, ...]:
     return tuple(map(str, range(classes)))
 
 
-def to_pixels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> Tensor:
+def unnormalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> Tensor:
+    """Normalised or whitened images (n, C, H, W) back to pixels, not clipped: real ones lie in [0, 1]."""
     images = whitening.invert(images.detach()) if whitening else images
     mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
-    return (images.detach() * std + mean).clamp(0, 1)
+    return images.detach() * std + mean
+
+
+def to_pixels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> Tensor:
+    return unnormalised(images, mean, std, whitening).clamp(0, 1)
 
 
 def held_out(labels: Tensor, classes: int, fraction: float, generator: torch.Generator) -> Tensor:

@@ -5,6 +5,7 @@ from ddcore.figures.registry import (
     FILES,
     FOLDER,
     FORMATS,
+    LINKED,
     Entry,
     bibliography,
     check,
@@ -16,7 +17,7 @@ from ddcore.figures.registry import (
     index,
     load,
     provenance_line,
-    published_numbers,
+    published,
     redraw,
     remarks,
     save,
@@ -25,6 +26,6 @@ from ddcore.figures.registry import (
 )
 from ddcore.figures.style import COLUMN, PAGE, STYLE
 
-__all__ = ["COLUMN", "FILES", "FOLDER", "FORMATS", "PAGE", "STYLE", "Entry", "bibliography", "check", "cite", "data", "draw", "entries",
-           "entry", "index", "load", "provenance_line", "published_numbers", "redraw", "remarks", "save", "to_png",
+__all__ = ["COLUMN", "FILES", "FOLDER", "FORMATS", "LINKED", "PAGE", "STYLE", "Entry", "bibliography", "check", "cite", "data", "draw",
+           "entries", "entry", "index", "load", "provenance_line", "published", "redraw", "remarks", "save", "to_png",
            "unchecked"]  # fmt: skip

@@ -31,6 +31,7 @@ FOLDER = records.SHIPPED / "figures"
 FORMATS = ("pdf", "svg", "png")
 FILES = {"pdf": "for print, its text in TrueType fonts that it holds", "svg": "its text as outlines, alike everywhere and not to be edited",
          "png": "300 pixels an inch", "csv": "what is plotted", "json": "what it was made from"}
+LINKED = ("[`{0}`]({0}.png)", "[{0}](../notebooks/{0}.ipynb)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +83,15 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def index() -> str:
-    """A Markdown table: figure, what it shows, its notebook, and what is recorded of it."""
+def index(figure: str = "`{0}`", notebook: str = "{0}") -> str:
+    """A Markdown table: figure, what it shows, its notebook, and what is recorded of it; `figure` and `notebook` say how their names
+    are written (`LINKED`: as links from figures/README.md)."""
     lines = ["| figure | what it shows | notebook | recorded |", "|---|---|---|---|"]
-    for key, figure in entries().items():
+    for key, shown in entries().items():
         sidecar = load(key)
         recorded = f"{' + '.join(sidecar['preset'])}, {len(sidecar['seeds'])} seed{'s' * (len(sidecar['seeds']) != 1)}" if sidecar else "-"
-        lines.append(f"| `{key}` | {figure.title} | {figure.notebook} | {recorded} |")
+        name = (figure if sidecar else "`{0}`").format(key)
+        lines.append(f"| {name} | {shown.title} | {notebook.format(shown.notebook)} | {recorded} |")
     return "\n".join(lines)
 
 
@@ -284,7 +287,7 @@ def _damages(key: str, folder: Path, ours: frozenset[str] | None) -> list[str]:
     return wrong + [f"{key}.{form}: redrawn from its CSV with the provenance of its sidecar, it differs" for form in differ]
 
 
-def published_numbers(dataset: str, *, network: str, methods: tuple[str, ...], ipcs: tuple[int, ...]) -> pd.DataFrame:
+def published(dataset: str, *, network: str, methods: tuple[str, ...], ipcs: tuple[int, ...]) -> pd.DataFrame:
     """The rows of figures/published.csv for these cells, with their sources; a cell that is not there is 'not available'."""
     known = pd.read_csv(FOLDER / "published.csv", dtype=str, keep_default_na=False)
     known = known[(known.dataset == dataset) & (known.network == network)]

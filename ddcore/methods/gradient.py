@@ -45,8 +45,8 @@ def loops(ipc: int) -> tuple[int, int]:
 class DC:
     """Published setting: ConvNet-3 of width 128, 256 real images a class, no augmentation; `outer` and `inner` by the nominal ipc.
 
-    `weight_gradients` names a back end of `ddcore.kernels.weight_gradients`, 'auto' the first of them; `chunk` is the most images that
-    pass the network at once (`ddcore.compute`). A class with fewer images than `batch_real` gives all it has.
+    `weight_gradients` names a back end of `ddcore.kernels.weight_gradients`, 'auto' the first of them on every machine; `chunk` is the most
+    images that pass the network at once (`ddcore.compute`). A class with fewer images than `batch_real` gives all it has.
     """
 
     version: ClassVar[int] = 1
@@ -134,7 +134,7 @@ class DC:
 
             return by_autograd
         function = class_gradients.explicit
-        function = torch.compile(function, dynamic=False, fullgraph=True) if self.compiled else function
+        function = compute.compiled_alone(function, fullgraph=True) if self.compiled else function
         backend = "calls" if self.weight_gradients == "auto" else self.weight_gradients
 
         def explicit(network, images, targets, share, sizes, seen):

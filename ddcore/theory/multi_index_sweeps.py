@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ddcore import compute
 from ddcore.errors import BadInput
 from ddcore.measurements import measurement
 from ddcore.settings import one_of, positive
@@ -179,7 +178,6 @@ def multi_index_sweep(device: torch.device, *, seed: int, d: tuple[int, ...], r:
         cell = Cell(device, seed, *place, inits=inits, precision=precision)
         if memory:
             fits(memory, max(points), round(max(labels) * cell.L), cell.d)
-    compute.keep_memory()
     rows = []
     for place in places:
         cell = Cell(device, seed, *place, inits=inits, precision=precision)
@@ -250,7 +248,6 @@ def multi_index_collapse(device: torch.device, *, seed: int, d: int, r: int, L: 
     if points < r:
         raise BadInput(f"multi-index collapse: points={points} can't span r={r} directions; take at least r of them")
     cells, table = [Cell(device, seed, d, r, L, ratio, inits=inits, decay=one, precision=precision) for one in decay], []
-    compute.keep_memory()
     for cell in cells:
         for count in steps:
             after = cell.distilled(points, count)

@@ -41,10 +41,11 @@ def speed(frame: pd.DataFrame) -> Figure:
     rows = [list(dict.fromkeys(sizes))] * (len(steps) - 1) + [list(dict.fromkeys(steps[-1][1].row))]
     forms = {kind: mark.form for kind, mark in COMPILED.items()}
     colors = {kind: mark.color for kind, mark in COMPILED.items()}
-    figure, axes = panels(PAGE, 1.0 + 0.34 * max(map(len, rows)), len(steps), 2)
+    figure, axes = panels(PAGE, 1.2 + 0.34 * max(map(len, rows)), len(steps), 2)
     for column, (title, part) in enumerate(steps):
         order, last = rows[column], column == len(steps) - 1
-        for axis, value in zip(axes[column :: len(steps)], ("ratio", "memory_ratio"), strict=True):
+        labels = {"ratio": "speed (×)", "memory_ratio": "less memory (×)"}
+        for axis, (value, label) in zip(axes[column :: len(steps)], labels.items(), strict=True):
             known = part.dropna(subset=value).assign(place=lambda known, order=order: known.row.map(order.index))
             axis.axvline(1, color="black", lw=0.8)
             if value == "ratio":
@@ -61,9 +62,8 @@ def speed(frame: pd.DataFrame) -> Figure:
             axis.set_ylim(len(order) - 0.5, -0.5)
             axis.grid(axis="y", lw=0.3)
             axis.set_axisbelow(True)
+            axis.set_xlabel(label)
         axes[column].set_title(title)
-    axes[0].set_ylabel("times as fast")
-    axes[len(steps)].set_ylabel("times less memory")
     legend(figure, COMPILED)
     return figure
 
