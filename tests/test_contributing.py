@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 import ddcore
-from ddcore import figures, plots, synthetic
+from ddcore import figures, synthetic
 from ddcore.cli import app
 from ddcore.files import records
 from ddcore.methods import METHODS
@@ -83,12 +83,11 @@ def test_both_are_named_on_the_command_line(monkeypatch, tmp_path):
     assert ddcore.load_synthetic(out).kind == "coarse"
 
 
-def test_its_figure_is_an_entry_and_a_drawing(monkeypatch):
-    monkeypatch.setattr(plots, "PLOTS", dict(plots.PLOTS))
+def test_its_figure_is_an_entry_and_a_drawing():
     (key, entry), = yaml.safe_load(example("lodc-loss:")).items()
     assert build(figures.Entry, {"id": key, **entry}).notebook == "11_low_rank_condensation"
-    made('@plot("lodc-loss")')
+    loss_by_step = made("def loss_by_step")["loss_by_step"]
     rows = [{"method": method, "step": step, "seed": 0, "loss": 1 / (1 + step)} for method in ("DM", "LoDM") for step in range(5)]
     frame = pd.DataFrame(rows)
-    axis, = plots.PLOTS[key](frame).axes
-    assert [line.get_label() for line in axis.lines] == ["DM", "LoDM"]
+    axis, = loss_by_step(frame).axes
+    assert [text.get_text() for text in axis.get_legend().texts] == ["DM", "LoDM"]

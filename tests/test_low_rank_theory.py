@@ -15,7 +15,6 @@ from ddcore.lab.measurement import Measurement
 from ddcore.lab.measurements.spectra import gradient_geometry, spectra, step_gains
 from ddcore.lab.runner import Runner
 from ddcore.lab.tables import rows
-from ddcore.plots import PLOTS
 from ddcore.random import stream
 from ddcore.synthetic import images_per_class
 from ddcore.theory import low_rank as theory
@@ -237,7 +236,6 @@ def test_figures_are_drawn_from_records(tmp_path, key, name, settings):
     found = runner.run_all([Measurement(name, "digits", settings, seed) for seed in (0, 1)])
     frame = rows(found)
     assert set(frame.seed) == {0, 1}
-    assert key in PLOTS
     sidecar = figures.save(key, frame, found, folder=tmp_path / "figures")
     assert sidecar["wasDerivedFrom"] == sorted(record.hash for record in found)
     assert figures.save(key, frame, found, folder=tmp_path / "figures") == sidecar

@@ -98,7 +98,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch, function, be
 
 
 def test_a_process_killed_while_writing_leaves_no_record(tmp_path):
-    program = ("import os, sys; from pathlib import Path; from ddcore import records; "
+    program = ("import os, sys; from pathlib import Path; from ddcore.files import records; "
                "records.os.replace = lambda *paths: os._exit(9); "
                "records.Record('0' * 16, 'smoke', {}, {}, {}).save(Path(sys.argv[1]))")
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path)]).returncode == 9

@@ -474,7 +474,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Time each step against the published structure, in one run on this machine."""
-    from ddcore.bench import speed as benchmarks
+    from ddcore.bench.speed import speed as benchmarks
     from ddcore.data import load
 
     sizes = {"batches": _whole_numbers("--batch-real", batch_real), "ipcs": _whole_numbers("--ipc", ipc),
@@ -506,7 +506,7 @@ def list_figures() -> None:
     from ddcore import figures
 
     rows = []
-    for key, one in figures.registry().items():
+    for key, one in figures.entries().items():
         sidecar = figures.load(key)
         rows.append((key, " + ".join(sidecar["preset"]) if sidecar else "-", one.notebook, one.title))
     _show(rows, "id", "recorded", "notebook", "title")
@@ -544,10 +544,19 @@ def check_figures() -> None:
     for line in wrong:
         errors.print(line, soft_wrap=True)
     if not wrong:
-        print(f"{sum(figures.load(key) is not None for key in figures.registry())} recorded figures, nothing wrong")
+        print(f"{sum(figures.load(key) is not None for key in figures.entries())} recorded figures, nothing wrong")
     if unchecked:
         print(f"the commits of their records could not be checked: {unchecked}")
     raise typer.Exit(1 if wrong else 0)
+
+
+@figures_app.command("redraw")
+def redraw_figures(figure: Annotated[list[str] | None, typer.Argument(help="one id or several; none: every recorded one")] = None) -> None:
+    """Draw recorded figures anew from their data and records, after a drawing was changed."""
+    from ddcore import figures
+
+    for key in figure or [key for key in figures.entries() if figures.load(key)]:
+        figures.redraw(key)
 
 
 @figures_app.command("cite")
@@ -556,7 +565,8 @@ def cite_figure(
     form: Annotated[str, typer.Option("--format", help="latex, markdown, bibtex or all")] = "all",
 ) -> None:
     """The LaTeX blocks, the Markdown blocks and the BibTeX entries of figures, no entry twice."""
-    from ddcore import commits, figures
+    from ddcore import figures
+    from ddcore.figures import commits
     from ddcore.settings import one_of
 
     one_of("figures cite", ("all", "latex", "markdown", "bibtex"), format=form)

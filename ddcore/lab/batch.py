@@ -114,7 +114,7 @@ def lands(name: str, notebook: str, given: Mapping) -> str:
         return "made outside of a checkout"
     if other := changed(name, notebook, given):
         return f"made with {listed(other)} in place of the {name} preset's"
-    promised = {key: one.seeds for key, one in figures.registry().items() if one.notebook == notebook}
+    promised = {key: one.seeds for key, one in figures.entries().items() if one.notebook == notebook}
     most, seeds = max(promised, key=promised.get, default=""), given.get("seeds") or preset(name, notebook).get("seeds")
     if most and seeds and len(seeds) < promised[most]:
         return f"made from {len(seeds)} seed{'s' * (len(seeds) != 1)}, where the caption of figure {most} promises {promised[most]}"
@@ -145,7 +145,7 @@ def execute(notebook: Path, out: Path, given: Mapping, threads: int | None, orde
     `threads`: how many torch takes, where OMP_NUM_THREADS does not say; None: its own choice."""
     apart = always or lands(given.get("preset", "smoke"), notebook.stem, given)
     folder = out / "figures" if apart else figures.FOLDER
-    ours = [folder / f"{key}.json" for key, one in figures.registry().items() if one.notebook == notebook.stem]
+    ours = [folder / f"{key}.json" for key, one in figures.entries().items() if one.notebook == notebook.stem]
     before = {path: path.stat().st_mtime_ns for path in ours if path.is_file()}
     outcome = _papermill(notebook, out / notebook.name, dict(given) | {"out": str(out) if apart else ""}, threads, orders)
     made = [path.stem for path in ours if path.is_file() and before.get(path) != path.stat().st_mtime_ns]

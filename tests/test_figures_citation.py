@@ -4,7 +4,9 @@ import re
 
 import pytest
 
-from ddcore import citation, figures
+from ddcore import figures
+from ddcore.figures import citation
+from ddcore.files import records
 
 # What plain.bst knows, and must have, for the types in use.
 FIELDS = {
@@ -53,7 +55,7 @@ def test_the_companion_the_papers_and_the_base_methods_have_entries():
 
 def test_the_base_methods_are_what_the_code_says_they_are():
     """Titles as in the docstrings of the methods; nothing stands in an entry that is not known."""
-    code = " ".join((figures.records.PACKAGE / path).read_text(encoding="utf-8")
+    code = " ".join((records.PACKAGE / path).read_text(encoding="utf-8")
                     for path in ("methods/gradient.py", "methods/distribution.py", "methods/trajectory.py", "kernels/statistics.py"))
     code = " ".join(code.split())
     for key in BASE:

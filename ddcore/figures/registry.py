@@ -11,18 +11,17 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
-import matplotlib.style
 import pandas as pd
 import PIL
 import yaml
 from matplotlib.figure import Figure
 
-from ddcore import citation, commits
 from ddcore.errors import BadInput
+from ddcore.figures import citation, commits, style
 from ddcore.files import records, whole
 from ddcore.files.records import Record
 from ddcore.settings import build, canonical, listed, unknown
@@ -32,13 +31,6 @@ FORMATS = ("pdf", "svg", "png")
 FILES = {"pdf": "for print, its text in TrueType fonts that it holds", "svg": "its text as outlines, alike everywhere and not to be edited",
          "png": "300 pixels an inch", "csv": "what is plotted", "json": "what it was made from"}
 LINKED = ("[`{0}`]({0}.png)", "[{0}](../notebooks/{0}.ipynb)")
-COLUMN, PAGE = 3.25, 6.75  # inches: the widths of one column and of the page of the field's templates
-STYLE = {
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
-    "font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
-    "lines.markersize": 4, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.frameon": False, "figure.dpi": 150,
-    "savefig.dpi": 300, "pdf.fonttype": 42, "svg.hashsalt": "ddcore", "figure.constrained_layout.use": True, "image.cmap": "gray",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +50,7 @@ class Entry:
     seeds: int = 3
 
 
-def registry(folder: Path = FOLDER) -> dict[str, Entry]:
+def entries(folder: Path = FOLDER) -> dict[str, Entry]:
     """Every entry by id. Raises BadInput where there is no registry."""
     if not (folder / "registry.yaml").is_file():
         raise BadInput(f"{folder}: no registry.yaml is there; install ddcore from a clone, or run this in one")
@@ -68,38 +60,24 @@ def registry(folder: Path = FOLDER) -> dict[str, Entry]:
 
 def entry(key: str) -> Entry:
     """The entry of one id. Raises BadInput for an unknown one."""
-    entries = registry()
-    if key not in entries:
-        raise unknown("figure", key, entries)
-    return entries[key]
-
-
-def drawings() -> dict[str, Callable[[pd.DataFrame], Figure]]:
-    """The function that draws each figure, by its id."""
-    from ddcore import adjustment_plots, host_plots, plots  # noqa: F401 (some are imported for the drawings that they register)
-    from ddcore.plugins import plots as of_plugins  # noqa: F401
-    from ddcore.theory import plots as of_theory  # noqa: F401
-
-    return plots.PLOTS
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """matplotlib's own defaults with ours over them, whatever a matplotlibrc or a reader has set; afterwards all is as it was."""
-    with matplotlib.style.context(["default", STYLE]):
-        yield
+    known = entries()
+    if key not in known:
+        raise unknown("figure", key, known)
+    return known[key]
 
 
 def draw(key: str, frame: pd.DataFrame) -> Figure:
     """The figure `key` of `frame` (the columns of its CSV). It is no figure of pyplot, and nobody's backend changes."""
-    with _style():
-        return drawings()[key](frame)
+    from ddcore.figures.drawings import DRAWINGS  # seaborn is loaded when something is drawn
+
+    with style.applied():
+        return DRAWINGS[key](frame)
 
 
 def to_png(figure: Figure) -> bytes:
     """The drawing as PNG, for a screen."""
     buffer = io.BytesIO()
-    with _style():
+    with style.applied():
         figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
@@ -108,11 +86,11 @@ def index(figure: str = "`{0}`", notebook: str = "{0}") -> str:
     """A Markdown table: figure, what it shows, its notebook, and what is recorded of it; `figure` and `notebook` say how their names
     are written (`LINKED`: as links from figures/README.md)."""
     lines = ["| figure | what it shows | notebook | recorded |", "|---|---|---|---|"]
-    for key, one in registry().items():
+    for key, shown in entries().items():
         sidecar = load(key)
-        seen = f"{' + '.join(sidecar['preset'])}, {len(sidecar['seeds'])} seed{'s' * (len(sidecar['seeds']) != 1)}" if sidecar else "-"
+        recorded = f"{' + '.join(sidecar['preset'])}, {len(sidecar['seeds'])} seed{'s' * (len(sidecar['seeds']) != 1)}" if sidecar else "-"
         name = (figure if sidecar else "`{0}`").format(key)
-        lines.append(f"| {name} | {one.title} | {notebook.format(one.notebook)} | {seen} |")
+        lines.append(f"| {name} | {shown.title} | {notebook.format(shown.notebook)} | {recorded} |")
     return "\n".join(lines)
 
 
@@ -136,13 +114,18 @@ def _render(key: str, frame: pd.DataFrame, embedded: str) -> dict[str, bytes]:
         "svg": {"Description": embedded, "Identifier": key, "Date": None, "Creator": None},
         "png": {"Provenance": embedded, "Software": None},
     }
-    found = {}
-    with _style():
+    files = {}
+    with style.applied():
         for form in FORMATS:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=form, metadata=metadata[form])
-            found[form] = buffer.getvalue()
-    return found
+            files[form] = buffer.getvalue()
+    return files
+
+
+def _overrides(made_from: list[Record]) -> dict:
+    """The numbers of these records that are not their preset's."""
+    return {name: value for record in made_from for name, value in record.provenance.get("overrides", {}).items()}
 
 
 def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: Path = FOLDER) -> dict:
@@ -151,20 +134,25 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
     Raises BadInput for a frame without a row, and when `folder` is figures/ for records of smoke runs, of numbers that are not a preset's,
     or of fewer seeds than the entry promises.
     """
-    one, made_from = entry(key), sorted(made_from, key=lambda record: record.hash)
+    figure, made_from = entry(key), sorted(made_from, key=lambda record: record.hash)
     if frame.empty or not made_from:
-        raise BadInput(f"figure {key}: there is no record to draw it from; run notebook {one.notebook} at a larger preset first")
+        raise BadInput(f"figure {key}: there is no record to draw it from; run notebook {figure.notebook} at a larger preset first")
     official = folder.resolve() == FOLDER.resolve()
     if official and any(record.preset == "smoke" for record in made_from):
         raise BadInput(f"figure {key}: made from smoke runs, which can't land in figures/; run preset laptop or paper")
-    other = {name: value for record in made_from for name, value in record.provenance.get("overrides", {}).items()}
-    if official and other:
-        raise BadInput(f"figure {key}: made with {listed(other)} in place of its preset's, which can't land in figures/; name another")
+    overrides = _overrides(made_from)
+    if official and overrides:
+        raise BadInput(f"figure {key}: made with {listed(overrides)} in place of its preset's, which can't land in figures/; name another")
     seeds = sorted({record.experiment["seed"] for record in made_from if "seed" in record.experiment})
-    if official and len(seeds) < one.seeds:
-        raise BadInput(f"figure {key}: {len(seeds)} seeds, but its caption promises {one.seeds}")
-    csv = _to_csv(frame)
-    frame = _from_csv(csv)  # as it comes back, so that drawing before and after saving is one thing
+    if official and len(seeds) < figure.seeds:
+        raise BadInput(f"figure {key}: {len(seeds)} seeds, but its caption promises {figure.seeds}")
+    return _write(key, _to_csv(frame), made_from, folder)
+
+
+def _write(key: str, csv: bytes, made_from: list[Record], folder: Path) -> dict:
+    """The five files of a figure, drawn from its CSV so that drawing before and after saving is one thing; returns its provenance."""
+    seeds = sorted({record.experiment["seed"] for record in made_from if "seed" in record.experiment})
+    overrides = _overrides(made_from)
     provenance = {
         "figure": key, "preset": sorted({record.preset for record in made_from}), "seeds": seeds,
         "data": sorted({(record.experiment["dataset"], record.experiment["data_sha256"][:16]) for record in made_from
@@ -177,9 +165,9 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
         "torch": sorted({record.provenance["versions"]["torch"] for record in made_from}),
         "seconds": round(sum(record.provenance["seconds"] for record in made_from), 1), "drawn_with": _drawn_with(),
     }
-    provenance |= {"overrides": other} if other else {}
+    provenance |= {"overrides": overrides} if overrides else {}
     provenance = json.loads(canonical(provenance))
-    files = _render(key, frame, canonical(provenance)) | {"csv": csv}
+    files = _render(key, _from_csv(csv), canonical(provenance)) | {"csv": csv}
     sidecar = provenance | {"sha256": {form: hashlib.sha256(content).hexdigest() for form, content in sorted(files.items())}}
     files["json"] = (json.dumps(sidecar, indent=1, sort_keys=True) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,12 +183,12 @@ def load(key: str, folder: Path = FOLDER) -> dict | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["figure"] != key or set(found["sha256"]) != {*FORMATS, "csv"}:
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+        if sidecar["figure"] != key or set(sidecar["sha256"]) != {*FORMATS, "csv"}:
             raise ValueError(f"it does not name the files of figure {key}")
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{path}: not a whole sidecar ({error}); draw the figure again") from error
-    return found
+    return sidecar
 
 
 def data(key: str, folder: Path = FOLDER) -> pd.DataFrame:
@@ -211,11 +199,21 @@ def data(key: str, folder: Path = FOLDER) -> pd.DataFrame:
     return _from_csv(path.read_bytes())
 
 
+def redraw(key: str, folder: Path = FOLDER) -> dict:
+    """Draw a saved figure anew from its data and the records that it names; returns its provenance. Raises BadInput if it is not saved."""
+    data(key, folder)
+    sidecar = load(key, folder)
+    if sidecar is None:
+        raise BadInput(f"figure {key}: its sidecar {key}.json is missing; run notebook {entry(key).notebook} at preset laptop or paper")
+    made_from = [records.read(folder / "records" / f"{name}.json") for name in sidecar["wasDerivedFrom"]]
+    return _write(key, (folder / f"{key}.csv").read_bytes(), made_from, folder)
+
+
 def provenance_line(sidecar: dict) -> str:
     """One line that says what a figure was computed from."""
-    machines = [json.loads(one) for one in sidecar["hardware"]]
-    where = " and ".join(dict.fromkeys(one["gpu"] or one["cpu"] for one in machines))
-    threads = sorted({one["threads"] for one in machines if not one["gpu"]})
+    machines = [json.loads(machine) for machine in sidecar["hardware"]]
+    where = " and ".join(dict.fromkeys(machine["gpu"] or machine["cpu"] for machine in machines))
+    threads = sorted({machine["threads"] for machine in machines if not machine["gpu"]})
     where += f", {' or '.join(map(str, threads))} thread{'s' * (threads != [1])}" if threads else ""
     data = ", ".join(name for name, _ in sidecar["data"]) or "simulated data"
     seeds, made_from = len(sidecar["seeds"]), len(sidecar["wasDerivedFrom"])
@@ -228,11 +226,11 @@ def check(folder: Path = FOLDER) -> list[str]:
     """What is wrong with the saved figures: empty when every file is whole, its records are there and, where that can be looked up, their
     commits with their code, its provenance inside, and redrawing from the CSV with the same matplotlib, Pillow and zlib gives the same
     bytes."""
-    entries = registry()
+    known = entries()
     wrong = [f"{path.name}: no entry '{path.stem}' in registry.yaml" for path in sorted(folder.iterdir())
-             if path.suffix[1:] in (*FORMATS, "csv", "json") and path.stem not in entries and path.name != "published.csv"]
+             if path.suffix[1:] in (*FORMATS, "csv", "json") and path.stem not in known and path.name != "published.csv"]
     ours = None if unchecked(folder) else commits.history()
-    for key in entries:
+    for key in known:
         try:
             wrong += _damages(key, folder, ours)
         except BadInput as error:
@@ -243,7 +241,7 @@ def check(folder: Path = FOLDER) -> list[str]:
 def unchecked(folder: Path = FOLDER) -> str:
     """Why `check` can't look up the commits that the records of figures name; '' if it can."""
     named = set()
-    for key in registry():
+    for key in entries():
         with contextlib.suppress(BadInput):
             named.update((load(key, folder) or {"commits": []})["commits"])
     try:
@@ -295,26 +293,27 @@ def published(dataset: str, *, network: str, methods: tuple[str, ...], ipcs: tup
     rows = []
     for method in methods:
         for ipc in ipcs:
-            found = known[(known.method == method) & (known.ipc == str(ipc))]
-            cell, absent = {"method": method, "ipc": ipc}, {"published": "not available", "protocol": "", "source": ""}
-            rows += [cell | {"published": f"{one['mean']}" + (f" ± {one['sd']}" if one["sd"] else ""), "protocol": one["protocol"],
-                             "source": one["source"]} for one in found.to_dict("records")] or [cell | absent]
+            cell = {"method": method, "ipc": ipc}
+            numbers = known[(known.method == method) & (known.ipc == str(ipc))].to_dict("records")
+            rows += [cell | {"published": " ± ".join(filter(None, (number["mean"], number["sd"]))), "protocol": number["protocol"],
+                             "source": number["source"]} for number in numbers]  # fmt: skip
+            rows += [] if numbers else [cell | {"published": "not available", "protocol": "", "source": ""}]
     return pd.DataFrame(rows)
 
 
 def cite(key: str, *others: str, commit: str = "", url: str = "") -> dict[str, str]:
     """{'latex': a figure block each, 'markdown': the same, 'bibtex': this companion, the papers and the hosts, once each}; `commit` and
     `url` of this companion as `commits.here` tells them."""
-    found, names = {"latex": [], "markdown": []}, []
-    for one in map(entry, dict.fromkeys((key, *others))):
-        sidecar = load(one.id)
+    blocks, names = {"latex": [], "markdown": []}, []
+    for figure in map(entry, dict.fromkeys((key, *others))):
+        sidecar = load(figure.id)
         aside = f" ({provenance_line(sidecar)})" if sidecar else ""
-        found["latex"].append(citation.latex(one, aside))
-        found["markdown"].append(citation.markdown(one, aside))
-        names += citation.keys(one)
-    entries = bibliography(commit=commit, url=url)
-    found["bibtex"] = [entries[name] for name in dict.fromkeys(names)]
-    return {form: "\n".join(blocks) for form, blocks in found.items()}
+        blocks["latex"].append(citation.latex(figure, aside))
+        blocks["markdown"].append(citation.markdown(figure, aside))
+        names += citation.keys(figure)
+    references = bibliography(commit=commit, url=url)
+    blocks["bibtex"] = [references[name] for name in dict.fromkeys(names)]
+    return {form: "\n".join(texts) for form, texts in blocks.items()}
 
 
 def bibliography(**known: str) -> dict[str, str]:

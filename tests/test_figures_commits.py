@@ -7,7 +7,8 @@ import subprocess
 import pytest
 import yaml
 
-from ddcore import commits, figures
+from ddcore import figures
+from ddcore.figures import commits
 from ddcore.files import records
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -181,7 +182,7 @@ def test_a_bad_statement_is_refused(tmp_path, refuses, changed, word):
 
 def test_the_eight_figures_whose_commit_no_clone_has_say_where_their_code_is():
     lost = "6895d2b4f1c2a7836fd1c96cabc2b6e9492bf4e7"
-    keys = [key for key in figures.registry() if lost in (figures.load(key) or {"commits": []})["commits"]]
+    keys = [key for key in figures.entries() if lost in (figures.load(key) or {"commits": []})["commits"]]
     assert len(keys) == 8
     for key in keys:
         (line,) = (line for line in figures.remarks(key) if lost in line.split(":")[0])

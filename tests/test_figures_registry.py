@@ -20,19 +20,23 @@ import seaborn
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.main import get_command
 
 from ddcore import figures
-from ddcore.adjustment_plots import MEASURES, WAYS
 from ddcore.cli import app
+from ddcore.figures import commits, registry, style
+from ddcore.figures.drawings import DRAWINGS
+from ddcore.figures.drawings.dwa import DIRECTIONS, MEASURES, WAYS
+from ddcore.figures.drawings.mim import BOUNDS
+from ddcore.figures.drawings.theory import ARMS
 from ddcore.files import records
 from ddcore.files.records import Record
 from ddcore.lab import batch
 from ddcore.settings import canonical, digest
-from ddcore.theory.plots import ARMS, BOUNDS, DIRECTIONS
 
-KEYS = list(figures.registry())
+KEYS = list(registry.entries())
 FILES = ("csv", "json", "pdf", "png", "svg")
 TILES = ("lodc-images", "lodc-host-images", "dwa-images")
 
@@ -67,7 +71,7 @@ def frame_of(key: str) -> pd.DataFrame:
     if key == "theory-collapse":
         return pd.DataFrame([cell | {"decay": decay, "steps": steps, "condition": 2.0 * steps, "error": 0.1 * steps, "teacher": 0.05,
                                      "seed": seed} for decay in (1.0, 0.6) for steps in (1, 3) for seed in seeds])
-    if figures.entry(key).notebook.startswith("31"):
+    if registry.entry(key).notebook.startswith("31"):
         return pd.DataFrame([cell | {"d": d, "r": r, "L": L, "N": 20 * d * d, "link": "He3", "activation": "relu", "arm": arm, "M1": points,
                                      "M2": L, "stored": 10 * d * points, "error": 0.5 / points + 0.01 * seed, "seed": seed}
                              for d in (8, 16) for r in (1, 2) for L in (16, 32) for arm in ARMS for points in (1, 2, 4) for seed in seeds])
@@ -204,7 +208,7 @@ def save(key, folder, *, preset="laptop", seeds=range(3)):
     made_from = [record_of(seed, preset) for seed in seeds]
     for record in made_from:
         record.save(folder / "records")
-    return figures.save(key, frame_of(key), made_from, folder=folder)
+    return registry.save(key, frame_of(key), made_from, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -229,12 +233,12 @@ def folder(saved, tmp_path):
 
 
 def test_every_entry_has_a_drawing_and_every_drawing_an_entry():
-    assert set(figures.drawings()) == set(KEYS)
+    assert set(DRAWINGS) == set(KEYS)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_an_entry_is_whole(key):
-    one = figures.entry(key)
+    one = registry.entry(key)
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", one.id)
     assert one.id == key
     assert one.status in ("ours", "after the paper")
@@ -250,7 +254,7 @@ def test_an_entry_is_whole(key):
 
 def test_an_unknown_figure_is_refused_with_the_nearest(refuses):
     with refuses("unknown figure 'lodc-ranks'", "did you mean 'lodc-rank'"):
-        figures.entry("lodc-ranks")
+        registry.entry("lodc-ranks")
 
 
 @pytest.mark.parametrize(("changed", "word"), [({"titel": "x"}, "'titel'"), ({"seeds": "3"}, "seeds='3'"), ({"alt": None}, "alt")])
@@ -258,7 +262,7 @@ def test_a_bad_registry_is_refused(tmp_path, refuses, changed, word):
     entry = {"title": "t", "caption": "c", "alt": "a", "notebook": "n"} | changed
     (tmp_path / "registry.yaml").write_text(yaml.safe_dump({"a": entry}), encoding="utf-8")
     with refuses("figure a", word):
-        figures.registry(tmp_path)
+        registry.entries(tmp_path)
 
 
 # saved
@@ -268,7 +272,7 @@ def test_save_writes_five_whole_files_of_each(saved):
     names = {path.name for path in saved.iterdir() if path.is_file()}
     assert names == {f"{key}.{form}" for key in KEYS for form in FILES}
     for key in KEYS:
-        sidecar = figures.load(key, saved)
+        sidecar = registry.load(key, saved)
         assert set(sidecar["sha256"]) == set(FILES) - {"json"}
         for form, expected in sidecar["sha256"].items():
             assert hashlib.sha256((saved / f"{key}.{form}").read_bytes()).hexdigest() == expected
@@ -289,7 +293,7 @@ def test_the_csv_is_what_was_plotted(saved, key):
 def test_the_widths_are_those_of_the_templates(saved, key):
     with Image.open(saved / f"{key}.png") as image:
         width, dpi = image.width, image.info["dpi"][0]
-    promised = figures.PAGE if figures.entry(key).width == "page" else figures.COLUMN
+    promised = style.PAGE if registry.entry(key).width == "page" else style.COLUMN
     assert width / dpi <= promised + 0.02
     assert key in TILES or width / dpi == pytest.approx(promised, abs=0.02)  # tiles have a largest size
 
@@ -304,14 +308,44 @@ def test_redrawn_they_are_the_same_bytes(saved, tmp_path):
 @pytest.mark.parametrize("key", ["lodc-rank"])
 def test_another_process_on_another_day_draws_the_same_bytes(saved, key):
     """From the CSV, with the provenance of the sidecar, under other hash seeds, locales and dates."""
-    program = ("import json, sys, hashlib, pathlib; from ddcore import figures, records; folder = pathlib.Path(sys.argv[1]); "
-               "key = sys.argv[2]; sidecar = figures.load(key, folder); sidecar.pop('sha256'); "
-               "drawn = figures._render(key, figures._from_csv((folder / f'{key}.csv').read_bytes()), canonical(sidecar)); "
+    program = ("import json, sys, hashlib, pathlib; from ddcore.files import records; from ddcore.figures import registry; "
+               "folder = pathlib.Path(sys.argv[1]); "
+               "key = sys.argv[2]; sidecar = registry.load(key, folder); sidecar.pop('sha256'); "
+               "drawn = registry._render(key, registry._from_csv((folder / f'{key}.csv').read_bytes()), canonical(sidecar)); "
                "print(json.dumps({form: hashlib.sha256(content).hexdigest() for form, content in drawn.items()}))")
     environment = dict(os.environ) | {"PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "86400", "TZ": "Asia/Tokyo", "OMP_NUM_THREADS": "1"}
     run = subprocess.run([sys.executable, "-c", program, str(saved), key], capture_output=True, encoding="utf-8", env=environment)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == {form: value for form, value in figures.load(key, saved)["sha256"].items() if form != "csv"}
+    assert json.loads(run.stdout) == {form: value for form, value in registry.load(key, saved)["sha256"].items() if form != "csv"}
+
+
+def test_a_figure_is_redrawn_from_its_data_and_records(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.glob("lodc-rank.*")}
+    with monkeypatch.context() as patch:
+        patch.setitem(DRAWINGS, "lodc-rank", lambda frame: Figure())
+        registry.redraw("lodc-rank", folder)
+    changed = {name for name, content in before.items() if (folder / name).read_bytes() != content}
+    assert changed == {f"lodc-rank.{form}" for form in FILES if form != "csv"}
+    registry.redraw("lodc-rank", folder)
+    assert {path.name: path.read_bytes() for path in folder.glob("lodc-rank.*")} == before
+
+
+def test_redrawing_keeps_the_bytes_of_the_data_however_numbers_are_written_in_them(folder):
+    csv, path = folder / "lodc-rank.csv", folder / "lodc-rank.json"
+    csv.write_text(csv.read_text(encoding="utf-8").replace("61", "61.0"), encoding="utf-8", newline="")
+    before = csv.read_bytes()
+    registry.redraw("lodc-rank", folder)
+    assert csv.read_bytes() == before
+    assert json.loads(path.read_text(encoding="utf-8"))["csv_sha256"] == hashlib.sha256(before).hexdigest()
+    assert registry.check(folder) == []
+
+
+def test_what_is_not_saved_is_not_redrawn(folder, refuses):
+    with refuses("lodc-bits", "not recorded yet"):
+        registry.redraw("lodc-bits", folder)
+    (folder / "lodc-rank.json").unlink()
+    with refuses("lodc-rank.json", "missing"):
+        registry.redraw("lodc-rank", folder)
 
 
 def test_the_order_of_the_records_does_not_matter(folder, tmp_path):
@@ -342,12 +376,12 @@ def embedded(path) -> str:
 @pytest.mark.parametrize("form", ["pdf", "svg", "png"])
 @pytest.mark.parametrize("key", KEYS)
 def test_every_drawing_carries_its_provenance(saved, key, form):
-    sidecar = figures.load(key, saved)
+    sidecar = registry.load(key, saved)
     assert json.loads(embedded(saved / f"{key}.{form}")) == {name: value for name, value in sidecar.items() if name != "sha256"}
 
 
 def test_the_provenance_names_records_data_hardware_and_code(saved):
-    sidecar = figures.load("lodc-rank", saved)
+    sidecar = registry.load("lodc-rank", saved)
     assert sidecar["figure"] == "lodc-rank"
     assert sidecar["wasDerivedFrom"] == sorted(record_of(seed).hash for seed in range(3))
     assert sidecar["seeds"] == [0, 1, 2]
@@ -358,7 +392,7 @@ def test_the_provenance_names_records_data_hardware_and_code(saved):
     assert sidecar["dirty"] is False
     assert sidecar["csv_sha256"] == hashlib.sha256((saved / "lodc-rank.csv").read_bytes()).hexdigest()
     assert matplotlib.__version__ in sidecar["drawn_with"]
-    line = figures.provenance_line(sidecar)
+    line = registry.provenance_line(sidecar)
     for word in ("laptop preset", "digits", "3 seeds", "3 records", "6 s", "a CPU_& 100 %, 1 thread"):
         assert word in line
 
@@ -378,79 +412,79 @@ def test_nothing_in_a_file_tells_when_it_was_drawn(saved):
 
 @pytest.fixture
 def official(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "FOLDER", tmp_path)
+    monkeypatch.setattr(registry, "FOLDER", tmp_path)
     return tmp_path
 
 
 def test_numbers_that_are_not_a_presets_are_refused_for_figures_and_said_elsewhere(official, tmp_path, refuses):
     made_from = [record_of(seed, overrides={"images": 100} if seed else {}) for seed in range(3)]
     with refuses("lodc-rank", "images=100", "can't land in figures/"):
-        figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official)
+        registry.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official)
     assert list(official.iterdir()) == []
-    sidecar = figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=tmp_path / "elsewhere")
+    sidecar = registry.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=tmp_path / "elsewhere")
     assert sidecar["overrides"] == {"images": 100}
-    assert figures.provenance_line(sidecar).startswith("laptop preset, images=100 · digits")
-    plain = figures.save("lodc-rank", frame_of("lodc-rank"), [record_of(seed) for seed in range(3)], folder=official)
+    assert registry.provenance_line(sidecar).startswith("laptop preset, images=100 · digits")
+    plain = registry.save("lodc-rank", frame_of("lodc-rank"), [record_of(seed) for seed in range(3)], folder=official)
     assert "overrides" not in plain
-    assert figures.provenance_line(plain).startswith("laptop preset · digits")
+    assert registry.provenance_line(plain).startswith("laptop preset · digits")
 
 
 @pytest.mark.parametrize("presets", [["smoke"] * 3, ["laptop", "laptop", "smoke"]], ids=str)
 def test_smoke_records_are_refused_for_figures(official, refuses, presets):
     made_from = [record_of(seed, preset) for seed, preset in enumerate(presets)]
     with refuses("lodc-rank", "smoke", "laptop"):
-        figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official)
+        registry.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official)
     with refuses("smoke"):
-        figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official / "records" / "..")
+        registry.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official / "records" / "..")
     assert list(official.iterdir()) == []
-    figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official / "elsewhere")
+    registry.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official / "elsewhere")
 
 
 def test_too_few_seeds_are_refused_for_figures(official, refuses):
     twice = [record_of(seed) for seed in (0, 1)]
     with refuses("2 seeds", "3"):
-        figures.save("lodc-rank", frame_of("lodc-rank"), twice, folder=official)
+        registry.save("lodc-rank", frame_of("lodc-rank"), twice, folder=official)
     assert list(official.iterdir()) == []
-    figures.save("lodc-rank", frame_of("lodc-rank"), [*twice, record_of(2)], folder=official)
+    registry.save("lodc-rank", frame_of("lodc-rank"), [*twice, record_of(2)], folder=official)
 
 
 def test_a_figure_of_nothing_is_refused(tmp_path, refuses):
     with refuses("lodc-rank", "11_low_rank_condensation"):
-        figures.save("lodc-rank", frame_of("lodc-rank"), [], folder=tmp_path / "new")
+        registry.save("lodc-rank", frame_of("lodc-rank"), [], folder=tmp_path / "new")
     with refuses("lodc-rank"):
-        figures.save("lodc-rank", frame_of("lodc-rank").iloc[:0], [record_of(0)], folder=tmp_path / "new")
+        registry.save("lodc-rank", frame_of("lodc-rank").iloc[:0], [record_of(0)], folder=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_failed_drawing_leaves_the_old_figure(folder, monkeypatch):
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with pytest.raises(KeyError):
-        figures.save("lodc-rank", frame_of("lodc-rank").drop(columns="accuracy"), [record_of(0)], folder=folder)
+        registry.save("lodc-rank", frame_of("lodc-rank").drop(columns="accuracy"), [record_of(0)], folder=folder)
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
-    assert figures.check(folder) == []
+    assert registry.check(folder) == []
 
 
 # checked
 
 
 def test_a_good_folder_has_nothing_wrong(saved):
-    assert figures.check(saved) == []
+    assert registry.check(saved) == []
 
 
 def test_the_figures_of_the_repository_have_nothing_wrong():
-    assert figures.check() == []
+    assert registry.check() == []
 
 
 def test_a_folder_of_handwritten_files_has_nothing_wrong(tmp_path):
     for name in ("registry.yaml", "published.csv", "figures.bib"):
-        (tmp_path / name).write_bytes((figures.FOLDER / name).read_bytes())
-    assert figures.check(tmp_path) == []
+        (tmp_path / name).write_bytes((registry.FOLDER / name).read_bytes())
+    assert registry.check(tmp_path) == []
 
 
 @pytest.mark.parametrize("form", FILES)
 def test_check_names_a_missing_file(folder, form):
     (folder / f"lodc-rank.{form}").unlink()
-    assert any(f"lodc-rank.{form}" in line for line in figures.check(folder))
+    assert any(f"lodc-rank.{form}" in line for line in registry.check(folder))
 
 
 @pytest.mark.parametrize("form", FILES)
@@ -461,30 +495,30 @@ def test_check_names_a_file_with_a_changed_byte(folder, form, place):
     at = int(len(content) * place)
     content[at] = ord("7") if content[at] != ord("7") else ord("8")
     path.write_bytes(bytes(content))
-    assert any("lodc-rank" in line for line in figures.check(folder))
+    assert any("lodc-rank" in line for line in registry.check(folder))
 
 
 @pytest.mark.parametrize("form", FILES)
 def test_check_names_a_file_cut_short(folder, form):
     path = folder / f"lodc-rank.{form}"
     path.write_bytes(path.read_bytes()[:-20])
-    assert any(f"lodc-rank.{form}" in line for line in figures.check(folder))
+    assert any(f"lodc-rank.{form}" in line for line in registry.check(folder))
 
 
 def test_check_names_a_figure_that_is_not_in_the_registry(folder):
     (folder / "lodc-rnak.png").write_bytes(b"")
-    assert figures.check(folder) == ["lodc-rnak.png: no entry 'lodc-rnak' in registry.yaml"]
+    assert registry.check(folder) == ["lodc-rnak.png: no entry 'lodc-rnak' in registry.yaml"]
 
 
 def test_check_names_a_missing_record(folder):
     (folder / "records" / f"{record_of(1).hash}.json").unlink()
-    assert figures.check(folder) == [f"lodc-rank: its record {record_of(1).hash} is not in records/"]
+    assert registry.check(folder) == [f"lodc-rank: its record {record_of(1).hash} is not in records/"]
 
 
 def test_check_names_a_broken_record(folder):
     path = folder / "records" / f"{record_of(1).hash}.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"seed": 1', '"seed": 5'), encoding="utf-8")
-    assert any(record_of(1).hash in line for line in figures.check(folder))
+    assert any(record_of(1).hash in line for line in registry.check(folder))
 
 
 def test_check_names_a_drawing_with_another_provenance_inside(folder):
@@ -492,7 +526,7 @@ def test_check_names_a_drawing_with_another_provenance_inside(folder):
     path = folder / "lodc-rank.json"
     sidecar = json.loads(path.read_text(encoding="utf-8")) | {"seeds": [0, 1, 2, 3, 4]}
     path.write_text(json.dumps(sidecar), encoding="utf-8")
-    wrong = figures.check(folder)
+    wrong = registry.check(folder)
     assert [line.split(":")[0] for line in wrong] == ["lodc-rank.pdf", "lodc-rank.svg", "lodc-rank.png"]
     assert all("provenance" in line for line in wrong)
 
@@ -504,7 +538,7 @@ def test_check_names_a_drawing_of_other_data(folder):
     sidecar = json.loads(path.read_text(encoding="utf-8"))
     sidecar["csv_sha256"] = sidecar["sha256"]["csv"] = hashlib.sha256(csv.read_bytes()).hexdigest()
     path.write_text(json.dumps(sidecar), encoding="utf-8")
-    assert any("redrawn" in line for line in figures.check(folder))
+    assert any("redrawn" in line for line in registry.check(folder))
 
 
 def test_check_goes_on_after_a_drawing_that_fails(folder):
@@ -514,15 +548,15 @@ def test_check_goes_on_after_a_drawing_that_fails(folder):
     sidecar = json.loads(path.read_text(encoding="utf-8"))
     sidecar["csv_sha256"] = sidecar["sha256"]["csv"] = hashlib.sha256(csv.read_bytes()).hexdigest()
     path.write_text(json.dumps(sidecar), encoding="utf-8")
-    (line,) = figures.check(folder)
+    (line,) = registry.check(folder)
     assert line.startswith("lodc-rank: ")
     assert "accuracy" in line
 
 
 def test_check_does_not_redraw_with_another_matplotlib(folder, monkeypatch):
     monkeypatch.setattr(matplotlib, "__version__", "9.9.9")
-    monkeypatch.setattr(figures, "_render", None)
-    assert figures.check(folder) == []
+    monkeypatch.setattr(registry, "_render", None)
+    assert registry.check(folder) == []
 
 
 # its commits
@@ -531,15 +565,15 @@ def test_check_does_not_redraw_with_another_matplotlib(folder, monkeypatch):
 @pytest.fixture
 def clone(monkeypatch):
     """A clone that has commit 'c…', at which the package's sha256 is 'd…': what the records of these tests name."""
-    monkeypatch.setattr(figures.commits, "history", lambda: frozenset({"c" * 40}))
-    monkeypatch.setattr(figures.commits, "package_sha256", lambda top, commit, *file: "d" * 64)
+    monkeypatch.setattr(commits, "history", lambda: frozenset({"c" * 40}))
+    monkeypatch.setattr(commits, "package_sha256", lambda top, commit, *file: "d" * 64)
 
 
 def save_at(folder, **changed):
     made_from = [record_of(seed, **changed if seed == 2 else {}) for seed in range(3)]
     for record in made_from:
         record.save(folder / "records")
-    figures.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=folder)
+    registry.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=folder)
 
 
 @pytest.mark.parametrize(("changed", "words"), [
@@ -548,22 +582,22 @@ def save_at(folder, **changed):
 ], ids=str)  # fmt: skip
 def test_check_names_a_commit_that_is_not_there_and_one_of_other_code(tmp_path, clone, changed, words):
     save_at(tmp_path, **changed)
-    assert figures.unchecked(tmp_path) == ""
-    wrong = figures.check(tmp_path)
+    assert registry.unchecked(tmp_path) == ""
+    wrong = registry.check(tmp_path)
     assert len(wrong) == bool(words)
     assert all(line.startswith("lodc-rank: ") and all(word in line for word in words) for line in wrong)
 
 
 def test_what_is_stated_of_a_commit_is_taken_where_it_is_so(tmp_path, clone, official, monkeypatch):
     for name in ("registry.yaml", "figures.bib"):
-        shutil.copy(figures.records.TOP / "figures" / name, official)
+        shutil.copy(records.TOP / "figures" / name, official)
     place = {"commits": ["f" * 40], "package": "c" * 40, "known": "it is at commit c"}
     (official / "commits.yaml").write_text(yaml.safe_dump({"d" * 16: place}), encoding="utf-8")
     save_at(tmp_path, commit="f" * 40)
-    assert figures.check(tmp_path) == []
-    assert figures.remarks("lodc-rank", tmp_path) == [f"records that name commit {'f' * 40}: it is at commit c"]
+    assert registry.check(tmp_path) == []
+    assert registry.remarks("lodc-rank", tmp_path) == [f"records that name commit {'f' * 40}: it is at commit c"]
     (official / "commits.yaml").write_text(yaml.safe_dump({"d" * 16: place | {"package": "e" * 40}}), encoding="utf-8")
-    (line,) = figures.check(tmp_path)
+    (line,) = registry.check(tmp_path)
     assert "commits.yaml" in line
 
 
@@ -575,11 +609,11 @@ def raising(error):
 
 
 @pytest.mark.parametrize(("history", "word"), [(lambda: frozenset({"f" * 40}), "another history"),
-                                               (raising(figures.commits.NoHistory("this is no clone")), "no clone")])
+                                               (raising(commits.NoHistory("this is no clone")), "no clone")])
 def test_where_commits_can_not_be_looked_up_that_is_said_and_nothing_is_wrong(folder, capsys, monkeypatch, history, word):
-    monkeypatch.setattr(figures.commits, "history", history)
-    assert figures.check(folder) == []
-    assert word in figures.unchecked(folder)
+    monkeypatch.setattr(commits, "history", history)
+    assert registry.check(folder) == []
+    assert word in registry.unchecked(folder)
     monkeypatch.setattr(figures, "check", lambda: [])
     monkeypatch.setattr(figures, "unchecked", lambda: "word")
     with pytest.raises(SystemExit) as ended:
@@ -607,17 +641,16 @@ def written(setting) -> str:
 
 
 def drawn(saved, key) -> dict[str, str]:
-    sidecar = figures.load(key, saved)
+    sidecar = registry.load(key, saved)
     expected = sidecar.pop("sha256")
-    found = figures._render(key, figures._from_csv((saved / f"{key}.csv").read_bytes()), canonical(sidecar))
+    found = registry._render(key, registry._from_csv((saved / f"{key}.csv").read_bytes()), canonical(sidecar))
     return {form: hashlib.sha256(content).hexdigest() == expected[form] for form, content in found.items()}
 
 
 DRAWN_ELSEWHERE = """
 import json, pathlib, sys
-from ddcore import figures
 sys.path.insert(0, sys.argv[1])
-from test_figures import drawn
+from test_figures_registry import drawn
 print(json.dumps({key: drawn(pathlib.Path(sys.argv[2]), key) for key in sys.argv[3:]}))
 """
 
@@ -630,12 +663,12 @@ def test_a_matplotlibrc_changes_no_byte(saved, tmp_path, where):
                            encoding="utf-8", cwd=tmp_path if where == "the current folder" else None,
                            env=elsewhere() | ({"MATPLOTLIBRC": str(tmp_path)} if where == "MATPLOTLIBRC" else {}))
     assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout) == {key: dict.fromkeys(figures.FORMATS, True) for key in SHOWN}
+    assert json.loads(found.stdout) == {key: dict.fromkeys(registry.FORMATS, True) for key in SHOWN}
 
 
 def elsewhere() -> dict[str, str]:
     """The environment of another process with this package and no wish for a backend."""
-    path = os.pathsep.join((str(figures.records.TOP), os.environ.get("PYTHONPATH", "")))
+    path = os.pathsep.join((str(records.TOP), os.environ.get("PYTHONPATH", "")))
     return {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
@@ -651,8 +684,8 @@ def test_what_a_reader_has_set_changes_no_byte_and_stays_as_it_is(saved, habit):
         habit()
         before = dict(matplotlib.rcParams)
         for key in SHOWN:
-            assert drawn(saved, key) == dict.fromkeys(figures.FORMATS, True)
-        figures.to_png(figures.draw("lodc-rank", frame_of("lodc-rank")))
+            assert drawn(saved, key) == dict.fromkeys(registry.FORMATS, True)
+        registry.to_png(registry.draw("lodc-rank", frame_of("lodc-rank")))
         assert dict(matplotlib.rcParams) == before
     matplotlib.colors.colorConverter.colors.update(codes)
 
@@ -660,11 +693,11 @@ def test_what_a_reader_has_set_changes_no_byte_and_stays_as_it_is(saved, habit):
 def test_every_setting_of_a_style_is_the_default_or_ours():
     with matplotlib.rc_context():
         matplotlib.style.use(["dark_background", "seaborn-v0_8-poster", "classic", HOSTILE])
-        with figures._style():
+        with style.applied():
             found = dict(matplotlib.rcParams)
     with matplotlib.rc_context():
         matplotlib.style.use("default")
-        matplotlib.rcParams.update(figures.STYLE)
+        matplotlib.rcParams.update(style.STYLE)
         assert found == dict(matplotlib.rcParams)
 
 
@@ -672,13 +705,13 @@ AS_IT_WAS = """
 import sys
 import matplotlib
 before = {name: dict.__getitem__(matplotlib.rcParams, name) for name in matplotlib.rcParams}
-from ddcore import figures
+from ddcore.figures import registry
 def state():
     return {name: dict.__getitem__(matplotlib.rcParams, name) for name in matplotlib.rcParams}
 assert state() == before, "by the import"
 for key in sys.argv[1:]:
-    figures.to_png(figures.draw(key, figures.data(key)))
-    figures._render(key, figures.data(key), "x")
+    registry.to_png(registry.draw(key, registry.data(key)))
+    registry._render(key, registry.data(key), "x")
 assert state() == before, "by drawing"
 import matplotlib.pyplot as plt
 assert plt.get_fignums() == [], "a figure is left to pyplot"
@@ -725,11 +758,11 @@ def unescaped_braces(text: str) -> int:
 
 
 def cited(monkeypatch, caption: str, alt: str = "alt", **changed) -> dict[str, str]:
-    one = figures.Entry("lodc-rank", "title", caption, alt, "11", "lodc", **changed)
+    one = registry.Entry("lodc-rank", "title", caption, alt, "11", "lodc", **changed)
     with monkeypatch.context() as patch:
-        patch.setattr(figures, "entry", lambda key: one)
-        patch.setattr(figures, "load", lambda key: None)
-        return figures.cite("lodc-rank")
+        patch.setattr(registry, "entry", lambda key: one)
+        patch.setattr(registry, "load", lambda key: None)
+        return registry.cite("lodc-rank")
 
 
 @given(st.text(st.sampled_from(list("ab {}\\%&$#_^~±×²≥[]*`<\n")), min_size=1))
@@ -767,7 +800,7 @@ def test_a_wide_figure_takes_the_page(monkeypatch):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_figure_can_be_cited(key):
-    found = figures.cite(key)
+    found = registry.cite(key)
     assert set(found) == {"latex", "markdown", "bibtex"}
     assert unescaped_braces(found["latex"]) == unescaped_braces(found["bibtex"]) == 0
     assert f"\\label{{fig:{key}}}" in found["latex"]
@@ -784,7 +817,7 @@ WORDS = ("DC", "DSA", "DM", "MTT", "SRe2L", "DWA")
 @pytest.mark.parametrize("key", KEYS)
 def test_every_method_that_a_figure_names_is_credited(key):
     """In its caption, or in the data that it plots: LoDSA is LoDC's method on DSA."""
-    frame, one = figures.data(key), figures.entry(key)
+    frame, one = registry.data(key), registry.entry(key)
     shown = " ".join([one.caption, *(str(value) for column in frame.select_dtypes(exclude="number") if column != "pixels"
                                      for value in frame[column].unique())])
     named = {word.lower() for word in re.findall(rf"\b(?:Lo)?({'|'.join(WORDS)})\b", shown)}
@@ -796,7 +829,7 @@ def test_every_method_that_a_figure_names_is_credited(key):
 @pytest.mark.parametrize("format_", ["latex", "markdown", "bibtex", "all"])
 def test_several_figures_are_cited_together_and_no_entry_twice(capsys, format_):
     keys = ["lodc-hosts", "dwa-arms", "lodc-hosts", "lodc-rank", "compare-methods"]
-    found, each = figures.cite(*keys), {key: figures.cite(key) for key in keys}
+    found, each = registry.cite(*keys), {key: registry.cite(key) for key in keys}
     for form in ("latex", "markdown"):
         assert found[form] == "\n".join(one[form] for one in each.values())
     entries = re.split(r"\n(?=@)", found["bibtex"])
@@ -806,13 +839,13 @@ def test_several_figures_are_cited_together_and_no_entry_twice(capsys, format_):
     with pytest.raises(SystemExit) as ended:
         get_command(app)(["figures", "cite", *keys, "--format", format_])
     assert ended.value.code == 0
-    expected = figures.cite(*keys, **figures.commits.here())
+    expected = registry.cite(*keys, **commits.here())
     assert capsys.readouterr().out == (expected[format_] if format_ in expected else "\n".join(expected.values()))
 
 
 def test_an_unknown_figure_among_several_is_refused(refuses):
     with refuses("unknown figure 'lodc-ranks'", "did you mean 'lodc-rank'"):
-        figures.cite("lodc-hosts", "lodc-ranks")
+        registry.cite("lodc-hosts", "lodc-ranks")
 
 
 def printed(source: str) -> str | None:
@@ -839,9 +872,9 @@ def test_what_a_committed_notebook_shows_of_the_registry_is_what_the_registry_sa
 
 
 def test_a_recorded_figure_is_cited_with_its_provenance(saved, monkeypatch):
-    sidecar = figures.load("lodc-rank", saved)
-    monkeypatch.setattr(figures, "load", lambda key: sidecar)
-    found = figures.cite("lodc-rank")
+    sidecar = registry.load("lodc-rank", saved)
+    monkeypatch.setattr(registry, "load", lambda key: sidecar)
+    found = registry.cite("lodc-rank")
     assert "a CPU\\_\\& 100 \\%, 1 thread" in found["latex"]
     assert "laptop preset" in found["markdown"]
 
@@ -850,7 +883,7 @@ def test_a_recorded_figure_is_cited_with_its_provenance(saved, monkeypatch):
 
 
 def test_every_published_number_has_its_source():
-    known = pd.read_csv(figures.FOLDER / "published.csv")
+    known = pd.read_csv(registry.FOLDER / "published.csv")
     assert list(known.columns) == ["dataset", "network", "method", "ipc", "mean", "sd", "source", "protocol"]
     assert known.source.notna().all()
     assert known.source.str.strip().ne("").all()
@@ -860,16 +893,16 @@ def test_every_published_number_has_its_source():
 
 
 def test_what_is_published_is_what_the_file_says():
-    known = pd.read_csv(figures.FOLDER / "published.csv", dtype=str, keep_default_na=False)
+    known = pd.read_csv(registry.FOLDER / "published.csv", dtype=str, keep_default_na=False)
     for row in known[known.ipc != ""].itertuples():
-        found = figures.published(row.dataset, network=row.network, methods=(row.method,), ipcs=(int(row.ipc),)).to_dict("records")
+        found = registry.published(row.dataset, network=row.network, methods=(row.method,), ipcs=(int(row.ipc),)).to_dict("records")
         text = f"{row.mean} ± {row.sd}" if row.sd else row.mean
         assert {"method": row.method, "ipc": int(row.ipc), "published": text, "protocol": row.protocol, "source": row.source} in found
 
 
 def test_the_neighbours_of_the_first_figure():
     """Issue 2: DC 70.5/82.3, DSA 70.6/84.6."""
-    found = figures.published("fashion_mnist", network="ConvNet3", methods=("DC", "DSA"), ipcs=(1, 10))
+    found = registry.published("fashion_mnist", network="ConvNet3", methods=("DC", "DSA"), ipcs=(1, 10))
     assert list(found.published) == ["70.5 ± 0.6", "82.3 ± 0.4", "70.6 ± 0.6", "84.6 ± 0.3"]
 
 
@@ -878,7 +911,7 @@ def test_the_neighbours_of_the_first_figure():
     ("imagenet", "ConvNet3", "DC", 1), ("cifar10", "ConvNet3", "LoDM", 1),
 ])  # fmt: skip
 def test_what_is_not_published_is_not_available(dataset, network, method, ipc):
-    (found,) = figures.published(dataset, network=network, methods=(method,), ipcs=(ipc,)).to_dict("records")
+    (found,) = registry.published(dataset, network=network, methods=(method,), ipcs=(ipc,)).to_dict("records")
     assert found == {"method": method, "ipc": ipc, "published": "not available", "protocol": "", "source": ""}
 
 
