@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ddcore import compute
-from ddcore.bench.speed import speed as bench
-from ddcore.bench.speed import steps, timing, yardsticks
+from ddcore.bench import speed as bench
+from ddcore.bench import steps, timing, yardsticks
 from ddcore.cli import doctor
 
 CPU = torch.device("cpu")

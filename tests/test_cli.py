@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import ddcore
 from ddcore import augment, cli, compute, figures, networks
 from ddcore.augment import crops
-from ddcore.bench.speed import speed as bench
+from ddcore.bench import speed as bench
 from ddcore.evaluation import step_size
 from ddcore.lab import batch
 from ddcore.random import stream

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddcore import compute, networks
-from ddcore.bench.speed import published
+from ddcore.bench import published
 from ddcore.bench.steps import Case, grid_rows
 from ddcore.bench.yardsticks import Provider, compare
 from ddcore.data import Dataset

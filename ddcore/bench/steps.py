@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddcore import augment, compute, methods, networks
-from ddcore.bench.speed import published
+from ddcore.bench import published
 from ddcore.bench.yardsticks import Provider, compare
 from ddcore.data import Dataset, Images
 from ddcore.methods import distribution, gradient

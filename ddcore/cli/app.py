@@ -474,7 +474,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Time each step against the published structure, in one run on this machine."""
-    from ddcore.bench.speed import speed as benchmarks
+    from ddcore.bench import speed as benchmarks
     from ddcore.data import load
 
     sizes = {"batches": _whole_numbers("--batch-real", batch_real), "ipcs": _whole_numbers("--ipc", ipc),
