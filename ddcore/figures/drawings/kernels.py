@@ -1,10 +1,11 @@
 """Drawings of notebook 91: speed and memory of steps and kernels."""
 
-import numpy as np
+import itertools
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter
 
 from ddcore.figures.drawings.marks import COLORS, Mark, arms, methods
 from ddcore.figures.drawings.panels import SMALL, cells, labels_kept, legend, lines, log_x, panels
@@ -22,48 +23,35 @@ def _kind(provider: str) -> str:
     return "compiled, bfloat16" if provider.endswith("bfloat16") else f"{'compiled' if 'compiled' in provider else 'eager'}, float32"
 
 
-def _log2_ticks(low: float, high: float) -> list[float]:
-    """At most four powers of two between these, evenly apart."""
-    first, last = int(np.ceil(np.log2(low))), int(np.floor(np.log2(high)))
-    apart = max(1, -(-(last - first) // 3))
-    return [2.0**power for power in range(first, last + 1) if power % apart == 0]
-
-
 def speed(frame: pd.DataFrame) -> Figure:
     """Columns: name, provider, rank (0: the published structure, whose ratios are 1), ratio, ratio_p20, ratio_p80, memory_ratio; of the
     steps on the grid of sizes also step, ipc, batch_real, classes."""
     frame = frame[frame["rank"] > 0]
-    on_grid = frame[frame.step.notna()]
-    sizes = [f"{row.classes:.0f} classes, {row.batch_real:.0f} real, IPC {row.ipc:.0f}" for row in on_grid.itertuples()]
-    frame = frame.assign(kind=frame.provider.map(_kind), row=frame["name"])
-    frame.loc[on_grid.index, "row"] = sizes
-    steps = [(step.upper(), part) for step, part in frame.groupby("step", sort=False)] + [("others", frame[frame.step.isna()])]
-    rows = [list(dict.fromkeys(sizes))] * (len(steps) - 1) + [list(dict.fromkeys(steps[-1][1].row))]
-    forms = {kind: mark.form for kind, mark in COMPILED.items()}
-    colors = {kind: mark.color for kind, mark in COMPILED.items()}
-    figure, axes = panels(PAGE, 1.2 + 0.34 * max(map(len, rows)), len(steps), 2)
-    for column, (title, part) in enumerate(steps):
-        order, last = rows[column], column == len(steps) - 1
-        labels = {"ratio": "speed (×)", "memory_ratio": "less memory (×)"}
-        for axis, (value, label) in zip(axes[column :: len(steps)], labels.items(), strict=True):
-            known = part.dropna(subset=value).assign(place=lambda known, order=order: known.row.map(order.index))
-            axis.axvline(1, color="black", lw=0.8)
+    sizes = [name if pd.isna(ipc) else f"{classes:.0f} classes, {real:.0f} real, IPC {ipc:.0f}"
+             for name, ipc, classes, real in frame[["name", "ipc", "classes", "batch_real"]].itertuples(index=False)]  # fmt: skip
+    frame = frame.assign(row=sizes, kind=frame.provider.map(_kind), step=frame.step.str.upper().fillna("others"))
+    parts = sorted(frame.groupby("step", sort=False), key=lambda part: part[0] == "others")
+    orders = {step: list(dict.fromkeys(frame[(frame.step == "others") == (step == "others")].row)) for step, _ in parts}
+    labels = {"ratio": "speed (×)", "memory_ratio": "less memory (×)"}
+    figure, axes = panels(PAGE, 1.2 + 0.34 * max(map(len, orders.values())), len(parts), len(labels))
+    for place, (axis, (value, (step, part))) in enumerate(zip(axes, itertools.product(labels, parts), strict=True)):
+        column, order, known = place % len(parts), orders[step], part.dropna(subset=value)
+        first, last = column == 0, column == len(parts) - 1
+        for kind, mark in COMPILED.items():
+            own = known[known.kind == kind]
+            rows = own.row.map(order.index)
+            axis.plot(own[value], rows, mark.form, color=mark.color, ms=3.5)
             if value == "ratio":
-                axis.hlines(known.place, known.ratio_p20, known.ratio_p80, color=known.kind.map(colors), lw=0.8)
-            with labels_kept(axis):
-                sns.scatterplot(known, x=value, y="place", hue="kind", style="kind", markers=forms, palette=colors, s=14, linewidth=0,
-                                legend=False, ax=axis)  # fmt: skip
-            axis.set_xscale("log", base=2)
-            axis.xaxis.set_major_locator(FixedLocator(_log2_ticks(*axis.get_xlim())))
-            axis.xaxis.set_major_formatter(lambda x, place: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
-            axis.minorticks_off()
-            axis.set_yticks(range(len(order)), order if last or not column else [""] * len(order))
-            axis.tick_params(axis="y", labelsize=SMALL, labelright=last, labelleft=not column)
-            axis.set_ylim(len(order) - 0.5, -0.5)
-            axis.grid(axis="y", lw=0.3)
-            axis.set_axisbelow(True)
-            axis.set_xlabel(label)
-        axes[column].set_title(title)
+                axis.hlines(rows, own.ratio_p20, own.ratio_p80, color=mark.color, lw=0.8)
+        axis.axvline(1, color="black", lw=0.8)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_locator(LogLocator(2, numticks=4))
+        axis.xaxis.set_major_formatter(lambda x, place: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
+        axis.minorticks_off()
+        axis.set_yticks(range(len(order)), order if first or last else [""] * len(order))
+        axis.tick_params(axis="y", labelsize=SMALL, labelright=last, labelleft=first)
+        axis.grid(axis="y", lw=0.3)
+        axis.set(title=step if value == "ratio" else "", xlabel=labels[value], ylim=(len(order) - 0.5, -0.5), axisbelow=True)
     legend(figure, COMPILED)
     return figure
 

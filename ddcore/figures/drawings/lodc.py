@@ -1,7 +1,5 @@
 """Drawings of LoDC: low-rank factors beside the pixels of the same base method."""
 
-import itertools
-
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -185,25 +183,25 @@ def cross_architecture(frame: pd.DataFrame) -> Figure:
 
 def cost(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, kind, images_per_class, round, seconds, peak_bytes."""
-    kinds = {"pixels": "pixels", "lowrank": "low-rank factors"}
-    row = frame.method + ", " + frame.dataset.map(lambda name: NAMES.get(name, name))
-    frame = frame.assign(row=row, kind=frame.kind.map(lambda kind: kinds.get(kind, kind)), mebibytes=frame.peak_bytes / 2**20)
-    marks, rows = arms(frame.kind), list(dict.fromkeys(row))
+    row = frame.method + ", " + frame.dataset.replace(NAMES)
+    frame = frame.assign(row=row, kind=frame.kind.replace({"lowrank": "low-rank factors"}), mebibytes=frame.peak_bytes / 2**20)
+    marks, rows = arms(frame.kind), list(dict.fromkeys(frame.row))
+    labels = {"seconds": "seconds of an update (log scale)", "mebibytes": "peak memory of an update, MiB (log scale)"}
     figure, axes = panels(PAGE, 0.9 + 0.24 * len(rows), 2, sharey=True)
-    for (name, mark), (axis, column) in itertools.product(marks.items(), zip(axes, ("seconds", "mebibytes"), strict=True)):
-        part = frame[frame.kind == name].dropna(subset=column)
-        if len(part):
-            with labels_kept(axis):
-                sns.pointplot(part, x=column, y="row", order=rows, estimator="median", errorbar=("pi", 60) if column == "seconds" else None,
-                              capsize=0.25, ls="none", ms=4, err_kws={"lw": 0.8, "zorder": 1.9}, legend=False, ax=axis,
-                              **mark.line | {"markeredgewidth": 1.2})  # fmt: skip
-    for (name, kind), part in frame.groupby(["row", "kind"]):
-        numbered(axes[0], part.seconds.median(), rows.index(name), part.images_per_class.iloc[0], above=True, color=marks[kind].color)
-    axes[0].set_ylim(len(rows) - 0.5, -0.7)
-    for axis, label in zip(axes, ("seconds of an update (log scale)", "peak memory of an update, MiB (log scale)"), strict=True):
+    for axis, (column, label) in zip(axes, labels.items(), strict=True):
+        for name, mark in marks.items():
+            part = frame[frame.kind == name].dropna(subset=column)
+            if len(part):
+                with labels_kept(axis):
+                    sns.pointplot(part, x=column, y="row", order=rows, estimator="median", errorbar=("pi", 60) if axis is axes[0] else None,
+                                  capsize=0.25, ls="none", ms=4, err_kws={"lw": 0.8, "zorder": 1.9}, legend=False, ax=axis,
+                                  **mark.line | {"markeredgewidth": 1.2})  # fmt: skip
         log_x(axis, label)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axis.xaxis.minorticks_off()
+    for (name, kind), part in frame.groupby(["row", "kind"]):
+        numbered(axes[0], part.seconds.median(), rows.index(name), part.images_per_class.iloc[0], above=True, color=marks[kind].color)
+    axes[0].set_ylim(len(rows) - 0.5, -0.7)
     legend(figure, marks)
     return figure
 

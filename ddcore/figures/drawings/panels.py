@@ -1,6 +1,7 @@
 """What the drawings share: panels, seeds beside their mean, means as lines, legends, logarithmic axes."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -54,45 +55,42 @@ def seeds(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, M
           errorbar: str | Callable | None = "sd", orient: str = "v") -> None:  # fmt: skip
     """Every seed as a point, their mean as a bar, `errorbar` as a whisker: a group for each name in the column `x`, in it one of seeds for
     each mark that the column `hue` names, or that `x` itself does. Horizontal with orient='h', `x` then being the vertical axis."""
-    order = list(dict.fromkeys(frame[x])) if hue else list(marks)
+    order, upright = list(dict.fromkeys(frame[x])) if hue else list(marks), orient == "v"
     step = width / len(marks) if hue else width
     group = (72 * axis.figure.get_figwidth() / axis.get_gridspec().ncols - 30) / len(order)  # points
-    bar = max(4.5, min(20, 0.8 * step * group)) if orient == "v" else 10
-    wide = bar / group if orient == "v" else step
+    bar = max(4.5, min(20, 0.8 * step * group)) if upright else 10
+    wide = bar / group if upright else step
     frame = frame[frame[hue or x].isin(list(marks))]
-    names = frame[hue or x]
+    names, values = frame[hue or x], frame[y]
     centre = frame[x].map(order.index) + (step * (names.map(list(marks).index) + 0.5) - width / 2 if hue else 0)
-    groups = frame.groupby(centre)[y]
+    groups = values.groupby(centre)
     beside = centre + 0.75 * wide * ((groups.cumcount() + 0.5) / groups.transform("size") - 0.5)
     size, edge, alpha = (3.5, 0.8, 1.0) if groups.size().max() <= 5 else (2.2, 0.5, 0.45)
+    apart = np.diff(np.unique(centre.round(6))).min(initial=len(order))  # in which seaborn counts the caps
     shared = {"native_scale": True, "orient": orient, "ax": axis, "legend": False}
-    places = (lambda across, values: {"x": across, "y": values}) if orient == "v" else (lambda across, values: {"y": across, "x": values})
+    across, along, side = ("x", "y", axis.xaxis) if upright else ("y", "x", axis.yaxis)
     with labels_kept(axis):
         for name, mark in marks.items():
-            own = names == name
-            if own.any():
-                sns.stripplot(**places(beside[own].to_numpy(), frame[y][own].to_numpy()), jitter=False, size=size, linewidth=edge,
-                              alpha=alpha, zorder=3, **mark.seeds, **shared)  # fmt: skip
-        cap = 0.4 * wide / (np.diff(np.unique(centre.round(6))).min() if centre.nunique() > 1 else 1)  # seaborn counts it in distances
-        sns.pointplot(**places(centre.to_numpy(), frame[y].to_numpy()), hue=names.to_numpy(), errorbar=errorbar, capsize=cap, ls="none",
-                      palette={name: mark.color for name, mark in marks.items()}, marker="_" if orient == "v" else "|", ms=bar, mew=1.6,
-                      err_kws={"lw": 0.8}, **shared)  # fmt: skip
-    way = axis.xaxis if orient == "v" else axis.yaxis
-    way.set_ticks(range(len(order)), [NAMES.get(name, name) for name in order])
-    (axis.set_xlim if orient == "v" else axis.set_ylim)(*((-0.5, len(order) - 0.5) if orient == "v" else (len(order) - 0.5, -0.5)))
+            if (own := names == name).any():
+                sns.stripplot(**{across: beside[own], along: values[own]}, jitter=False, size=size, linewidth=edge, alpha=alpha, zorder=3,
+                              **mark.seeds, **shared)  # fmt: skip
+        sns.pointplot(**{across: centre, along: values}, hue=names, palette={name: mark.color for name, mark in marks.items()}, ls="none",
+                      errorbar=errorbar, capsize=0.4 * wide / apart, marker="_" if upright else "|", ms=bar, mew=1.6, err_kws={"lw": 0.8},
+                      **shared)  # fmt: skip
+    side.set_ticks(range(len(order)), [NAMES.get(name, name) for name in order])
+    axis.set(**{f"{across}lim": (-0.5, len(order) - 0.5) if upright else (len(order) - 0.5, -0.5)})
 
 
 def lines(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, Mark], hue: str = "", *, dodge: float = 0.0,
           errorbar: str | tuple | None = "sd", **style) -> None:  # fmt: skip
     """The mean of `y` over seeds by `x`, `errorbar` as whiskers: a line for each mark that the column `hue` names, `dodge` apart."""
+    whiskers = {"err_style": "bars", "err_kws": {"capsize": 2, "elinewidth": 0.8, "zorder": 1.9}}
     for place, (name, mark) in enumerate(marks.items()):
         part = frame[frame[hue] == name] if hue else frame
-        if part.empty:
-            continue
-        with labels_kept(axis):
-            beside = part[x].to_numpy() + dodge * (place - (len(marks) - 1) / 2)
-            whiskers = {"err_style": "bars", "err_kws": {"capsize": 2, "elinewidth": 0.8, "zorder": 1.9}}
-            sns.lineplot(x=beside, y=part[y].to_numpy(), errorbar=errorbar, ax=axis, **whiskers | mark.line | style)
+        if len(part):
+            with labels_kept(axis):
+                beside = part[x] + dodge * (place - (len(marks) - 1) / 2)
+                sns.lineplot(x=beside, y=part[y], errorbar=errorbar, ax=axis, **whiskers | mark.line | style)
 
 
 def draws(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, Mark], hue: str = "", **style) -> None:
@@ -103,18 +101,13 @@ def draws(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, M
     lines(axis, frame, x, y, marks, hue, errorbar=None, **style)
 
 
-class labels_kept:
+@contextlib.contextmanager
+def labels_kept(axis: Axes) -> Iterator[None]:
     """What seaborn writes at axes is taken back: the drawing names them."""
-
-    def __init__(self, axis: Axes):
-        self.axis = axis
-
-    def __enter__(self):
-        self.labels = self.axis.get_xlabel(), self.axis.get_ylabel()
-
-    def __exit__(self, *error):
-        self.axis.set_xlabel(self.labels[0], visible=True)
-        self.axis.set_ylabel(self.labels[1], visible=True)
+    labels = axis.get_xlabel(), axis.get_ylabel()
+    yield
+    axis.set_xlabel(labels[0], visible=True)
+    axis.set_ylabel(labels[1], visible=True)
 
 
 def slanted(axis: Axes, angle: float = 55) -> None:

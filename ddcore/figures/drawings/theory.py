@@ -1,5 +1,7 @@
 """Drawings of the theory: every draw as a pale point, the mean as a line."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -186,45 +188,40 @@ def links(frame: pd.DataFrame) -> Figure:
 
 def images(frame: pd.DataFrame) -> Figure:
     """Columns: set, state, ipc (0: a control), images_per_class, image_share, average_share, average_pca, rank, seed: at one k."""
-    shares = ["image_share", "average_share", "average_pca"]
-    frame = frame.assign(**{column: 100 * frame[column] for column in shares})
+    labels = {"image_share": "images in the\nsubspace (%)", "average_share": "class averages\nin it (%)",
+              "change": "change of the\naverages in it (%)", "rank": "effective rank\n(log scale)"}  # fmt: skip
+    frame = frame.assign(**{column: 100 * frame[column] for column in ("image_share", "average_share", "average_pca")})
     control, frame = frame[frame.set == "random real"], frame[frame.ipc > 0]
     control = control.drop(columns=["set", "ipc"]).merge(frame[["set", "ipc", "images_per_class"]].drop_duplicates())
     sets, budgets = list(dict.fromkeys(frame.set)), sorted(frame.ipc.unique())
-    labels = {"image_share": "images in the\nsubspace (%)", "average_share": "class averages\nin it (%)",
-              "change": "change of the\naverages in it (%)", "rank": "effective rank\n(log scale)"}  # fmt: skip
     real, before, after = {"marker": "|", "color": "black", "ms": 9, "mew": 1.4}, Mark("0.5", "o").line, Mark(COLORS[0], "o", True).line
     own = {"marker": "s", "color": COLORS[1], "mfc": "none", "ms": 6, "mew": 1.2}
     figure, axes = panels(PAGE, 0.8 + 1.1 * len(budgets), len(labels), len(budgets), sharex="col", sharey=True)
-    axes = axes.reshape(len(budgets), len(labels))
 
-    def means(axis: Axes, part: pd.DataFrame, column: str, errorbar: str | None = "sd", **mark) -> None:
+    def means(part: pd.DataFrame, state: str, column: str, mark: dict, errorbar: str | None = "sd") -> None:
+        part = part[(part.state == state) & (part.ipc == ipc)]
+        if state == "before" and column != "rank":  # noise would stretch the axis
+            part = part[part.groupby("set")[column].transform("mean") > 25]
         if len(part):
             with labels_kept(axis):
                 sns.pointplot(part, x=column, y="set", order=sets, errorbar=errorbar, capsize=0.2, ls="none", legend=False, ax=axis,
                               err_kws={"lw": 0.8, "zorder": 1.9}, **{"ms": 4} | mark)  # fmt: skip
 
-    for row, ipc in zip(axes, budgets, strict=True):
-        here, alike = frame[frame.ipc == ipc], control[control.ipc == ipc]
-        for axis, column in zip(row, labels, strict=True):
-            if column == "change":
-                changed, random = here[here.state == "change"], alike[alike.state == "change"]
-                means(axis, random, "average_share", None, **real)
-                means(axis, random, "average_pca", None, **real | {"color": COLORS[1]})
-                means(axis, changed, "average_share", **after)
-                means(axis, changed, "average_pca", **own)
-            else:
-                start = here[here.state == "before"]
-                if column != "rank":  # noise would stretch the axis
-                    start = start[start.groupby("set")[column].transform("mean") > 25]
-                means(axis, alike[alike.state == "control"], column, None, **real)
-                means(axis, start, column, **before)
-                means(axis, here[here.state == "after"], column, **after)
-        row[0].set_ylabel(per_class(ipc))
-        row[0].set_ylim(len(sets) - 0.5, -0.5)
-    for axis, label in zip(axes[-1], labels.values(), strict=True):
-        axis.set_xlabel(label)
-    log_x(axes[-1, -1], labels["rank"])
+    for axis, (ipc, column) in zip(axes, itertools.product(budgets, labels), strict=True):
+        if column == "change":
+            means(control, "change", "average_share", real, None)
+            means(control, "change", "average_pca", real | {"color": COLORS[1]}, None)
+            means(frame, "change", "average_share", after)
+            means(frame, "change", "average_pca", own)
+        else:
+            means(control, "control", column, real, None)
+            means(frame, "before", column, before)
+            means(frame, "after", column, after)
+        if ipc == budgets[-1]:
+            axis.set_xlabel(labels[column])
+        if column == "image_share":
+            axis.set(ylabel=per_class(ipc), ylim=(len(sets) - 0.5, -0.5))
+    log_x(axis, labels["rank"])
     names = {"before": before, "distilled, or what changed": after, "random real images, as many": real,
              "change, in the images' own subspace": own}  # fmt: skip
     handles = [Line2D([], [], ls="none", label=name, **{"ms": 4} | mark) for name, mark in names.items()]
