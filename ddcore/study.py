@@ -114,13 +114,14 @@ def show(found: pd.DataFrame, across: str = "", digits: int = 1) -> None:
     """Print `summary` as mean ± sd, or `paired` as mean difference ± half width of its 95 % CI; `across`: a column whose values become
     columns."""
     spread, sign, what = ("half", "+", "mean difference ± 95 % CI") if "half" in found else ("sd", "", "mean ± sd")
-    cells = [f"{mean:{sign}.{digits}f} ± {width:.{digits}f}" for mean, width in zip(found["mean"], found[spread], strict=True)]
+    cells = [f"{mean:{sign}.{digits}f}" + f" ± {width:.{digits}f}" * (not math.isnan(width))
+             for mean, width in zip(found["mean"], found[spread], strict=True)]
     by = [*found.columns.drop(["mean", spread, "n"])]
     table = found[by].assign(**{what: cells})
     if across:
         rows = [name for name in by if name != across]
         table = table.pivot_table(index=rows, columns=across, values=what, aggfunc="first", sort=False, dropna=False, observed=True)
-        table = table.rename_axis(columns=None).reset_index()
+        table = table.dropna(how="all").rename_axis(columns=None).reset_index()
     counts = sorted({*found.n})
     print(f"{what}, n = {' or '.join(map(str, counts))}")
     print(table.to_string(index=False, na_rep="-"))
