@@ -338,9 +338,12 @@ class Runner:
         return found
 
 
-def table(found: Iterable[Record], **columns: Callable[[Record], object]) -> pd.DataFrame:
-    """One row a record: accuracy (mean over its networks), seed, record, stored numbers, and `columns` computed from it."""
-    rows = [{name: value(record) for name, value in columns.items()} | {
+def table(found: Iterable[Record], **columns: str | Callable[[Record], object]) -> pd.DataFrame:
+    """One row a record: accuracy (mean over its networks), seed, record, stored numbers, and `columns`: each the dotted path of a setting
+    (`Record.setting`), or a function of the record."""
+    value_of = {name: (lambda record, path=value: record.setting(path)) if isinstance(value, str) else value
+                for name, value in columns.items()}
+    rows = [{name: value(record) for name, value in value_of.items()} | {
         "seed": record.experiment["seed"], "accuracy": record.result["accuracy"], "images_per_class": record.result["images_per_class"],
         "stored_numbers": record.result["stored_numbers"], "record": record.hash} for record in found]
     return pd.DataFrame(rows)

@@ -77,9 +77,11 @@ class Study:
         return experiment.start(self.runner.data(experiment.dataset, experiment.holdout))
 
     def figure(self, key: str, frame: pd.DataFrame, made_from: Iterable[Record]) -> None:
-        """Draw figure `key`, show it with what it was computed from, and save it where this study's figures go."""
+        """Draw figure `key`, show it with what it was computed from, marked where that is no result (`figures.mark`), and save it where
+        this study's figures go."""
         made_from = list(made_from)
-        display(Image(figures.to_png(figures.draw(key, frame)), alt=figures.entry(key).alt))
+        drawn = figures.mark(figures.draw(key, frame), [self.preset], (record.setting("dataset") or "" for record in made_from))
+        display(Image(figures.to_png(drawn), alt=figures.entry(key).alt))
         seconds = sum(record.provenance["seconds"] for record in made_from)
         preset = ", ".join(filter(None, (f"{self.preset} preset", listed(self.overrides))))
         print(f"computed here: {preset}, {len(made_from)} records, {seconds:.0f} s")
@@ -98,6 +100,23 @@ def tiles(sets: dict[str, Synthetic], *, columns: int) -> pd.DataFrame:
                 rows.append({"set": name, "label": label, "index": index, "height": tile.shape[0], "width": tile.shape[1],
                              "channels": tile.shape[2], "pixels": tile.numpy().tobytes().hex()})
     return pd.DataFrame(rows)
+
+
+def show(found: pd.DataFrame, across: str = "", digits: int = 1) -> None:
+    """Print `summary` as mean ± sd, or `paired` as mean difference ± half width of its 95 % CI; `across`: a column whose values become
+    columns."""
+    spread, sign, what = ("half", "+", "mean difference ± 95 % CI") if "half" in found else ("sd", "", "mean ± sd")
+    cells = [f"{mean:{sign}.{digits}f}" + f" ± {width:.{digits}f}" * (not math.isnan(width))
+             for mean, width in zip(found["mean"], found[spread], strict=True)]
+    by = [*found.columns.drop(["mean", spread, "n"])]
+    table = found[by].assign(**{what: cells})
+    if across:
+        rows = [name for name in by if name != across]
+        table = table.pivot_table(index=rows, columns=across, values=what, aggfunc="first", sort=False, dropna=False, observed=True)
+        table = table.dropna(how="all").rename_axis(columns=None).reset_index()
+    counts = sorted({*found.n})
+    print(f"{what}, n = {' or '.join(map(str, counts))}")
+    print(table.to_string(index=False, na_rep="-"))
 
 
 def recorded(key: str) -> None:
