@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 

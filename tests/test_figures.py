@@ -675,7 +675,7 @@ def state():
 assert state() == before, "by the import"
 for key in sys.argv[1:]:
     figures.to_png(figures.draw(key, figures.data(key)))
-    figures._render(key, figures.data(key), "x")
+    figures._render(key, figures.data(key), '{"preset": [], "data": []}')
 assert state() == before, "by drawing"
 import matplotlib.pyplot as plt
 assert plt.get_fignums() == [], "a figure is left to pyplot"
