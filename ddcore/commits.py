@@ -1,7 +1,8 @@
 """The commits that records name: whether every clone has them, and whether they hold the code that made the record.
 
-A record takes the package's sha256 when its run first writes one, and the commit when it is written itself. Where HEAD has moved in
-between, or the commit was rewritten before anyone else had it, figures/commits.yaml says where the code is, and that is verified too.
+A record takes both when its run begins (`ddcore.records.code`); older ones took the sha256 when their run first wrote a record, and the
+commit when they were written themselves. Where HEAD had moved in between, or the commit was rewritten before anyone else had it,
+figures/commits.yaml says where the code is, and that is verified too.
 """
 
 import dataclasses

@@ -305,7 +305,7 @@ def kernels_speed(frame: pd.DataFrame) -> Figure:
     axes = figure.subplots(2, len(panels), squeeze=False)
     kinds = {"compiled, bfloat16": (2, "D"), "compiled": (1, "s"), "": (0, "o")}
     for column, (title, found, rows) in enumerate(panels):
-        for axis, value, label in zip(axes[:, column], ("ratio", "memory_ratio"), ("times as fast", "times less memory"), strict=True):
+        for axis, value, label in zip(axes[:, column], ("ratio", "memory_ratio"), ("speed (×)", "less memory (×)"), strict=True):
             for row in found[found[value].notna()].itertuples():
                 colour, marker = next(look for kind, look in kinds.items() if row.provider.endswith(kind))
                 place = rows.index(row.row)

@@ -218,8 +218,8 @@ def test_the_code_of_a_run_is_what_it_began_with(tmp_path, monkeypatch, unread):
             subprocess.run([*git, *command], check=True)
 
     commit("a = 1")
+    began = {"commit": records._git("rev-parse", "HEAD"), "dirty": False, "code_sha256": records.code_sha256()}
     Runner("smoke")
-    began = records.code()
     commit("a = 2")
     found = records.provenance(0.0, torch.device("cpu"))
     assert {name: found[name] for name in began} == began

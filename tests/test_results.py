@@ -1,5 +1,6 @@
 """The numbers of RESULTS.md are the recorded ones."""
 
+import math
 import re
 
 import pandas as pd
@@ -187,8 +188,28 @@ def test_the_adjustment():
 def test_the_speed():
     frame = figures.data("kernels-speed")
     shown = frame[(frame["rank"] > 0) & (frame.step.notna() | frame.name.str.startswith("recover"))]
-    assert len(shown) > 50
-    for cell in shown.itertuples():
-        size = (cell.step.upper(), int(cell.batch_real), int(cell.ipc)) if isinstance(cell.step, str) else (
-            "recover, weights adjusted" if "adjusted" in cell.name else "recover", "-", cell.name.split()[-1])  # fmt: skip
-        assert f"| {cell.ratio:.2f} |" in row("| " + " | ".join(map(str, size)) + " |"), (cell.name, cell.provider)
+    assert len(shown) > 100
+    for cell in shown.to_dict("records"):
+        size = ((cell["step"].upper(), *(int(cell[one]) for one in ("classes", "batch_real", "ipc"))) if isinstance(cell["step"], str) else
+                ("recover, weights adjusted" if "adjusted" in cell["name"] else "recover", 10, "-", cell["name"].split()[-1]))  # fmt: skip
+        columns = row("| " + " | ".join(map(str, size)) + " |").strip("| ").split(" | ")
+        rank = int(cell["rank"])
+        assert columns[3 + rank] == f"{cell['ratio']:.2f}", (cell["name"], cell["provider"])
+        assert rank == 3 or columns[6 + rank] == f"{cell['memory_ratio']:.1f}", (cell["name"], cell["provider"])
+
+
+def test_the_speed_in_words():
+    frame = figures.data("kernels-speed")
+    steps = frame[frame.step.notna()]
+    published, eager, compiled, rounded = (steps[steps["rank"] == rank] for rank in range(4))
+    reached = [int((found.ratio >= aim).sum()) for found, aim in ((eager, 1.0), (compiled, 1.35), (rounded, 2.4))]
+    assert "Of the {} sizes of DM, DC and DSA, {}, {} and {} reach them.".format(len(eager), *reached) in RESULTS
+    lowest = (f"{math.floor(100 * found.ratio.min()) / 100:.2f}" for found in (eager, compiled, rounded))
+    assert "The slowest are {}, {} and {} times as fast.".format(*lowest) in RESULTS
+    medians = rounded.groupby("step").ratio.median()
+    assert "{:.2f} for DM, {:.2f} for DC and {:.2f} for DSA".format(*medians[["dm", "dc", "dsa"]]) in RESULTS
+    ranges = (number for found in (eager, compiled) for number in (found.memory_ratio.min(), found.memory_ratio.max()))
+    assert "by {:.1f} to {:.0f} times eager, {:.1f} to {:.0f} times compiled".format(*ranges) in RESULTS
+    peaks = eager.pivot_table(index=["step", "batch_real", "ipc"], columns="classes", values="peak_bytes")
+    growth, most, theirs = (peaks[100] / peaks[10]).max(), peaks.max().max() / 2**30, published.peak_bytes.max() / 2**30
+    assert f"up to {growth:.1f} times eager, to {most:.2f} GiB at most, where the published loop takes up to {theirs:.1f} GiB" in RESULTS
