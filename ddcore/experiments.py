@@ -338,6 +338,15 @@ class Runner:
         return found
 
 
+def method_name(record: Record) -> str:
+    """What a table calls the set of `record`: its method in capitals, after 'Lo' where low-rank factors are stored; without a method
+    'SVD' (truncated real images), 'random' or another choice of real images, e.g. 'herding'."""
+    kind, name = record.setting("synthetic.kind"), record.setting("method.name")
+    if name:
+        return "Lo" * (kind == "lowrank") + str(name).upper()
+    return {"lowrank": "SVD", "pixels": "random"}.get(str(kind), str(kind))
+
+
 def table(found: Iterable[Record], **columns: str | Callable[[Record], object]) -> pd.DataFrame:
     """One row a record: accuracy (mean over its networks), seed, record, stored numbers, and `columns`: each the dotted path of a setting
     (`Record.setting`), or a function of the record."""

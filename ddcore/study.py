@@ -15,7 +15,7 @@ from ddcore.errors import BadInput
 from ddcore.experiments import Experiment, Measurement, Runner
 from ddcore.files import made
 from ddcore.injected import OF_ALL, injected
-from ddcore.records import Record
+from ddcore.records import Record, read
 from ddcore.settings import listed
 from ddcore.step_size import climb
 from ddcore.synthetic import Synthetic
@@ -77,6 +77,10 @@ class Study:
         experiment = Experiment(**{name: record.experiment[name] for name in names if name not in ("method", "distill", "plugins")})
         return experiment.start(self.runner.data(experiment.dataset, experiment.holdout))
 
+    def synthetic(self, record: Record) -> Synthetic:
+        """The set of `record` that was evaluated: as it was distilled, or, without a method, as it began."""
+        return self.runner.synthetic(record) if record.setting("method") else self.start(record)
+
     def figure(self, key: str, frame: pd.DataFrame, made_from: Iterable[Record]) -> None:
         """Draw figure `key`, show it with what it was computed from, marked where that is no result (`figures.mark`), and save it where
         this study's figures go."""
@@ -118,6 +122,12 @@ def show(found: pd.DataFrame, across: str = "", digits: int = 1) -> None:
     counts = sorted({*found.n})
     print(f"{what}, n = {' or '.join(map(str, counts))}")
     print(table.to_string(index=False, na_rep="-"))
+
+
+def made_from(key: str) -> list[Record]:
+    """The committed records that the committed figure `key` was drawn from; none where there is no such figure yet."""
+    named = (figures.load(key) or {"wasDerivedFrom": []})["wasDerivedFrom"]
+    return [read(figures.FOLDER / "records" / f"{name}.json") for name in named]
 
 
 def recorded(key: str) -> None:
