@@ -86,7 +86,8 @@ class Study:
         this study's figures go."""
         made_from = list(made_from)
         drawn = figures.mark(figures.draw(key, frame), [self.preset], (record.setting("dataset") or "" for record in made_from))
-        display(Image(figures.to_png(drawn), alt=figures.entry(key).alt))
+        with PIL.Image.open(io.BytesIO(figures.to_png(drawn))) as shown:
+            display(Image(_few_colours(shown.convert("RGB")), alt=figures.entry(key).alt))
         seconds = sum(record.provenance["seconds"] for record in made_from)
         preset = ", ".join(filter(None, (f"{self.preset} preset", listed(self.overrides))))
         print(f"computed here: {preset}, {len(made_from)} records, {seconds:.0f} s")
@@ -130,13 +131,19 @@ def made_from(key: str) -> list[Record]:
     return [read(figures.FOLDER / "records" / f"{name}.json") for name in named]
 
 
+def _few_colours(drawn: PIL.Image.Image) -> bytes:
+    """As PNG with a palette of 64 colours: a notebook holds every image that it shows."""
+    buffer = io.BytesIO()
+    drawn.quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
 def recorded(key: str) -> None:
     """Show the committed figure `key` with its caption and what it was computed from, or say that there is none yet."""
     sidecar, one = figures.load(key), figures.entry(key)
     if sidecar is None:
         display(Markdown(f"*No recorded figure `{key}` yet: run notebook `{one.notebook}` at preset `laptop` or `paper`.*"))
         return
-    buffer = io.BytesIO()
     with PIL.Image.open(figures.FOLDER / f"{key}.png") as drawn:
-        drawn.convert("RGB").reduce(2).quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, "png", optimize=True)
-    display(Image(buffer.getvalue(), alt=one.alt), Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"))
+        shown = _few_colours(drawn.convert("RGB").reduce(2))
+    display(Image(shown, alt=one.alt), Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"))
