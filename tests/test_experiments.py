@@ -28,7 +28,7 @@ from ddcore.lab.measurements.gradient_ratios import gradient_ratios
 from ddcore.lab.measurements.ratios import Ratios
 from ddcore.lab.runner import Runner
 from ddcore.lab.study import Study
-from ddcore.lab.tables import paired, summary, table
+from ddcore.lab.tables import method_name, paired, summary, table
 from ddcore.lab.tables import rows as table_of_rows
 from ddcore.methods import DM
 from ddcore.settings import digest, merge, stated
@@ -506,6 +506,29 @@ def test_paired_differences_by_hand():
     assert paired(pd.DataFrame(rows), [("a", "absent")], ["ipc"]).empty
 
 
+@pytest.mark.parametrize(("settings", "name"), [
+    ({"synthetic": {"kind": "pixels"}}, "random"), ({"synthetic": {"kind": "lowrank"}}, "SVD"),
+    ({"synthetic": {"kind": "herding"}}, "herding"), ({"synthetic": {"kind": "pixels"}, "method": {"name": "dm"}}, "DM"),
+    ({"synthetic": {"kind": "lowrank"}, "method": {"name": "mtt"}}, "LoMTT")])
+def test_a_set_is_called_by_its_method_and_what_is_stored(settings, name):
+    record = records.Record("0", "smoke", {"seed": 3} | settings, {"accuracy": 50.0, "images_per_class": 1, "stored_numbers": 64}, {})
+    assert method_name(record) == name
+    row, = table([record], method=method_name, kind="synthetic.kind", rank="synthetic.rank").to_dict("records")
+    assert (row["method"], row["kind"], row["rank"], row["seed"]) == (name, settings["synthetic"]["kind"], None, 3)
+
+
+@pytest.mark.parametrize(("found", "across", "printed"), [
+    ({"ipc": [1, 10], "mean": [71.12, 80.0], "sd": [0.84, math.nan], "n": [3, 1]}, "",
+     "mean ± sd, n = 1 or 3\n ipc  mean ± sd\n   1 71.1 ± 0.8\n  10       80.0\n"),
+    ({"arm": ["b", "a"], "ipc": [1, 1], "mean": [1.0, 2.0], "sd": [0.5, 0.25], "n": [2, 2]}, "arm",
+     "mean ± sd, n = 2\n ipc         b         a\n   1 1.0 ± 0.5 2.0 ± 0.2\n"),
+    ({"ipc": [1], "difference": ["b - a"], "mean": [4.3], "half": [2.2], "n": [3]}, "difference",
+     "mean difference ± 95 % CI, n = 3\n ipc      b - a\n   1 +4.3 ± 2.2\n")])
+def test_a_table_shows_the_mean_with_its_spread_and_a_difference_with_its_interval(capsys, found, across, printed):
+    studies.show(pd.DataFrame(found), across)
+    assert capsys.readouterr().out == printed
+
+
 # the study of a notebook
 
 
@@ -625,3 +648,19 @@ def test_the_start_of_a_record_is_the_set_that_was_evaluated(kind):
     experiment = made({"synthetic": {"kind": kind}, "evaluate": {"network": "convnet"}})
     record = records.Record("0", "smoke", experiment.identity(found.runner.data("digits")), {}, {})
     assert torch.equal(found.start(record).images(), experiment.start(found.runner.data("digits")).images())
+    assert torch.equal(found.synthetic(record).images(), found.start(record).images())
+
+
+def test_the_set_of_a_record_with_a_method_is_as_it_was_distilled():
+    found = study()
+    record, = found.run(grid(DISTILLED, [{}], [0]))
+    assert torch.equal(found.synthetic(record).images(), found.runner.synthetic(record).images())
+    assert not torch.equal(found.synthetic(record).images(), found.start(record).images())
+
+
+def test_a_figure_was_made_from_the_records_that_it_names(monkeypatch, tmp_path):
+    found = studies.made_from("lodc-rank")
+    assert [record.hash for record in found] == figures.load("lodc-rank")["wasDerivedFrom"]
+    assert {record.hash for record in found} == {*figures.data("lodc-rank").record}
+    monkeypatch.setattr(studies.figures, "load", lambda key: None)
+    assert studies.made_from("lodc-rank") == []

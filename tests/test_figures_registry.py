@@ -429,6 +429,15 @@ def test_numbers_that_are_not_a_presets_are_refused_for_figures_and_said_elsewhe
     assert registry.provenance_line(plain).startswith("laptop preset · digits")
 
 
+@pytest.mark.parametrize(("presets", "datasets", "said"), [
+    (["laptop"], ["cifar10"], None), (["smoke"], ["digits", "digits"], "smoke, digits: not a result"),
+    (["laptop", "smoke"], [""], "smoke, simulated data: not a result")])
+def test_what_a_smoke_run_took_part_in_says_so_across_the_figure(presets, datasets, said):
+    figure = matplotlib.figure.Figure()
+    assert figures.mark(figure, presets, datasets) is figure
+    assert [text.get_text() for text in figure.texts] == ([said] if said else [])
+
+
 @pytest.mark.parametrize("presets", [["smoke"] * 3, ["laptop", "laptop", "smoke"]], ids=str)
 def test_smoke_records_are_refused_for_figures(official, refuses, presets):
     made_from = [record_of(seed, preset) for seed, preset in enumerate(presets)]
@@ -711,7 +720,7 @@ def state():
 assert state() == before, "by the import"
 for key in sys.argv[1:]:
     registry.to_png(registry.draw(key, registry.data(key)))
-    registry._render(key, registry.data(key), "x")
+    registry._render(key, registry.data(key), '{"preset": [], "data": []}')
 assert state() == before, "by drawing"
 import matplotlib.pyplot as plt
 assert plt.get_fignums() == [], "a figure is left to pyplot"

@@ -162,6 +162,16 @@ def test_read_all_is_in_the_order_of_names_and_of_records_only(tmp_path):
     assert records.read_all(tmp_path / "absent") == []
 
 
+def test_a_setting_is_found_by_its_path_and_records_by_their_settings():
+    one = record_of({"seed": 0, "distill": {"steps": 3}, "method": None})
+    other = record_of({"seed": 1, "distill": {"steps": 4}, "method": {"name": "dm"}})
+    assert (one.setting("distill.steps"), one.setting("method.name"), one.setting("seed.steps")) == (3, None, None)
+    cases = [({}, [one, other]), ({"distill.steps": 3}, [one]), ({"method.name": None}, [one]), ({"method.name": "dm"}, [other]),
+             ({"seed": [0, 1]}, [one, other]), ({"seed": [1, 2], "distill.steps": 3}, []), ({"absent": None}, [one, other])]
+    for settings, expected in cases:
+        assert records.matching(settings, [one, other]) == expected
+
+
 # provenance
 
 

@@ -16,6 +16,7 @@ from ddcore.figures.registry import (
     entry,
     index,
     load,
+    mark,
     provenance_line,
     published,
     redraw,
@@ -27,5 +28,5 @@ from ddcore.figures.registry import (
 from ddcore.figures.style import COLUMN, PAGE, STYLE
 
 __all__ = ["COLUMN", "FILES", "FOLDER", "FORMATS", "LINKED", "PAGE", "STYLE", "Entry", "bibliography", "check", "cite", "data", "draw",
-           "entries", "entry", "index", "load", "provenance_line", "published", "redraw", "remarks", "save", "to_png",
+           "entries", "entry", "index", "load", "mark", "provenance_line", "published", "redraw", "remarks", "save", "to_png",
            "unchecked"]  # fmt: skip

@@ -74,6 +74,16 @@ def draw(key: str, frame: pd.DataFrame) -> Figure:
         return DRAWINGS[key](frame)
 
 
+def mark(figure: Figure, presets: Iterable[str], datasets: Iterable[str]) -> Figure:
+    """`figure`; one that runs of the smoke preset took part in says across itself that it shows no result."""
+    if "smoke" in presets:
+        named = ", ".join(sorted({*datasets} - {""})) or "simulated data"
+        with style.applied():
+            figure.text(0.5, 0.5, f"smoke, {named}: not a result", ha="center", va="center", rotation=15, fontsize=14, color="firebrick",
+                        alpha=0.45, zorder=100)
+    return figure
+
+
 def to_png(figure: Figure) -> bytes:
     """The drawing as PNG, for a screen."""
     buffer = io.BytesIO()
@@ -108,7 +118,8 @@ def _drawn_with() -> str:
 
 
 def _render(key: str, frame: pd.DataFrame, embedded: str) -> dict[str, bytes]:
-    figure = draw(key, frame)
+    provenance = json.loads(embedded)
+    figure = mark(draw(key, frame), provenance["preset"], [dataset for dataset, _ in provenance["data"]])
     metadata = {
         "pdf": {"Keywords": embedded, "Title": key, "CreationDate": None, "Producer": None, "Creator": None},
         "svg": {"Description": embedded, "Identifier": key, "Date": None, "Creator": None},

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -38,6 +39,13 @@ class Record:
     experiment: dict
     result: dict
     provenance: dict
+
+    def setting(self, path: str) -> object:
+        """The setting at a dotted path of the experiment, e.g. 'distill.steps'; None where there is none."""
+        found: object = self.experiment
+        for name in path.split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found
 
     def save(self, folder: Path) -> Path:
         """`<folder>/<hash>.json`."""
@@ -76,6 +84,14 @@ def read(path: Path) -> Record:
 def read_all(folder: Path) -> list[Record]:
     """Every record of a folder, by name; a hidden file is a step of a run not yet ended."""
     return [read(path) for path in sorted(folder.glob("[!.]*.json"))]
+
+
+def matching(settings: Mapping[str, object], found: Iterable[Record] | None = None) -> list[Record]:
+    """Of the records `found` (None: the committed ones) those whose experiment has all `settings`: by dotted path the value, None for a
+    setting that must be absent, or a list of the values allowed."""
+    found = read_all(SHIPPED / "figures" / "records") if found is None else found
+    allowed = {path: value if isinstance(value, list) else [value] for path, value in settings.items()}
+    return [record for record in found if all(record.setting(path) in values for path, values in allowed.items())]
 
 
 def _git(*arguments: str) -> str | None:

@@ -3,7 +3,8 @@
 from ddcore.lab.experiment import Experiment, grid
 from ddcore.lab.measurement import Measurement
 from ddcore.lab.runner import Runner
-from ddcore.lab.study import Study, recorded, tiles
-from ddcore.lab.tables import paired, rows, summary, table
+from ddcore.lab.study import Study, made_from, recorded, show, tiles
+from ddcore.lab.tables import method_name, paired, rows, summary, table
 
-__all__ = ["Experiment", "Measurement", "Runner", "Study", "grid", "paired", "recorded", "rows", "summary", "table", "tiles"]
+__all__ = ["Experiment", "Measurement", "Runner", "Study", "grid", "made_from", "method_name",
+           "paired", "recorded", "rows", "show", "summary", "table", "tiles"]

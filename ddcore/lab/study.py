@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ddcore import compute, figures
 from ddcore.errors import BadInput
 from ddcore.evaluation.step_size import climb
 from ddcore.files import made
-from ddcore.files.records import Record
+from ddcore.files.records import Record, read
 from ddcore.lab import batch, parameters
 from ddcore.lab.experiment import Experiment
 from ddcore.lab.injected import OF_ALL, injected
@@ -80,10 +81,17 @@ class Study:
         experiment = Experiment(**{name: record.experiment[name] for name in names if name not in ("method", "distill", "plugins")})
         return experiment.start(self.runner.data(experiment.dataset, experiment.holdout))
 
+    def synthetic(self, record: Record) -> Synthetic:
+        """The set of `record` that was evaluated: as it was distilled, or, without a method, as it began."""
+        return self.runner.synthetic(record) if record.setting("method") else self.start(record)
+
     def figure(self, key: str, frame: pd.DataFrame, made_from: Iterable[Record]) -> None:
-        """Draw figure `key`, show it with what it was computed from, and save it where this study's figures go."""
+        """Draw figure `key`, show it with what it was computed from, marked where that is no result (`figures.mark`), and save it where
+        this study's figures go."""
         made_from = list(made_from)
-        display(Image(figures.to_png(figures.draw(key, frame)), alt=figures.entry(key).alt))
+        drawn = figures.mark(figures.draw(key, frame), [self.preset], (record.setting("dataset") or "" for record in made_from))
+        with PIL.Image.open(io.BytesIO(figures.to_png(drawn))) as shown:
+            display(Image(_few_colours(shown.convert("RGB")), alt=figures.entry(key).alt))
         seconds = sum(record.provenance["seconds"] for record in made_from)
         preset = ", ".join(filter(None, (f"{self.preset} preset", listed(self.overrides))))
         print(f"computed here: {preset}, {len(made_from)} records, {seconds:.0f} s")
@@ -104,13 +112,42 @@ def tiles(sets: dict[str, Synthetic], *, columns: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def show(found: pd.DataFrame, across: str = "", digits: int = 1) -> None:
+    """Print `summary` as mean ± sd, or `paired` as mean difference ± half width of its 95 % CI; `across`: a column whose values become
+    columns."""
+    spread, sign, what = ("half", "+", "mean difference ± 95 % CI") if "half" in found else ("sd", "", "mean ± sd")
+    cells = [f"{mean:{sign}.{digits}f}" + f" ± {width:.{digits}f}" * (not math.isnan(width))
+             for mean, width in zip(found["mean"], found[spread], strict=True)]
+    by = [*found.columns.drop(["mean", spread, "n"])]
+    table = found[by].assign(**{what: cells})
+    if across:
+        rows = [name for name in by if name != across]
+        table = table.pivot_table(index=rows, columns=across, values=what, aggfunc="first", sort=False, dropna=False, observed=True)
+        table = table.dropna(how="all").rename_axis(columns=None).reset_index()
+    counts = sorted({*found.n})
+    print(f"{what}, n = {' or '.join(map(str, counts))}")
+    print(table.to_string(index=False, na_rep="-"))
+
+
+def made_from(key: str) -> list[Record]:
+    """The committed records that the committed figure `key` was drawn from; none where there is no such figure yet."""
+    named = (figures.load(key) or {"wasDerivedFrom": []})["wasDerivedFrom"]
+    return [read(figures.FOLDER / "records" / f"{name}.json") for name in named]
+
+
+def _few_colours(drawn: PIL.Image.Image) -> bytes:
+    """As PNG with a palette of 64 colours: a notebook holds every image that it shows."""
+    buffer = io.BytesIO()
+    drawn.quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
 def recorded(key: str) -> None:
     """Show the committed figure `key` with its caption and what it was computed from, or say that there is none yet."""
     sidecar, one = figures.load(key), figures.entry(key)
     if sidecar is None:
         display(Markdown(f"*No recorded figure `{key}` yet: run notebook `{one.notebook}` at preset `laptop` or `paper`.*"))
         return
-    buffer = io.BytesIO()
     with PIL.Image.open(figures.FOLDER / f"{key}.png") as drawn:
-        drawn.convert("RGB").reduce(2).quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, "png", optimize=True)
-    display(Image(buffer.getvalue(), alt=one.alt), Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"))
+        shown = _few_colours(drawn.convert("RGB").reduce(2))
+    display(Image(shown, alt=one.alt), Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"))

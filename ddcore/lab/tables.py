@@ -7,13 +7,22 @@ from scipy import stats
 
 from ddcore.files.records import Record
 
-# Some are imported for the measurements that they register.
-from ddcore.lab.measurements import batch_variance, information_sweeps, leave_out, multi_index_sweeps  # noqa: F401
+
+def method_name(record: Record) -> str:
+    """What a table calls the set of `record`: its method in capitals, after 'Lo' where low-rank factors are stored; without a method
+    'SVD' (truncated real images), 'random' or another choice of real images, e.g. 'herding'."""
+    kind, name = record.setting("synthetic.kind"), record.setting("method.name")
+    if name:
+        return "Lo" * (kind == "lowrank") + str(name).upper()
+    return {"lowrank": "SVD", "pixels": "random"}.get(str(kind), str(kind))
 
 
-def table(found: Iterable[Record], **columns: Callable[[Record], object]) -> pd.DataFrame:
-    """One row a record: accuracy (mean over its networks), seed, record, stored numbers, and `columns` computed from it."""
-    rows = [{name: value(record) for name, value in columns.items()} | {
+def table(found: Iterable[Record], **columns: str | Callable[[Record], object]) -> pd.DataFrame:
+    """One row a record: accuracy (mean over its networks), seed, record, stored numbers, and `columns`: each the dotted path of a setting
+    (`Record.setting`), or a function of the record."""
+    value_of = {name: (lambda record, path=value: record.setting(path)) if isinstance(value, str) else value
+                for name, value in columns.items()}
+    rows = [{name: value(record) for name, value in value_of.items()} | {
         "seed": record.experiment["seed"], "accuracy": record.result["accuracy"], "images_per_class": record.result["images_per_class"],
         "stored_numbers": record.result["stored_numbers"], "record": record.hash} for record in found]
     return pd.DataFrame(rows)
