@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import math
 import signal
 import statistics
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import ddcore
 from ddcore import augment, distillation, figures, networks
@@ -664,3 +666,13 @@ def test_a_figure_was_made_from_the_records_that_it_names(monkeypatch, tmp_path)
     assert {record.hash for record in found} == {*figures.data("lodc-rank").record}
     monkeypatch.setattr(studies.figures, "load", lambda key: None)
     assert studies.made_from("lodc-rank") == []
+
+
+def test_a_notebook_shows_a_figure_with_a_palette_and_says_what_it_was_computed_from(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(studies, "display", lambda *outputs: shown.extend(outputs))
+    study().figure("lodc-rank", figures.data("lodc-rank"), [])
+    studies.recorded("lodc-rank")
+    pictures = [Image.open(io.BytesIO(one.data)) for one in shown if hasattr(one, "alt")]
+    assert [picture.mode for picture in pictures] == ["P", "P"]
+    assert capsys.readouterr().out == "computed here: smoke preset, 0 records, 0 s\n"
