@@ -46,7 +46,7 @@ test-metadata: $(INSTALLED) ## CITATION.cff by cffconvert, an exported RO-Crate 
 	@test -x "$(VENV)-metadata/bin/python" || "$(VENV)/bin/uv" venv --quiet --python "$(VENV)/bin/python" "$(VENV)-metadata"
 	@"$(VENV)/bin/uv" pip install --quiet --python "$(VENV)-metadata/bin/python" cffconvert==2.0.0 roc-validator==0.13.0
 	@CFFCONVERT="$(abspath $(VENV)-metadata)/bin/cffconvert" ROC_VALIDATOR="$(abspath $(VENV)-metadata)/bin/rocrate-validator" \
-	    "$(VENV)/bin/python" -m pytest -q tests/test_crate.py tests/test_packaging.py -k "crate or cffconvert"
+	    "$(VENV)/bin/python" -m pytest -q tests/test_figures_crate.py tests/test_packaging.py -k "crate or cffconvert"
 
 lint: $(INSTALLED) ## ruff over the code and the notebooks
 	@"$(VENV)/bin/ruff" check .

@@ -104,7 +104,7 @@ def keep_memory() -> bool:
 
     The feature maps of one step are hundreds of megabytes. Mapped and zeroed anew for every operation, they cost a CPU more
     time than the convolutions (ConvNet-3 of width 128, 640 images: 0.86 s against 0.36 s on two cores). It holds for the whole process
-    until its end, so no function of this package calls it: the command line does, and `ddcore.batch.environment` says it to kernels.
+    until its end, so no function of this package calls it: the command line does, and `ddcore.lab.batch.environment` says it to kernels.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

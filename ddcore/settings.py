@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import hashlib
 import inspect
+import json
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -136,3 +138,26 @@ def one_of(what: str, allowed: typing.Iterable[str], **values: str) -> None:
     for name, value in values.items():
         if value not in allowed:
             raise unknown(f"{name} of {what}", value, allowed)
+
+
+def canonical(value) -> str:
+    """JSON with sorted keys and no spaces: equal for equal settings."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def digest(identity: Mapping) -> str:
+    """16 hexadecimal digits of sha256 over the canonical JSON."""
+    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:16]
+
+
+def versioned(version: int, *, of_data: bool = True):
+    """Mark a measurement, `(data, *, seed, **settings) -> list of rows`; bump `version` when its numbers change.
+
+    With `of_data=False` it takes the device to compute on in place of a dataset. Its name stands in `ddcore.lab.measurement`.
+    """
+
+    def mark(function):
+        function.version, function.of_data = version, of_data
+        return function
+
+    return mark

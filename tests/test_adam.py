@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddcore.adam import Adam
+from ddcore.optim.adam import Adam
 from ddcore.random import stream
 
 

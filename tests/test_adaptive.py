@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 import ddcore
 from ddcore import Adaptive, LowRank
-from ddcore.adaptive import largest
 from ddcore.errors import BadInput
 from ddcore.random import stream
 from ddcore.synthetic import load_synthetic
+from ddcore.synthetic.adaptive import largest
 
 
 def real_of(data, per_class, seed):

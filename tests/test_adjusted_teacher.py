@@ -4,12 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddcore.adjusted_teacher import adjusted_teacher
-from ddcore.experiments import Experiment, Measurement, Runner
-from ddcore.logit_map import LogitMap
+from ddcore.lab.experiment import Experiment
+from ddcore.lab.measurement import Measurement
+from ddcore.lab.measurements.adjusted_teacher import adjusted_teacher
+from ddcore.lab.measurements.logit_map import LogitMap
+from ddcore.lab.runner import Runner
+from ddcore.methods.squeeze import Squeeze, squeeze
 from ddcore.random import stream
 from ddcore.settings import build
-from ddcore.squeeze import Squeeze, squeeze
 
 TEACHER = {"network": "convnet2-bn", "width": 6, "epochs": 2, "crop": 1, "flip": False}
 ASKED = {"teacher": TEACHER, "rhos": (1e-6, 1e-3), "directions": ("ascent", "descent", "gaussian"), "steps": 3, "batches": 3,
@@ -100,7 +102,7 @@ def test_the_scale_of_a_logit_does_not_move_the_map(made, monkeypatch):
         network.classifier.bias *= 2.0 ** torch.arange(10)
         return network
 
-    monkeypatch.setattr("ddcore.logit_map.squeeze.squeeze", scaled)
+    monkeypatch.setattr("ddcore.lab.measurements.logit_map.squeeze.squeeze", scaled)
     assert one.make(runner.data("digits"), None) == before
 
 

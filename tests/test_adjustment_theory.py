@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from sympy import Matrix, Rational
 
 from ddcore import networks
-from ddcore.experiments import Measurement
+from ddcore.evaluation.relabel import soft_loss
 from ddcore.kernels.statistics import channel_moments, statistics_loss
+from ddcore.lab.measurement import Measurement
+from ddcore.lab.measurements.batch_variance import _arrows, batch_variance, image_moments, norm_inputs, pushes
+from ddcore.lab.measurements.leave_out import SoftmaxRegression, ascend, leave_out, regression
 from ddcore.random import stream
-from ddcore.relabel import soft_loss
 from ddcore.theory import adjustment as theory
-from ddcore.theory.batch_variance import _arrows, batch_variance, image_moments, norm_inputs, pushes
-from ddcore.theory.leave_out import SoftmaxRegression, ascend, leave_out, regression
 from ddcore.theory.low_rank import value
 
 seeds = st.integers(0, 10**6)

@@ -15,8 +15,9 @@ import pytest
 import yaml
 from papermill import inspect_notebook
 
-from ddcore import batch, cli, records
-from ddcore.files import alone
+from ddcore import cli
+from ddcore.files import alone, records
+from ddcore.lab import batch
 
 NOTEBOOKS = batch.notebooks()
 PRESETS = yaml.safe_load((batch.NOTEBOOKS / "presets.yaml").read_text(encoding="utf-8"))

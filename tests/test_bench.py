@@ -4,7 +4,10 @@ import time
 import pytest
 import torch
 
-from ddcore import bench, compute, doctor, steps, timing, yardsticks
+from ddcore import compute
+from ddcore.bench import speed as bench
+from ddcore.bench import steps, timing, yardsticks
+from ddcore.cli import doctor
 
 CPU = torch.device("cpu")
 accelerate = compute.accelerate

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ddcore
-from ddcore import compute, networks, squeeze, training, unrolling
+from ddcore import compute, networks
 from ddcore.data import Dataset
-from ddcore.evaluate import Protocol
+from ddcore.evaluation import Protocol
 from ddcore.methods import match as contract
+from ddcore.methods import squeeze, unrolling
+from ddcore.optim import training
 from ddcore.random import stream
 
 WHOLE = 10**6

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import ddcore
-from ddcore.class_features import class_correlation, class_vendi, first_test_images, plane
+from ddcore.lab.measurements.class_features import class_correlation, class_vendi, first_test_images, plane
 from ddcore.networks import Network
 from ddcore.random import stream
 

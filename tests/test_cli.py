@@ -15,7 +15,11 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import ddcore
-from ddcore import augment, batch, bench, cli, compute, crops, figures, networks, step_size
+from ddcore import augment, cli, compute, figures, networks
+from ddcore.augment import crops
+from ddcore.bench import speed as bench
+from ddcore.evaluation import step_size
+from ddcore.lab import batch
 from ddcore.random import stream
 
 DISTILL = ("distill", "--dataset", "digits", "--method", "dm", "--synthetic", "lowrank", "--rank", "1", "--ipc", "1", "--seed", "0",
@@ -400,7 +404,7 @@ def test_a_disk_that_takes_nothing_is_one_sentence(run, monkeypatch, kind):
     def fail():
         raise OSError(kind, os.strerror(kind), "a/file")
 
-    monkeypatch.setattr(figures, "registry", fail)
+    monkeypatch.setattr(figures, "entries", fail)
     code, _, err = run("figures", "list")
     assert code == 2
     assert err == f"ddcore: a/file: {os.strerror(kind)}; name another place, or make room\n"
@@ -484,7 +488,7 @@ def test_doctor_parses_and_shows(run):
 
 def test_figures_list_shows_every_id_whole(run):
     out = run("figures", "list")[1]
-    assert all(key in out for key in figures.registry())
+    assert all(key in out for key in figures.entries())
     assert "…" not in out
 
 

@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from ddcore import batch, compute, networks
+from ddcore import compute, networks
+from ddcore.lab import batch
 from ddcore.random import stream
 
 

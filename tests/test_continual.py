@@ -6,10 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore.continual import Continual, class_order, forgetting
 from ddcore.errors import BadInput
-from ddcore.experiments import Experiment, Runner
-from ddcore.records import canonical, read_all
+from ddcore.files.records import read_all
+from ddcore.lab.experiment import Experiment
+from ddcore.lab.measurements.continual import Continual, class_order, forgetting
+from ddcore.lab.runner import Runner
+from ddcore.settings import canonical
 
 EVALUATE = {"width": 8, "epochs": 8, "networks": 2, "strategy": "none"}
 DM = {"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},

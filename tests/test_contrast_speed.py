@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from ddcore.contrast_speed import PER_PAIR, _step, contrast_speed
+from ddcore.bench.contrast import PER_PAIR, _step, contrast_speed
+from ddcore.bench.yardsticks import peak_bytes
 from ddcore.kernels.contrast import contrast_chunked, contrast_reference
-from ddcore.yardsticks import peak_bytes
 
 CPU = torch.device("cpu")
 SMALL = {"seed": 0, "rounds": 2, "width": 4, "classes": 3, "compiled": False}

@@ -8,8 +8,9 @@ import yaml
 from typer.testing import CliRunner
 
 import ddcore
-from ddcore import figures, plots, records, synthetic
+from ddcore import figures, synthetic
 from ddcore.cli import app
+from ddcore.files import records
 from ddcore.methods import METHODS
 from ddcore.settings import build
 
@@ -62,8 +63,8 @@ def test_its_method_goes_on_from_a_step_with_the_same_draws(digits):
 
 
 def test_its_parametrization_holds_four_times_as_many_images(digits, monkeypatch, tmp_path):
-    monkeypatch.setattr(synthetic, "KINDS", dict(synthetic.KINDS))
     kind = made("class Coarse")["Coarse"]
+    monkeypatch.setitem(synthetic.KINDS, "coarse", kind)
     syn = synthetic.create(digits, "coarse", 2, seed=0)
     assert (type(syn), syn.per_class, syn.stored_numbers) == (kind, 8, syn.budget)
     ddcore.distill(digits, syn, ddcore.DM(width=8, batch_real=8, strategy="none"), steps=2, seed=0)
@@ -73,8 +74,7 @@ def test_its_parametrization_holds_four_times_as_many_images(digits, monkeypatch
 
 def test_both_are_named_on_the_command_line(monkeypatch, tmp_path):
     """A parametrization without a rank is given none."""
-    monkeypatch.setattr(synthetic, "KINDS", dict(synthetic.KINDS))
-    made("class Coarse")
+    monkeypatch.setitem(synthetic.KINDS, "coarse", made("class Coarse")["Coarse"])
     monkeypatch.setitem(METHODS, "class_means", made("class ClassMeans")["ClassMeans"])
     out = tmp_path / "set.safetensors"
     words = f"distill --method class_means --synthetic coarse --width 8 --set batch_real=8 --steps 2 --device cpu --out {out}"
@@ -83,12 +83,11 @@ def test_both_are_named_on_the_command_line(monkeypatch, tmp_path):
     assert ddcore.load_synthetic(out).kind == "coarse"
 
 
-def test_its_figure_is_an_entry_and_a_drawing(monkeypatch):
-    monkeypatch.setattr(plots, "PLOTS", dict(plots.PLOTS))
+def test_its_figure_is_an_entry_and_a_drawing():
     (key, entry), = yaml.safe_load(example("lodc-loss:")).items()
     assert build(figures.Entry, {"id": key, **entry}).notebook == "11_low_rank_condensation"
-    made('@plot("lodc-loss")')
+    loss_by_step = made("def loss_by_step")["loss_by_step"]
     rows = [{"method": method, "step": step, "seed": 0, "loss": 1 / (1 + step)} for method in ("DM", "LoDM") for step in range(5)]
     frame = pd.DataFrame(rows)
-    axis, = plots.PLOTS[key](frame).axes
-    assert [line.get_label() for line in axis.lines] == ["DM", "LoDM"]
+    axis, = loss_by_step(frame).axes
+    assert [text.get_text() for text in axis.get_legend().texts] == ["DM", "LoDM"]

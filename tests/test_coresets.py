@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 import ddcore
 from ddcore import networks
-from ddcore.coresets import NAMES, herding, k_center
+from ddcore.evaluation.coresets import NAMES, herding, k_center
 from ddcore.random import stream
 
 cases = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(0, 10**6))

@@ -1,7 +1,7 @@
 import torch
 
 import ddcore
-from ddcore.cost import _update, cost
+from ddcore.bench.cost import _update, cost
 
 SMALL = {"network": "convnet", "width": 4, "batch_real": 4, "strategy": "none"}
 KINDS = {"pixels": {"kind": "pixels", "init": "real"}, "factors": {"kind": "lowrank", "rank": 1}}

@@ -11,7 +11,7 @@ from scipy.stats import chisquare, ks_2samp
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import resized_crop
 
-from ddcore import crops
+from ddcore.augment import crops
 from ddcore.data import whitening
 from ddcore.random import stream
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import ddcore
-from ddcore import export
 from ddcore.data import Dataset
 from ddcore.random import stream
+from ddcore.synthetic import export
 
 FOLDER = os.environ.get("DDRANKING")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FOLDER, reason="ddranking is not installed (`make test-ddranking` does it)")]
@@ -84,7 +84,7 @@ def test_its_hard_evaluator_trains_on_the_export_with_the_learned_step_and_then_
     assert rate == pytest.approx(0.02)
     assert accuracy > 60, "of ten classes: images, labels and normalisation are those of its test images"
     assert [mode for _, _, mode in others] == ["real", "syn"], "the whole data and random images were trained on too"
-    assert "same length" in found["failed"], "if 0.2.0 no longer fails here, say so in ddcore.export.ddranking"
+    assert "same length" in found["failed"], "if 0.2.0 no longer fails here, say so in ddcore.synthetic.export.ddranking"
 
 
 def test_images_need_a_transform_of_their_own(folder):

@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore.diversity import Diversity, coverage, median_distance, mmd2, similarity, variances, vendi
-from ddcore.experiments import Experiment, Runner
-from ddcore.measurements import rows
+from ddcore.lab.experiment import Experiment
+from ddcore.lab.measurements.batch_variance import norm_inputs
+from ddcore.lab.measurements.diversity import Diversity, coverage, median_distance, mmd2, similarity, variances, vendi
+from ddcore.lab.runner import Runner
+from ddcore.lab.tables import rows
+from ddcore.methods.squeeze import Squeeze, squeeze
 from ddcore.random import stream
-from ddcore.squeeze import Squeeze, squeeze
-from ddcore.theory.batch_variance import norm_inputs
 
 TEACHER = {"network": "convnet2-bn", "width": 6, "epochs": 2, "crop": 1, "flip": False}
 HOW = {"protocol": "relabel", "network": "convnet2-bn", "width": 5, "epochs": 2, "crop": 1, "flip": False, "teacher": TEACHER}

@@ -3,7 +3,7 @@ import json
 import pytest
 from torchvision import datasets
 
-from ddcore import doctor
+from ddcore.cli import doctor
 from ddcore.data import TORCHVISION
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore.epochs import remaining
+from ddcore.files.epochs import remaining
 from ddcore.random import stream
 
 

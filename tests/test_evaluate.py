@@ -9,7 +9,7 @@ import torch
 import ddcore
 from ddcore import augment, networks
 from ddcore.data import whitening
-from ddcore.evaluate import Protocol, accuracy
+from ddcore.evaluation import Protocol, accuracy
 from ddcore.random import stream
 
 SMALL = {"network": "convnet2", "width": 6, "epochs": 7, "batch": 16}

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import math
 import signal
 import statistics
@@ -11,18 +12,28 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import ddcore
-from ddcore import augment, batch, coresets, experiments, figures, measurements, networks, records
-from ddcore import study as studies
+from ddcore import augment, distillation, figures, networks
 from ddcore.data.digits import read as read_digits
 from ddcore.errors import Diverged
-from ddcore.experiments import BASELINES, Experiment, Measurement, Runner, grid, merge, paired, summary, table
+from ddcore.evaluation import coresets, protocol
+from ddcore.files import records
+from ddcore.lab import batch, measurement
+from ddcore.lab import experiment as experiments
+from ddcore.lab import study as studies
+from ddcore.lab.experiment import BASELINES, Experiment, grid
+from ddcore.lab.measurement import Measurement
+from ddcore.lab.measurements import spectra as measurements
+from ddcore.lab.measurements.gradient_ratios import gradient_ratios
+from ddcore.lab.measurements.ratios import Ratios
+from ddcore.lab.runner import Runner
+from ddcore.lab.study import Study
+from ddcore.lab.tables import method_name, paired, summary, table
+from ddcore.lab.tables import rows as table_of_rows
 from ddcore.methods import DM
-from ddcore.plugins.gradient_ratios import gradient_ratios
-from ddcore.ratios import Ratios
-from ddcore.settings import stated
-from ddcore.study import Study
+from ddcore.settings import digest, merge, stated
 from ddcore.synthetic import LowRank, Pixels
 
 QUICK = {"dataset": "digits", "budget_ipc": 1, "evaluate": {"network": "mlp", "width": 8, "epochs": 2, "strategy": "none"}}
@@ -50,7 +61,7 @@ def no_computing(monkeypatch):
 
         monkeypatch.setattr(experiments, "distill", computed)
         monkeypatch.setattr(experiments, "evaluate", computed)
-        monkeypatch.setitem(experiments.MEASUREMENTS, "spectra", keep_signature(computed))
+        monkeypatch.setitem(measurement.MEASUREMENTS, "spectra", keep_signature(computed))
 
     def keep_signature(function):
         function.__wrapped__, function.version = measurements.spectra, measurements.spectra.version
@@ -227,8 +238,8 @@ def test_a_bumped_version_changes_the_hash_of_those_that_use_it_and_of_no_others
 
 
 def test_the_versions_that_the_hash_covers_are_those_of_the_modules():
-    assert ddcore.distill.__globals__["VERSION"] == experiments.DISTILL_VERSION
-    assert ddcore.evaluate.__globals__["VERSION"] == experiments.EVALUATE_VERSION
+    assert distillation.VERSION == experiments.DISTILL_VERSION
+    assert protocol.VERSION == experiments.EVALUATE_VERSION
 
 
 # running
@@ -250,7 +261,7 @@ def test_a_present_record_is_read_and_nothing_is_computed(runner, no_computing):
 def test_a_record_says_what_was_run_and_what_came_out(runner, digits):
     experiment = made({"evaluate": {"networks": 3}}, {"budget_ipc": 2})
     record = runner.run(experiment)
-    assert record.hash == runner.key(experiment) == records.digest(record.experiment)
+    assert record.hash == runner.key(experiment) == digest(record.experiment)
     assert {name: record.experiment[name] for name in experiment.resolved()} == experiment.resolved()
     assert record.experiment["data_sha256"] == digits.sha256
     assert record.result["images_per_class"] == 2
@@ -426,7 +437,7 @@ def test_measurements_are_records_too(runner, digits):
     assert record.experiment["settings"] == {"ranks": [1, 2], "images": 20}
     assert runner.key(Measurement("spectra", "digits", {"ranks": (1, 2), "images": 20})) == record.hash
     assert runner.key(Measurement("spectra", "digits", {"ranks": [1, 2], "images": 20}, seed=1)) != record.hash
-    both = measurements.rows([record, runner.run(dataclasses.replace(SPECTRA, seed=1))])
+    both = table_of_rows([record, runner.run(dataclasses.replace(SPECTRA, seed=1))])
     assert list(both.seed.unique()) == [0, 1]
     assert set(both.dataset) == {"digits"}
     assert len(both) == 2 * 11 * 2
@@ -495,6 +506,29 @@ def test_paired_differences_by_hand():
     half = 4.302652729749464 / math.sqrt(3)  # Student's quantile, 0.975 and 2 degrees of freedom; the differences 1, 2, 3 have sd 1
     assert found == {"ipc": 1, "difference": "a - b", "mean": pytest.approx(2.0), "half": pytest.approx(half), "n": 3}
     assert paired(pd.DataFrame(rows), [("a", "absent")], ["ipc"]).empty
+
+
+@pytest.mark.parametrize(("settings", "name"), [
+    ({"synthetic": {"kind": "pixels"}}, "random"), ({"synthetic": {"kind": "lowrank"}}, "SVD"),
+    ({"synthetic": {"kind": "herding"}}, "herding"), ({"synthetic": {"kind": "pixels"}, "method": {"name": "dm"}}, "DM"),
+    ({"synthetic": {"kind": "lowrank"}, "method": {"name": "mtt"}}, "LoMTT")])
+def test_a_set_is_called_by_its_method_and_what_is_stored(settings, name):
+    record = records.Record("0", "smoke", {"seed": 3} | settings, {"accuracy": 50.0, "images_per_class": 1, "stored_numbers": 64}, {})
+    assert method_name(record) == name
+    row, = table([record], method=method_name, kind="synthetic.kind", rank="synthetic.rank").to_dict("records")
+    assert (row["method"], row["kind"], row["rank"], row["seed"]) == (name, settings["synthetic"]["kind"], None, 3)
+
+
+@pytest.mark.parametrize(("found", "across", "printed"), [
+    ({"ipc": [1, 10], "mean": [71.12, 80.0], "sd": [0.84, math.nan], "n": [3, 1]}, "",
+     "mean ± sd, n = 1 or 3\n ipc  mean ± sd\n   1 71.1 ± 0.8\n  10       80.0\n"),
+    ({"arm": ["b", "a"], "ipc": [1, 1], "mean": [1.0, 2.0], "sd": [0.5, 0.25], "n": [2, 2]}, "arm",
+     "mean ± sd, n = 2\n ipc         b         a\n   1 1.0 ± 0.5 2.0 ± 0.2\n"),
+    ({"ipc": [1], "difference": ["b - a"], "mean": [4.3], "half": [2.2], "n": [3]}, "difference",
+     "mean difference ± 95 % CI, n = 3\n ipc      b - a\n   1 +4.3 ± 2.2\n")])
+def test_a_table_shows_the_mean_with_its_spread_and_a_difference_with_its_interval(capsys, found, across, printed):
+    studies.show(pd.DataFrame(found), across)
+    assert capsys.readouterr().out == printed
 
 
 # the study of a notebook
@@ -616,3 +650,29 @@ def test_the_start_of_a_record_is_the_set_that_was_evaluated(kind):
     experiment = made({"synthetic": {"kind": kind}, "evaluate": {"network": "convnet"}})
     record = records.Record("0", "smoke", experiment.identity(found.runner.data("digits")), {}, {})
     assert torch.equal(found.start(record).images(), experiment.start(found.runner.data("digits")).images())
+    assert torch.equal(found.synthetic(record).images(), found.start(record).images())
+
+
+def test_the_set_of_a_record_with_a_method_is_as_it_was_distilled():
+    found = study()
+    record, = found.run(grid(DISTILLED, [{}], [0]))
+    assert torch.equal(found.synthetic(record).images(), found.runner.synthetic(record).images())
+    assert not torch.equal(found.synthetic(record).images(), found.start(record).images())
+
+
+def test_a_figure_was_made_from_the_records_that_it_names(monkeypatch, tmp_path):
+    found = studies.made_from("lodc-rank")
+    assert [record.hash for record in found] == figures.load("lodc-rank")["wasDerivedFrom"]
+    assert {record.hash for record in found} == {*figures.data("lodc-rank").record}
+    monkeypatch.setattr(studies.figures, "load", lambda key: None)
+    assert studies.made_from("lodc-rank") == []
+
+
+def test_a_notebook_shows_a_figure_with_a_palette_and_says_what_it_was_computed_from(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(studies, "display", lambda *outputs: shown.extend(outputs))
+    study().figure("lodc-rank", figures.data("lodc-rank"), [])
+    studies.recorded("lodc-rank")
+    pictures = [Image.open(io.BytesIO(one.data)) for one in shown if hasattr(one, "alt")]
+    assert [picture.mode for picture in pictures] == ["P", "P"]
+    assert capsys.readouterr().out == "computed here: smoke preset, 0 records, 0 s\n"

@@ -9,9 +9,9 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 import ddcore
-from ddcore import export
 from ddcore.data import Dataset, whiten
 from ddcore.random import stream
+from ddcore.synthetic import export
 
 
 @pytest.fixture

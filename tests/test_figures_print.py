@@ -6,7 +6,7 @@ import pytest
 
 from ddcore import figures
 
-RECORDED = [key for key in figures.registry() if figures.load(key)]
+RECORDED = [key for key in figures.entries() if figures.load(key)]
 
 
 def fonts(content: bytes) -> tuple[set[bytes], int, int]:

@@ -1,6 +1,6 @@
 """A few numbers of every component that has a version: they move, or the version does, but never one without the other.
 
-The records of figures/ are kept as long as the versions stand (`ddcore.experiments`), so a change of numbers without a bump
+The records of figures/ are kept as long as the versions stand (`ddcore.lab.experiment`), so a change of numbers without a bump
 would pass off old results as those of new code. After a wanted change: bump the VERSION of the component that the failure
 names, then `python tests/test_golden.py` writes golden.json anew. The quantities are sums in float64 or of few steps, so
 that another CPU finds them to 1e-4.
@@ -17,13 +17,19 @@ import pytest
 import torch
 
 import ddcore
-from ddcore import augment, coresets, crops, diversity, experiments, measurements, mechanism, networks, records, relabel, squeeze
+from ddcore import augment, networks
+from ddcore.augment import crops
 from ddcore.data import Dataset, whitening
-from ddcore.methods import METHODS
+from ddcore.evaluation import coresets, relabel
+from ddcore.files import records
+from ddcore.lab import experiment
+from ddcore.lab.measurement import MEASUREMENTS, Measurement
+from ddcore.lab.measurements import diversity, mechanism
+from ddcore.lab.measurements.multi_index_sweeps import ARMS
+from ddcore.methods import METHODS, squeeze
 from ddcore.plugins import PLUGINS, weight_adjustment
 from ddcore.random import stream
 from ddcore.synthetic import KINDS, create
-from ddcore.theory.multi_index_sweeps import ARMS
 
 GOLDEN = Path(__file__).with_name("golden.json")
 REFRESH = "run `python tests/test_golden.py` to refresh tests/golden.json"
@@ -159,7 +165,7 @@ def of_measurement(name: str) -> list[float]:
             "adjusted_teacher": {"teacher": dataclasses.asdict(TEACHER), "rhos": (0.1, 1.0), "directions": weight_adjustment.DIRECTIONS,
                                  "steps": 3, "batches": 2, "images": 50},
             "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1}}[name]
-    rows = measurements.MEASUREMENTS[name](ddcore.load("digits", "cpu"), seed=0, **settings)
+    rows = MEASUREMENTS[name](ddcore.load("digits", "cpu"), seed=0, **settings)
     few = name in ("race", "tapes", "information_curve", "adjusted_teacher")
     every, skipped = (1, ("seconds", "first_seconds", "error")) if few else (7, ())
     return [float(value) for row in rows[::every] for key, value in row.items() if isinstance(value, float) and key not in skipped]
@@ -172,8 +178,8 @@ def of_simulation(name: str) -> list[float]:
             "multi_index_subspace": size | exact, "multi_index_collapse": size | exact | {"steps": [1, 3], "decay": [0.7]},
             "information_bounds": {"classes": 3, "separation": [2.0], "negatives": [4, 64], "draws": 5},
             "critic_sizes": {"dimensions": 16, "temperature": 0.1, "population": 100, "negatives": [64], "draws": 20}}[name]
-    settings = experiments.Measurement(name, "", more)._settings()
-    rows = measurements.MEASUREMENTS[name](torch.device("cpu"), seed=0, **settings)
+    settings = Measurement(name, "", more)._settings()
+    rows = MEASUREMENTS[name](torch.device("cpu"), seed=0, **settings)
     return [float(value) for row in rows[:20] for value in row.values() if isinstance(value, float)]
 
 
@@ -188,7 +194,7 @@ def of_mtt() -> list[float]:
         for gradient in ("adjoint", "tesla"):
             loss = next(METHODS["mtt"](**how, gradient=gradient).matches(data, syn, seed=0)).loss
             found += [float(loss.detach()), *(number for one in torch.autograd.grad(loss, syn.parameters()) for number in sums(one))]
-        experts = ddcore.trajectories.experts(data, how["experts"])
+        experts = ddcore.methods.experts.experts(data, how["experts"])
         return [*found, *sums(torch.from_numpy(experts[0][-1].copy()))]
 
 
@@ -259,10 +265,10 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "whitening": (whitening.VERSION, of_whitening),
     "diversity": (diversity.Diversity.version, with_own_teacher(of_diversity)),
     "mechanism": (mechanism.Mechanism.version, of_mechanism),
-    "distill": (experiments.DISTILL_VERSION, of_distill),
-    "evaluate": (experiments.EVALUATE_VERSION, of_evaluate),
+    "distill": (experiment.DISTILL_VERSION, of_distill),
+    "evaluate": (experiment.EVALUATE_VERSION, of_evaluate),
     **{f"measurement {name}": (one.version, with_own_teacher(functools.partial(of_measurement if one.of_data else of_simulation, name)))
-       for name, one in measurements.MEASUREMENTS.items() if name not in MEASURE_THE_MACHINE},
+       for name, one in MEASUREMENTS.items() if name not in MEASURE_THE_MACHINE},
 }
 
 

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ddcore
-from ddcore import augment, class_gradients, networks
+from ddcore import augment, networks
+from ddcore.bench.published import dc_per_class
 from ddcore.kernels.row_cosine import row_cosine_distance
 from ddcore.kernels.weight_gradients import BACKENDS, class_weight_gradients
+from ddcore.methods import class_gradients
 from ddcore.methods.gradient import loops
-from ddcore.published import dc_per_class
 from ddcore.random import stream
 
 SETS = {"pixels": lambda data: ddcore.Pixels(data, 3), "one image": lambda data: ddcore.Pixels(data, 1),

@@ -9,8 +9,9 @@ from PIL import Image
 from torchvision import models
 
 import ddcore
-from ddcore.experiments import Experiment, Runner
-from ddcore.squeeze import Squeeze
+from ddcore.lab.experiment import Experiment
+from ddcore.lab.runner import Runner
+from ddcore.methods.squeeze import Squeeze
 
 CLASSES, SIDE = ("n01440764", "n01443537", "n01484850"), 64
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 
 from ddcore import figures
-from ddcore.experiments import Measurement
+from ddcore.lab.measurement import Measurement
+from ddcore.lab.measurements import information_sweeps as sweeps
 from ddcore.random import stream
 from ddcore.theory import information as theory
-from ddcore.theory import information_sweeps as sweeps
 from ddcore.theory import label_pairs
 from ddcore.theory.information import C, M, N, h, p, q, r, tau, u
 from ddcore.theory.label_pairs import Side, exact, quadrature, simplex, spaced, table

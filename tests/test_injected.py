@@ -5,10 +5,10 @@ import types
 
 import pytest
 
-from ddcore import injected as module
-from ddcore.injected import injected
+from ddcore.lab import injected as module
+from ddcore.lab.injected import injected
 
-IMPORTS = "from ddcore.study import Study\nx = Study"
+IMPORTS = "from ddcore.lab.study import Study\nx = Study"
 DEFAULTS = "preset: str = 'smoke'  # or more\nseeds: list = [0]\ndevice: str = 'auto'\nout: str = ''\nsteps: int = None"
 OF_DEFAULTS = {"preset": "smoke", "seeds": [0], "device": "auto", "out": "", "steps": None}
 

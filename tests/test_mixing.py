@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore import mixing
+from ddcore.augment import mixing
 from ddcore.random import stream
 
 

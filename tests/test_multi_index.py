@@ -9,12 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore import figures, measurements
-from ddcore.experiments import Measurement, Runner
-from ddcore.measurements import rows
+from ddcore import figures
+from ddcore.lab.measurement import MEASUREMENTS, Measurement
+from ddcore.lab.measurements import multi_index_sweeps
+from ddcore.lab.measurements.multi_index_sweeps import Cell
+from ddcore.lab.runner import Runner
+from ddcore.lab.tables import rows
 from ddcore.random import stream
-from ddcore.subspaces import principal_angles, principal_directions
-from ddcore.theory import multi_index, multi_index_sweeps
+from ddcore.theory import multi_index
 from ddcore.theory.exponents import cube, interval, needed, resampled, slope
 from ddcore.theory.input_distillation import closed_form, distill_inputs, kernel_limit, matching_step, student_layer
 from ddcore.theory.label_distillation import RHO, DistilledData, Performance, exact_labels, fits, head_map, seeded_inputs
@@ -36,7 +38,7 @@ from ddcore.theory.multi_index import (
     teacher,
     unit_rows,
 )
-from ddcore.theory.multi_index_sweeps import Cell
+from ddcore.theory.subspaces import principal_angles, principal_directions
 
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 
@@ -555,7 +557,7 @@ def test_a_measurement_without_data_is_a_record_without_data(tmp_path, refuses, 
     frame = rows(found)
     assert "dataset" not in frame
     assert set(frame.seed) == {0, 1}
-    assert found[0].result["rows"] == measurements.MEASUREMENTS["multi_index_sweep"](torch.device("cpu"), seed=0, **Measurement(
+    assert found[0].result["rows"] == MEASUREMENTS["multi_index_sweep"](torch.device("cpu"), seed=0, **Measurement(
         "multi_index_sweep", "", ALL)._settings())  # fmt: skip
     with refuses("spectra", "needs a dataset"):
         Measurement("spectra", "", {"ranks": [1], "images": 20})

@@ -10,8 +10,8 @@ from torch.autograd import grad
 
 import ddcore
 from ddcore.kernels.contrast import contrast_reference
+from ddcore.lab.measurements.gradient_ratios import gradient_ratios
 from ddcore.methods import Match
-from ddcore.plugins.gradient_ratios import gradient_ratios
 from ddcore.plugins.mutual_information import projection
 from ddcore.random import stream
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from ddcore import batch, figures
+from ddcore import figures
+from ddcore.lab import batch
 
 NOTEBOOKS = batch.notebooks()
 NBVAL = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240", "-p", "no:cacheprovider",

@@ -18,7 +18,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from ddcore import commits, figures, records
+from ddcore import figures
+from ddcore.figures import commits, registry
+from ddcore.files import records
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -199,7 +201,7 @@ for command in sys.argv[1:]:
         cli.main()
     except SystemExit as left:
         print("EXIT", left.code or 0)
-print(json.dumps([sorted(figures.registry()), [path.stem for path in batch.notebooks()], len([*figures.FOLDER.glob("records/*.json")]),
+print(json.dumps([sorted(figures.entries()), [path.stem for path in batch.notebooks()], len([*figures.FOLDER.glob("records/*.json")]),
                   str(batch.runs()), batch.lands("laptop", "11_low_rank_condensation", {})]))
 """
 
@@ -503,7 +505,7 @@ def test_a_clone_with_autocrlf_has_every_byte(windows_clone):
 
 
 def test_a_clone_with_autocrlf_is_the_same_package_with_the_same_figures(windows_clone, monkeypatch):
-    monkeypatch.setattr(figures, "_drawn_with", lambda: "another matplotlib: from the same bytes the same drawing, which test_figures has")
+    monkeypatch.setattr(registry, "_drawn_with", lambda: "another matplotlib: the same bytes drawn alike are another test's")
     assert figures.check(windows_clone / "figures") == []
     monkeypatch.setattr(records, "PACKAGE", windows_clone / "ddcore")
     assert records.code_sha256() == commits.package_sha256(windows_clone, "HEAD")

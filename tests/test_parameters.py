@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore.parameters import check, named
+from ddcore.lab.parameters import check, named
 
 EXAMPLES = {
     "steps": [30, 300], "lr": [0.1], "lrs": [[1.0, 10.0]], "compiled": [False], "network": ["convnet"], "strategy": ["none"],

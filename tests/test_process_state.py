@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ddcore import records
+from ddcore.files import records
 
 PROGRAM = """
 import ctypes, importlib, locale, os, pkgutil, signal, sys, warnings
@@ -57,7 +57,7 @@ if COMPILED:  # what torch.compile itself sets at its first call
 before = state()
 import ddcore
 for module in pkgutil.walk_packages(ddcore.__path__, "ddcore."):
-    if module.name not in ("ddcore.__main__", "ddcore.notebook_process"):
+    if module.name not in ("ddcore.__main__", "ddcore.lab.notebook_process"):
         importlib.import_module(module.name)
 from ddcore import profiles
 data = ddcore.load("digits", device="cpu")

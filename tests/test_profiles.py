@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from ddcore.profiles import KINDS, OTHER, kind, profile, shares
+from ddcore.bench.profiles import KINDS, OTHER, kind, profile, shares
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ddcore
-from ddcore.published_sets import import_published
+from ddcore.synthetic.published_sets import import_published
 
 
 @pytest.fixture(scope="module")

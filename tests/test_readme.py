@@ -10,10 +10,12 @@ import torch
 from typer.main import get_command
 
 import ddcore
-from ddcore import figures, records, sets
+from ddcore import figures
 from ddcore.cli import app
 from ddcore.data import data_folder
-from ddcore.experiments import paired
+from ddcore.files import records
+from ddcore.lab import sets
+from ddcore.lab.tables import paired
 
 NAMES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "figures/README.md", "notebooks/README.md")
 TEXTS = {name: (records.TOP / name).read_text(encoding="utf-8") for name in NAMES}

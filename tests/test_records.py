@@ -8,9 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore import compute, records
-from ddcore.experiments import Runner
-from ddcore.records import Record, canonical, digest
+from ddcore import compute
+from ddcore.files import records
+from ddcore.files.records import Record
+from ddcore.lab.runner import Runner
+from ddcore.settings import canonical, digest
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(max_size=4),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=8)
@@ -96,7 +98,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch, function, be
 
 
 def test_a_process_killed_while_writing_leaves_no_record(tmp_path):
-    program = ("import os, sys; from pathlib import Path; from ddcore import records; "
+    program = ("import os, sys; from pathlib import Path; from ddcore.files import records; "
                "records.os.replace = lambda *paths: os._exit(9); "
                "records.Record('0' * 16, 'smoke', {}, {}, {}).save(Path(sys.argv[1]))")
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path)]).returncode == 9
@@ -158,6 +160,16 @@ def test_read_all_is_in_the_order_of_names_and_of_records_only(tmp_path):
     found = [record.hash for record in records.read_all(tmp_path)]
     assert found == sorted(digest({"seed": seed}) for seed in range(8))
     assert records.read_all(tmp_path / "absent") == []
+
+
+def test_a_setting_is_found_by_its_path_and_records_by_their_settings():
+    one = record_of({"seed": 0, "distill": {"steps": 3}, "method": None})
+    other = record_of({"seed": 1, "distill": {"steps": 4}, "method": {"name": "dm"}})
+    assert (one.setting("distill.steps"), one.setting("method.name"), one.setting("seed.steps")) == (3, None, None)
+    cases = [({}, [one, other]), ({"distill.steps": 3}, [one]), ({"method.name": None}, [one]), ({"method.name": "dm"}, [other]),
+             ({"seed": [0, 1]}, [one, other]), ({"seed": [1, 2], "distill.steps": 3}, []), ({"absent": None}, [one, other])]
+    for settings, expected in cases:
+        assert records.matching(settings, [one, other]) == expected
 
 
 # provenance

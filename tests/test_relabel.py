@@ -9,12 +9,14 @@ import torch
 from torchvision.transforms.functional import resized_crop
 
 import ddcore
-from ddcore import crops, mixing, networks, relabel
-from ddcore.evaluate import accuracy
-from ddcore.experiments import Experiment, Runner
+from ddcore import networks
+from ddcore.augment import crops, mixing
+from ddcore.evaluation import accuracy, relabel
+from ddcore.evaluation.relabel import Relabel
+from ddcore.lab.experiment import Experiment
+from ddcore.lab.runner import Runner
+from ddcore.methods.squeeze import Squeeze, squeeze
 from ddcore.random import stream
-from ddcore.relabel import Relabel
-from ddcore.squeeze import Squeeze, squeeze
 
 TEACHER = {"network": "convnet2-bn", "width": 6, "epochs": 2, "crop": 1, "flip": False}
 TINY = Squeeze(**TEACHER)

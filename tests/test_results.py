@@ -5,9 +5,10 @@ import re
 
 import pandas as pd
 
-from ddcore import figures, records
-from ddcore.experiments import paired, summary
-from ddcore.plots import NAMES
+from ddcore import figures
+from ddcore.figures.drawings.marks import NAMES
+from ddcore.files import records
+from ddcore.lab.tables import paired, summary
 
 RESULTS = (records.TOP / "RESULTS.md").read_text(encoding="utf-8")
 
@@ -42,7 +43,7 @@ def apart(frame: pd.DataFrame, one: str, other: str, **keywords) -> str:
 def test_every_figure_named_is_one():
     named = re.findall(r"\[`([\w-]+)`\]\(figures/", RESULTS)
     assert len(set(named)) > 25
-    assert set(named) <= set(figures.registry())
+    assert set(named) <= set(figures.entries())
 
 
 def test_dm_beside_its_baselines():

@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ddcore import cli, records, sets
+from ddcore import cli
+from ddcore.files import records
+from ddcore.lab import sets
 from ddcore.synthetic import load_synthetic
 
 LISTED = sets.listed()
@@ -83,7 +85,7 @@ def test_nothing_is_written_over(refuses, tmp_path):
 def test_the_commands(monkeypatch, capsys, tmp_path, arguments, code, words):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["ddcore", "sets", *arguments])
-    monkeypatch.setattr(cli.console, "width", 200)
+    monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert (left.value.code or 0) == code

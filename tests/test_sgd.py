@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from ddcore.optim.sgd import SGD
 from ddcore.random import stream
-from ddcore.sgd import SGD
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import ddcore
-from ddcore.shards import join, part
-from ddcore.squeeze import Squeeze
+from ddcore.methods.shards import join, part
+from ddcore.methods.squeeze import Squeeze
 
 pytestmark = pytest.mark.usefixtures("teachers")
 TINY = Squeeze(network="convnet2-bn", width=6, epochs=2, crop=1, flip=False)

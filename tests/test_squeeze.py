@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 import ddcore
-from ddcore import compute, crops, networks, squeeze
-from ddcore.evaluate import accuracy
+from ddcore import compute, networks
+from ddcore.augment import crops
+from ddcore.evaluation import accuracy
+from ddcore.methods import squeeze
+from ddcore.methods.squeeze import Squeeze
+from ddcore.optim.sgd import cosine
 from ddcore.random import stream
-from ddcore.sgd import cosine
-from ddcore.squeeze import Squeeze
 
 TINY = Squeeze(network="convnet2-bn", width=6, epochs=2, crop=1, flip=False)
 

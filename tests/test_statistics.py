@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from torchvision.transforms.functional import resized_crop
 
 import ddcore
-from ddcore import batch_norms, crops, networks
+from ddcore import networks
+from ddcore.augment import crops
+from ddcore.bench.published import recover_published
 from ddcore.kernels.statistics import statistics_loss
+from ddcore.methods import batch_norms
+from ddcore.methods.squeeze import Squeeze, squeeze
 from ddcore.networks import Network
-from ddcore.published import recover_published
 from ddcore.random import stream
 from ddcore.settings import stated
-from ddcore.squeeze import Squeeze, squeeze
 
 TINY = Squeeze(network="convnet2-bn", width=6, epochs=2, crop=1, flip=False)
 ADAM = {"optimiser": "adam", "lr_img": 0.25, "momentum": 0.5, "schedule": "cosine"}

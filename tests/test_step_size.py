@@ -3,7 +3,7 @@ import dataclasses
 import torch
 
 import ddcore
-from ddcore.step_size import choose
+from ddcore.evaluation.step_size import choose
 from ddcore.synthetic import create
 
 

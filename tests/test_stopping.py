@@ -10,10 +10,9 @@ import time
 
 import pytest
 
-from ddcore import stopping
 from ddcore.errors import Interrupted
-from ddcore.files import alone
-from ddcore.stopping import SIGNALS, at_once, heed
+from ddcore.files import alone, stopping
+from ddcore.files.stopping import SIGNALS, at_once, heed
 
 every_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 import ddcore
 from ddcore import networks
-from ddcore.experiments import Experiment, Runner
-from ddcore.mechanism import Mechanism
+from ddcore.lab.experiment import Experiment
+from ddcore.lab.measurements.mechanism import Mechanism
+from ddcore.lab.runner import Runner
 from ddcore.random import stream
-from ddcore.subspaces import effective_rank, energy_share, first_layer_gradients, principal_angles, principal_directions
+from ddcore.theory.subspaces import effective_rank, energy_share, first_layer_gradients, principal_angles, principal_directions
 
 
 def normal(*shape, name):

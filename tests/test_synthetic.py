@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import ddcore
-from ddcore import networks, records
+from ddcore import networks
 from ddcore.data import Dataset
+from ddcore.files import records
 from ddcore.random import stream
 from ddcore.synthetic import KINDS, budget, create, images_per_class, load_synthetic, truncated_svd
 

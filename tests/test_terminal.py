@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import ddcore
-from ddcore import terminal  # noqa: F401 (it registers the handler)
+from ddcore.cli import terminal  # noqa: F401 (it registers the handler)
 
 
 @pytest.mark.parametrize(("encoding", "text", "shown"), [

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 
 import ddcore
-from ddcore import augment, compute, trajectories
+from ddcore import augment, compute
+from ddcore.methods import experts as trajectories
+from ddcore.methods.experts import Experts, experts, fill, flatten, unflatten
 from ddcore.random import stream
-from ddcore.trajectories import Experts, experts, fill, flatten, unflatten
 
 SMALL = Experts(network="mlp", width=6, experts=2, epochs=3, batch=500, lr=0.1, momentum=0.5, weight_decay=1e-3)
 

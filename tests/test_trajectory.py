@@ -11,11 +11,11 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 import ddcore
-from ddcore import augment, networks, unrolling
-from ddcore.methods import MTT
+from ddcore import augment, networks
+from ddcore.methods import MTT, unrolling
+from ddcore.methods.experts import Experts, flatten, unflatten
 from ddcore.random import stream
 from ddcore.synthetic import create
-from ddcore.trajectories import Experts, flatten, unflatten
 
 SMALL = Experts(width=8, experts=2, epochs=3, lr=0.05)
 FEW = {"experts": SMALL, "expert_epochs": 1, "max_start_epoch": 2, "syn_steps": 5, "batch_real": 5}
@@ -195,7 +195,7 @@ def test_the_loss_is_the_published_one_of_the_trajectory_drawn(digits64):
     match = next(method.matches(digits64, synthetic, seed=1, start=6))
     generator = stream(1, "mtt", "trajectory", 6)
     number, epoch = int(torch.randint(2, (), generator=generator)), int(torch.randint(2, (), generator=generator))
-    rows = [torch.from_numpy(row.copy()).double() for row in ddcore.trajectories.experts(digits64, SMALL)[number][[epoch, epoch + 1]]]
+    rows = [torch.from_numpy(row.copy()).double() for row in ddcore.methods.experts.experts(digits64, SMALL)[number][[epoch, epoch + 1]]]
     net = SMALL.network_for(digits64, stream(0, "any"))
     torch.nn.utils.vector_to_parameters(rows[0].clone(), net.parameters())
     generator = stream(1, "mtt", "steps", 6)
@@ -249,8 +249,8 @@ def test_soft_labels_begin_as_those_of_an_expert(digits64):
     synthetic = ddcore.Pixels(digits64, 2, step=0.05, soft=3.0)
     matches = MTT(**FEW).matches(digits64, synthetic, seed=0)
     next(matches)
-    net = ddcore.trajectories.fill(SMALL.network_for(digits64, stream(0, "any")),
-                                   torch.from_numpy(ddcore.trajectories.experts(digits64, SMALL)[0][-1].copy()).double())
+    net = ddcore.methods.experts.fill(SMALL.network_for(digits64, stream(0, "any")),
+                                   torch.from_numpy(ddcore.methods.experts.experts(digits64, SMALL)[0][-1].copy()).double())
     assert torch.equal(synthetic.tensors["soft"], net(synthetic.images()))
     later = ddcore.Pixels(digits64, 2, step=0.05, soft=3.0)
     next(MTT(**FEW).matches(digits64, later, seed=0, start=1))
@@ -294,7 +294,7 @@ def test_the_step_size_stays_positive_whatever_its_gradient(digits64):
 def test_settings_come_from_a_mapping():
     built = ddcore.settings.build(MTT, {"experts": {"width": 8, "epochs": 9}, "max_start_epoch": 3, "batch_syn": 7})
     assert built == MTT(experts=Experts(width=8, epochs=9), max_start_epoch=3, batch_syn=7)
-    assert MTT.versions == {"trajectories": ddcore.trajectories.VERSION}
+    assert MTT.versions == {"trajectories": ddcore.methods.experts.VERSION}
 
 
 @pytest.mark.parametrize(("wrong", "words"), [

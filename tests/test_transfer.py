@@ -5,9 +5,10 @@ import torch
 
 import ddcore
 from ddcore.errors import BadInput
-from ddcore.experiments import Experiment, Runner
+from ddcore.lab.experiment import Experiment
+from ddcore.lab.measurements.transfer import Transfer
+from ddcore.lab.runner import Runner
 from ddcore.synthetic import create
-from ddcore.transfer import Transfer
 
 EVALUATE = {"network": "convnet", "width": 8, "epochs": 8, "networks": 2, "strategy": "none"}
 DM = {"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},

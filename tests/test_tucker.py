@@ -7,7 +7,7 @@ import ddcore
 from ddcore import Tucker
 from ddcore.errors import BadInput
 from ddcore.synthetic import truncated_svd
-from ddcore.tucker import hosvd
+from ddcore.synthetic.tucker import hosvd
 
 
 def draw(seed, *shape):

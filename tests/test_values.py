@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddcore.values import read
+from ddcore.lab.values import read
 
 
 @pytest.mark.parametrize(("text", "value"), [

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 
 import ddcore
-from ddcore import crops, experiments, records
+from ddcore.augment import crops
+from ddcore.files import records
+from ddcore.lab.experiment import Experiment
 from ddcore.methods.several import batches, joined
+from ddcore.methods.squeeze import Squeeze, squeeze
 from ddcore.plugins.weight_adjustment import DIRECTIONS
 from ddcore.random import stream
-from ddcore.settings import build, stated
-from ddcore.squeeze import Squeeze, squeeze
+from ddcore.settings import build, digest, stated
 
 pytestmark = pytest.mark.usefixtures("teachers")
 DWA = ddcore.WeightAdjustment
@@ -392,7 +394,7 @@ def test_records_of_before_keep_their_hash():
     assert kept
     for record in kept:
         settings = {name: value for name, value in record.experiment.items() if name not in ("versions", "data_sha256")}
-        experiment = build(experiments.Experiment, settings)
+        experiment = build(Experiment, settings)
         data = types.SimpleNamespace(sha256=record.experiment["data_sha256"])
-        assert records.digest(experiment.identity(data)) == record.hash
+        assert digest(experiment.identity(data)) == record.hash
     assert stated(ddcore.SRe2L(batch="other", at_once=2)).items() >= {"batch": "other", "at_once": 2}.items()

@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 from torchvision import models
 
 import ddcore
-from ddcore import networks, weights
-from ddcore.experiments import Experiment
+from ddcore import networks
+from ddcore.lab.experiment import Experiment
+from ddcore.methods import weights
+from ddcore.methods.squeeze import Squeeze, squeeze
 from ddcore.random import stream
 from ddcore.settings import build, stated
-from ddcore.squeeze import Squeeze, squeeze
 
 pytestmark = pytest.mark.usefixtures("teachers")
 THREE = {"mean": (0.5,) * 3, "std": (0.25,) * 3}  # the normalisation of the fixture `coloured`

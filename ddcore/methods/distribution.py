@@ -18,7 +18,7 @@ from torch import Tensor
 from ddcore import augment, compute, networks
 from ddcore.data import Dataset
 from ddcore.kernels.class_means import class_mean_distance
-from ddcore.known_gradient import known
+from ddcore.methods.known_gradient import known
 from ddcore.methods.match import Batch, Features, Look, Match, Read, in_parts, looked_through, unadjusted
 from ddcore.networks import Network
 from ddcore.random import stream

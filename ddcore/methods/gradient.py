@@ -18,18 +18,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddcore import augment, class_gradients, compute, networks, training
-from ddcore.batch_norms import has_batch_norm
+from ddcore import augment, compute, networks
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.kernels.row_cosine import row_cosine_distance
 from ddcore.kernels.weight_gradients import BACKENDS
-from ddcore.known_gradient import known
+from ddcore.methods import class_gradients
+from ddcore.methods.batch_norms import has_batch_norm
+from ddcore.methods.known_gradient import known
 from ddcore.methods.match import Batch, Features, Look, Match, Read, in_parts, looked_through, unadjusted
 from ddcore.networks import Network
+from ddcore.optim import training
+from ddcore.optim.sgd import SGD
 from ddcore.random import stream
 from ddcore.settings import later, one_of, positive
-from ddcore.sgd import SGD
 from ddcore.synthetic import Synthetic
 
 # nominal ipc: (updates of an outer iteration, epochs of training between two of them), `get_loops` of the published code

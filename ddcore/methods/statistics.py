@@ -19,18 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddcore import compute, crops, squeeze
-from ddcore.batch_norms import recorded
+from ddcore import compute
+from ddcore.augment import crops
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.kernels.statistics import channel_moments, channel_moments_reference, statistics_loss
-from ddcore.known_gradient import known
+from ddcore.methods import squeeze
+from ddcore.methods.batch_norms import recorded
+from ddcore.methods.known_gradient import known
 from ddcore.methods.match import Batch, Features, Look, Match, Read, in_parts, unadjusted
 from ddcore.methods.several import InTurn, Several, batches, each, joined
+from ddcore.methods.squeeze import Squeeze
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.settings import later, one_of, positive
-from ddcore.squeeze import Squeeze
 from ddcore.synthetic import Synthetic, beginnings
 
 REAL_BATCHES = ("init", "other")
@@ -39,7 +41,7 @@ REAL_BATCHES = ("init", "other")
 @dataclasses.dataclass(frozen=True)
 class SRe2L:
     """Published setting for CIFAR. The j-th images of the classes are batch j; each is rolled by its own 0 to `roll` pixels down
-    and right in every step. `teacher`, `seed_teacher`: the network (`ddcore.squeeze`), the same one for every seed of the images.
+    and right in every step. `teacher`, `seed_teacher`: the network (`ddcore.methods.squeeze`), the same one for every seed of the images.
 
     Published for ImageNet: `roll` 32, and before it a random resized crop of at least `crop_scale` = 0.08 of the images and, by chance,
     their mirror images (`flip`), one draw a batch and step; a batch holds `block` = 100 of the classes (0: all), so that the j-th images of

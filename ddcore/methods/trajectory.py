@@ -2,7 +2,7 @@
 
 A student starts from an expert's parameters after epoch s and takes `syn_steps` steps of SGD on the synthetic set, of the size that
 the set has learned; the loss is its squared distance from the expert after epoch s + expert_epochs, over the distance
-between the expert's two (eq. 3). The steps are in `ddcore.unrolling`, the experts in `ddcore.trajectories`.
+between the expert's two (eq. 3). The steps are in `ddcore.methods.unrolling`, the experts in `ddcore.methods.experts`.
 """
 
 import dataclasses
@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ddcore import augment, compute, trajectories, unrolling
+from ddcore import augment, compute
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
+from ddcore.methods import experts as trajectories
+from ddcore.methods import unrolling
+from ddcore.methods.experts import Experts
 from ddcore.methods.match import Batch, Features, Look, Match, Read, in_parts, looked_through, unadjusted
 from ddcore.networks import Network
 from ddcore.random import stream
 from ddcore.settings import later, one_of, positive
 from ddcore.synthetic import Synthetic
-from ddcore.trajectories import Experts
 
 GRADIENTS = {"adjoint": unrolling.adjoint, "unrolled": unrolling.unrolled, "tesla": unrolling.tesla}
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from ddcore import training
 from ddcore.errors import BadInput
 from ddcore.networks import Network
+from ddcore.optim import training
 from ddcore.settings import one_of, positive
 
 DIRECTIONS = ("ascent", "descent", "gaussian", "fisher")

@@ -1,0 +1,1 @@
+"""Benchmarks: the published structure and ours, in time, memory and operations."""

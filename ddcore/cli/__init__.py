@@ -1,0 +1,5 @@
+"""The command line: `ddcore --help`."""
+
+from ddcore.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,1 @@
+"""Measurements: one analysis a file."""

@@ -1,0 +1,1 @@
+"""Optimizers of images and networks, and the gradient of a training step."""
