@@ -1,6 +1,7 @@
 """Drawings: one mark a method, numbers as they are, no circle of imports, nobody's random state."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,31 @@ def test_drawing_leaves_the_random_state_and_labels_nothing_by_a_column(key):
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
     labels = {text for axis in figure.axes for text in (axis.get_xlabel(), axis.get_ylabel())}
     assert not labels & {"accuracy", "ipc", "rank", "row", "column", "method"}
+
+
+def test_a_level_bears_the_mark_of_what_it_belongs_to():
+    _, (axis,) = panels.panels(3, 2)
+    panels.level(axis, 28.3, marks.method("DC"))
+    line, end = axis.lines
+    assert list(line.get_ydata()) == [28.3, 28.3]
+    assert (list(end.get_ydata()), end.get_marker()) == ([28.3], marks.method("DC").form)
+
+
+@pytest.mark.parametrize("key", ["mim-lambda", "time-to-accuracy", "dwa-theory"])
+def test_dashed_lines_and_directions_are_told_apart_by_marks_as_well(key):
+    """In each panel, no two lines of one dash pattern differ by hue alone."""
+    for axis in figures.draw(key, figures.data(key)).axes:
+        ends = {float(line.get_ydata()[0]) for line in axis.lines if len(line.get_ydata()) == 1 and line.get_marker() not in ("None", "")}
+        levels = {float(line.get_ydata()[0]) for line in axis.lines if line.get_linestyle() == "--" and len(set(line.get_ydata())) == 1
+                  and len(line.get_ydata()) == 2}  # fmt: skip
+        assert levels <= ends
+        if key == "dwa-theory" and "length" in axis.get_xlabel():
+            assert len({line.get_marker() for line in axis.lines if len(line.get_xdata()) > 5}) == 6
+
+
+def test_kinds_of_work_go_from_dark_to_light():
+    figure = figures.draw("kernels-profile", figures.data("kernels-profile"))
+    hues = [handle.get_color() for handle in figure.legends[0].legend_handles]
+    grey = [0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in hues]
+    assert len(grey) == 7
+    assert all(later - before > 0.06 for before, later in itertools.pairwise(grey))

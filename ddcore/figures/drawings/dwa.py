@@ -177,7 +177,7 @@ def theory(frame: pd.DataFrame) -> Figure:
     _variance_of_batch(variance, frame[frame.layer == frame.layer.max()])
     _pushes(push, frame)
     _left_out(change, angle, frame)
-    handles = [Line2D([], [], color=COLORS[index], label=label, **_dashes(arm)) for index, (arm, label) in enumerate(DIRECTIONS.items())]
+    handles = [nth(index).handle(label, **_dashes(arm)) for index, (arm, label) in enumerate(DIRECTIONS.items())]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
@@ -193,7 +193,7 @@ def _left_out(change: Axes, angle: Axes, frame: pd.DataFrame) -> None:
     cosines = frame[frame.quantity == "cosine"].assign(condition=frame.decay.map(condition))
     for index, arm in enumerate(DIRECTIONS):
         part = shown[(shown.quantity == "change") & (shown.arm == arm)]
-        lines(change, part, "length", "value", {arm: nth(index)}, errorbar=None, marker="", **_dashes(arm))
+        lines(change, part, "length", "value", {arm: nth(index)}, errorbar=None, ms=3.5, markevery=(index, len(DIRECTIONS)), **_dashes(arm))
         if arm != "retrained":
             draws(angle, cosines[cosines.arm == arm], "condition", "value", {arm: nth(index)}, **_dashes(arm))
     change.axvline(shown[shown.quantity == "safe"].value.mean(), color=COLORS[2], ls=":", lw=0.8)

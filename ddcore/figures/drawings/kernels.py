@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter
 
 from ddcore.figures.drawings.marks import COLORS, Mark, arms, methods
-from ddcore.figures.drawings.panels import SMALL, cells, labels_kept, legend, lines, log_x, panels
+from ddcore.figures.drawings.panels import SMALL, cells, labels_kept, legend, level, lines, log_x, panels
 from ddcore.figures.style import PAGE
 
 COMPILED = {
@@ -59,16 +59,17 @@ def speed(frame: pd.DataFrame) -> Figure:
 def profile(frame: pd.DataFrame) -> Figure:
     """Columns: name, provider, kind, seconds (of that kind in a step). Drawn are shares of the step."""
     kinds = list(dict.fromkeys(frame.kind))
+    colors = dict(zip(kinds, sns.color_palette("cividis", len(kinds)), strict=True))  # from dark to light, in grey too
     figure, axes = panels(PAGE, 0.9 + 0.22 * frame.provider.nunique(), frame["name"].nunique(), sharey=True)
     for axis, (name, part) in zip(axes, frame.groupby("name", sort=False), strict=True):
         with labels_kept(axis):
             sns.histplot(part, y="provider", weights="seconds", hue="kind", hue_order=kinds[::-1], multiple="fill", shrink=0.7, alpha=1,
-                         linewidth=0, palette=dict(zip(kinds, COLORS, strict=False)), legend=False, ax=axis)  # fmt: skip
+                         linewidth=0, palette=colors, legend=False, ax=axis)  # fmt: skip
         axis.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
         axis.set_xlabel("share of the step (%)")
         axis.set_xlim(0, 1)
         axis.set_title(name)
-    bars = {kind: Mark(color, "s", True) for kind, color in zip(kinds, COLORS, strict=False)}
+    bars = {kind: Mark(color, "s", True) for kind, color in colors.items()}
     legend(figure, bars, ncols=4, markerscale=1.6)
     return figure
 
@@ -98,7 +99,7 @@ def time_to_accuracy(frame: pd.DataFrame) -> Figure:
     for axis, here in axes:
         lines(axis, here, "seconds", "accuracy", marks, "method")
         for name, published in here.dropna(subset="published").groupby("method").published.first().items():
-            axis.axhline(published, color=marks[name].color, ls="--", lw=0.8)
+            level(axis, published, marks[name])
         log_x(axis, "seconds of distillation (log scale)")
     legend(figure, marks, line=True)
     return figure

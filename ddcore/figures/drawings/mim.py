@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ddcore.figures.drawings.marks import ALONE, COLORS, FORMS, NAMES, Mark, arms, class_names, method, methods, nth
-from ddcore.figures.drawings.panels import cells, differences, labels_kept, legend, lines, log_x, panels, seeds
+from ddcore.figures.drawings.panels import cells, differences, labels_kept, legend, level, lines, log_x, panels, seeds
 from ddcore.figures.style import COLUMN, PAGE
 
 BOUNDS = {
@@ -89,7 +89,7 @@ def ratios(frame: pd.DataFrame) -> Figure:
     for axis, here in axes:
         lines(axis, here[here.ratio > 0], "ratio", "accuracy", marks, "method", errorbar=None)
         for name, accuracy in here[here.ratio == 0].groupby("method").accuracy.mean().items():
-            axis.axhline(accuracy, color=method(name).color, lw=0.8, ls="--")
+            level(axis, accuracy, method(name))
         log_x(axis, "gradient of the term / of the method (log)")
     legend(figure, marks, line=True)
     return figure

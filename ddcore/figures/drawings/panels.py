@@ -101,6 +101,12 @@ def draws(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, M
     lines(axis, frame, x, y, marks, hue, errorbar=None, **style)
 
 
+def level(axis: Axes, value: float, mark: Mark) -> None:
+    """A dashed line across the axes, its mark at the right end: what it belongs to can be told without its hue."""
+    axis.axhline(value, color=mark.color, ls="--", lw=0.8)
+    axis.plot([1], [value], transform=axis.get_yaxis_transform(), clip_on=False, ms=4, **mark.line | {"ls": "none"})
+
+
 @contextlib.contextmanager
 def labels_kept(axis: Axes) -> Iterator[None]:
     """What seaborn writes at axes is taken back: the drawing names them."""
