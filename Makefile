@@ -42,8 +42,9 @@ test-ddranking: $(INSTALLED) ## sets as exported for ddranking 0.2.0, evaluated 
 	    ddranking==0.2.0 kornia==0.9.0 kornia_rs==0.2.0 timm==1.0.31 huggingface_hub==0.36.2 filelock fsspec hf-xet requests tqdm
 	@DDRANKING="$(VENV)-ddranking" "$(VENV)/bin/python" -m pytest -q tests/test_ddranking.py
 
-lint: $(INSTALLED) ## ruff over the code and the notebooks
+lint: $(INSTALLED) ## ruff over the code and the notebooks, and the layers of the package
 	@"$(VENV)/bin/ruff" check .
+	@"$(VENV)/bin/lint-imports" --no-cache
 
 refresh: $(INSTALLED) ## execute the committed notebooks anew, in place
 	@"$(VENV)/bin/ddcore" refresh
