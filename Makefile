@@ -48,8 +48,9 @@ test-metadata: $(INSTALLED) ## CITATION.cff by cffconvert, an exported RO-Crate 
 	@CFFCONVERT="$(abspath $(VENV)-metadata)/bin/cffconvert" ROC_VALIDATOR="$(abspath $(VENV)-metadata)/bin/rocrate-validator" \
 	    "$(VENV)/bin/python" -m pytest -q tests/test_figures_crate.py tests/test_packaging.py -k "crate or cffconvert"
 
-lint: $(INSTALLED) ## ruff over the code and the notebooks
+lint: $(INSTALLED) ## ruff over the code and the notebooks, and the layers of the package
 	@"$(VENV)/bin/ruff" check .
+	@"$(VENV)/bin/lint-imports" --no-cache
 
 refresh: $(INSTALLED) ## execute the committed notebooks anew, in place
 	@"$(VENV)/bin/ddcore" refresh

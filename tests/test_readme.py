@@ -13,9 +13,9 @@ import ddcore
 from ddcore import figures
 from ddcore.cli import app
 from ddcore.data import data_folder
+from ddcore.figures.means import paired
 from ddcore.files import records
 from ddcore.lab import sets
-from ddcore.lab.tables import paired
 
 NAMES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "figures/README.md", "notebooks/README.md")
 TEXTS = {name: (records.TOP / name).read_text(encoding="utf-8") for name in NAMES}

@@ -7,8 +7,8 @@ import pandas as pd
 
 from ddcore import figures
 from ddcore.figures.drawings.marks import NAMES
+from ddcore.figures.means import paired, summary
 from ddcore.files import records
-from ddcore.lab.tables import paired, summary
 
 RESULTS = (records.TOP / "RESULTS.md").read_text(encoding="utf-8")
 

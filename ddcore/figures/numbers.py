@@ -15,8 +15,8 @@ import yaml
 
 from ddcore import figures
 from ddcore.errors import BadInput
+from ddcore.figures.means import paired, summary
 from ddcore.files import whole
-from ddcore.lab.tables import paired, summary
 from ddcore.settings import build
 
 GENERATED = ("numbers.csv", "numbers.tex", "figures.tex")
