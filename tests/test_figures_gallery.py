@@ -107,6 +107,13 @@ def test_an_executed_notebook_is_a_page():
     assert "require.min.js" not in text
 
 
+def test_it_is_made_in_a_clone_alone(refuses, monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "CHECKOUT", False)
+    with refuses("figures page", "clone"):
+        gallery.write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 # in a browser
 
 

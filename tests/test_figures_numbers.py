@@ -48,8 +48,10 @@ def test_one_seed_is_no_mean():
     ({}, Reported(by=("method", "ipcs")), ("ipcs", "ipc, method")),
     ({}, Reported(by=("ipc",)), ("seed 0", "twice", "ipc-1")),
     ({}, Reported(by=("ipc", "method"), differ="method", pairs=(("LoDM", "DC"),)), ("DC", "method")),
-    ({"method": ["a b"] * 3 + ["a+b"] * 3}, Reported(by=("ipc", "method")), ("seed 0", "a-b")),
-], ids=["no such column", "too few columns", "no such arm", "one key for two"])
+    ({"method": ["a b"] * 3 + ["a+b"] * 3}, Reported(by=("ipc", "method")), ("'a b' and 'a+b'", "method")),
+    ({"seed": range(6), "method": ["a b"] * 3 + ["a+b"] * 3}, Reported(by=("ipc", "method")), ("'a b' and 'a+b'", "method")),
+    ({"one": ["a"] * 3 + [None] * 3, "two": [None] * 3 + ["a"] * 3}, Reported(by=("one", "two")), ("two of its cells", "a/a/accuracy")),
+], ids=["no such column", "too few columns", "no such arm", "one key for two", "one key for two of other seeds", "one key for two columns"])
 def test_what_would_be_a_wrong_number_is_refused(refuses, changed, what, words):
     with refuses("figure a", *words):
         list(numbers.numbers_of("a", frame(**changed), what))
@@ -61,7 +63,7 @@ def test_a_slug_is_letters_digits_dots_and_hyphens(value):
 
 
 @pytest.mark.parametrize(("value", "made"), [("fashion_mnist", "fashion-mnist"), ("DWA, Gaussian", "DWA-Gaussian"), (64.0, "64"),
-                                             (0.015, "0.015")])  # fmt: skip
+                                             (-1, "minus1"), (0.015, "0.015")])  # fmt: skip
 def test_a_slug_reads_as_its_value(value, made):
     assert numbers.slug(value) == made
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 import ddcore
 from ddcore import figures
+from ddcore.errors import BadInput
 from ddcore.figures import commits, numbers
 from ddcore.files import records, whole
 
@@ -91,7 +92,10 @@ def notebook_html(path: Path) -> str:
 
 
 def write(folder: Path = figures.FOLDER, notebooks: Path = records.SHIPPED / "notebooks") -> dict[Path, int]:
-    """`folder`/index.html and `folder`/notebooks/<name>.html of the notebooks that it links; returns the bytes of each."""
+    """`folder`/index.html and `folder`/notebooks/<name>.html of the notebooks that it links; returns the bytes of each. Raises BadInput
+    outside of a clone, which has the texts that the page links."""
+    if not records.CHECKOUT:
+        raise BadInput("figures page is made among the files of a clone, and this ddcore is installed without one; run it in a clone")
     content = {folder / "index.html": page(folder)}
     named = sorted({one.notebook for key, one in figures.entries(folder).items() if figures.load(key, folder)})
     content |= {folder / "notebooks" / f"{name}.html": notebook_html(notebooks / f"{name}.ipynb") for name in named}

@@ -99,6 +99,8 @@ def reported(folder: Path = figures.FOLDER) -> dict[str, Reported]:
 
 def slug(value) -> str:
     """A cell's value as it stands in a key: letters, digits, dots and hyphens."""
+    if isinstance(value, float | int) and value < 0:
+        return f"minus{slug(-value)}"
     if isinstance(value, float):
         value = int(value) if value.is_integer() else f"{value:g}"
     return re.sub(r"[^A-Za-z0-9.]+", "-", str(value)).strip("-")
@@ -114,14 +116,24 @@ def _cells(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return frame.assign(**{name: ["" if pd.isna(value) else _part(name, value) for value in frame[name].tolist()] for name in by})
 
 
+def _told_apart(key: str, frame: pd.DataFrame, named: pd.DataFrame, by: list[str]) -> None:
+    """Raise BadInput where two values of a column have become one part of a key: their rows would be one number."""
+    for name in by:
+        for part, values in frame[name].groupby(named[name]):
+            if part and values.nunique() > 1:
+                raise BadInput(f"figure {key}: {' and '.join(map(repr, values.unique()))} of column {name} are both '{part}' in a key; "
+                               "name them otherwise")
+
+
 def numbers_of(key: str, frame: pd.DataFrame, what: Reported) -> Iterator[Number]:
-    """The reported numbers of one figure. Raises BadInput for a column that is not there, two rows of one seed in a cell (then `by` tells
-    too little apart), and two cells of one key."""
+    """The reported numbers of one figure. Raises BadInput for a column that is not there, values and cells that would share a
+    key, and two rows of one seed in a cell: then `by` tells too little apart."""
     by, found = list(what.by), set()
     if missing := {*by, *what.of, "seed"} - {*frame}:
         raise BadInput(f"figure {key}: its CSV has no column {', '.join(sorted(missing))}, which numbers.yaml names; it has "
                        f"{', '.join(frame)}")
     named = _cells(frame, by)
+    _told_apart(key, frame, named, by)
     pairs = {_part(what.differ, value): value for pair in what.pairs for value in pair}
     for quantity in what.of:
         rows = named.dropna(subset=quantity)
