@@ -23,7 +23,7 @@ from ddcore.data import Dataset, Images, Whitening, numbered, to_pixels
 from ddcore.errors import BadInput
 from ddcore.files import whole
 from ddcore.random import stream
-from ddcore.settings import keywords, one_of, positive, unknown
+from ddcore.settings import keywords, one_of, positive, typed, unknown
 
 
 class Synthetic(abc.ABC):
@@ -315,6 +315,7 @@ def budget(data: Dataset, kind: str, images_per_class: int, **settings) -> int:
     if kind not in KINDS:
         raise unknown("synthetic set", kind, KINDS)
     settings = keywords(KINDS[kind].most, settings, f"synthetic set {kind}")
+    typed(f"synthetic set {kind}", [("images_per_class", int)], {"images_per_class": images_per_class})
     positive(kind, images_per_class=images_per_class, rank=settings.get("rank"))
     most = functools.partial(KINDS[kind].most, data, **settings)
     high = 1
