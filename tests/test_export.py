@@ -163,6 +163,15 @@ def test_images_are_read_in_the_order_of_labels_and_say_what_was_clipped(colours
     assert torch.equal(drawn, (plain.pictures() * 255 + 0.5).clamp(0, 255).byte())
 
 
+def test_folders_of_many_classes_are_in_the_order_of_labels_too(digits, tmp_path):
+    y = torch.arange(11)
+    names = tuple("kjihgfedcba")
+    data = dataclasses.replace(digits, x_train=digits.x_train[:11], y_train=y, x_test=digits.x_test[:11], y_test=y, class_names=names)
+    (tmp_path / "set").mkdir()
+    export.pngs(ddcore.Pixels(data, 1), tmp_path / "set")
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [f"{label:02d}_{name}" for label, name in enumerate(names)]
+
+
 @pytest.mark.parametrize("write", [export.pngs, export.ddranking])
 def test_a_folder_that_holds_something_is_refused_and_one_that_fails_is_not_left(write, colours, tmp_path, refuses, monkeypatch):
     (tmp_path / "full").mkdir()

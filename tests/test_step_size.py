@@ -65,6 +65,7 @@ def test_each_trial_is_the_run_that_the_step_size_would_give_on_nine_tenths(tria
     assert found == 1.0
     assert [lr for lr, *_ in evaluated] == [0.1, 1.0, 10.0]
     part = digits.holdout(HELD_OUT)
+    assert len(part.y_test) / len(digits.y_train) == pytest.approx(0.1, abs=0.01)
     for lr, images, data, seeds, protocol in evaluated:
         expected = ddcore.Pixels(part, 1, seed=3)
         ddcore.distill(part, expected, DM, steps=5, lr_img=lr, seed=3)
