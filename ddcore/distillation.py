@@ -63,7 +63,7 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     rule = {"lr_img": lr_img, "momentum": momentum}
     rule |= {} if optimiser == "sgd" else {"optimiser": optimiser, "beta2": beta2}
     rule |= {} if schedule == "constant" else {"schedule": schedule, "of_steps": steps}
-    run = json.dumps({"method": _identity(method), "plugins": [_identity(plugin) for plugin in plugins], "set": synthetic.settings,
+    run = json.dumps({"method": described(method), "plugins": [described(plugin) for plugin in plugins], "set": synthetic.settings,
                       "seed": seed, "data": data.sha256, **rule}, sort_keys=True)
     parameters = synthetic.parameters()
     updates = SGD(parameters, lr=lr_img, momentum=momentum) if optimiser == "sgd" else Adam(parameters, lr=lr_img, betas=(momentum, beta2))
@@ -131,7 +131,7 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     return Trace(tuple(losses.tolist()), before + time.perf_counter() - began, start)
 
 
-def _identity(part: Method | Plugin) -> str:
+def described(part: Method | Plugin) -> str:
     """The same in another process and on another machine: the default repr of what is no dataclass holds an address, and settings may
     hold the place of a file."""
     return f"{type(part).__qualname__}({_settings(part)})"

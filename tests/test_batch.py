@@ -109,8 +109,8 @@ def test_parameters_are_read_and_checked(path):
 
 @every_notebook
 def test_papermill_sees_every_parameter(path):
-    """A comment with '=' hides one from its inspection."""
-    assert set(inspect_notebook(str(path))) == set(batch.defaults(path))
+    """A comment with '=' hides one from its inspection, which formats the path: braces in that of a clone are doubled."""
+    assert set(inspect_notebook(str(path).replace("{", "{{").replace("}", "}}"))) == set(batch.defaults(path))
 
 
 @every_notebook

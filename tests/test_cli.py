@@ -1,4 +1,6 @@
+import dataclasses
 import errno
+import itertools
 import json
 import os
 import re
@@ -6,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from ddcore.augment import crops
 from ddcore.bench import speed as bench
 from ddcore.evaluation import step_size
 from ddcore.lab import batch
+from ddcore.methods import METHODS, match
 from ddcore.random import stream
 
 DISTILL = ("distill", "--dataset", "digits", "--method", "dm", "--synthetic", "lowrank", "--rank", "1", "--ipc", "1", "--seed", "0",
@@ -270,6 +274,102 @@ def test_help_names_every_command():
         assert name in shown.output
 
 
+# settings that have no option of their own
+
+
+def test_settings_of_all_that_is_composed_are_set_by_name_and_recorded(run, here):
+    npz("two.npz")
+    options = ("--dataset", "two.npz", "--method", "dc", "--synthetic", "lowrank", "--ipc", 1, "--step", 0.02, "--steps", 2, "--width", 4,
+               "--optimiser", "adam", "--lr-img", 0.01, "--plugin", "weight_adjustment", "--plugin", "mutual_information={weight: 0.3}")
+    pairs = ("synthetic.balance=true", "synthetic.step_rate=0.5", "method.lr_net=1e-3", "inner=1", "weight_adjustment.normalised=false",
+             "mutual_information.layers=[0]")
+    code, _, err = run("distill", *options, *(word for pair in pairs for word in ("--set", pair)), "--beta2", 0.8, "--out", "o")
+    assert (code, "does not learn the 'step'" in err) == (2, True), "DC has no use for a step size"
+    options = tuple(one for one in options if one not in ("--step", 0.02))
+    pairs = tuple(pair for pair in pairs if "step_rate" not in pair)
+    code, _, err = run("distill", *options, *(word for pair in pairs for word in ("--set", pair)), "--beta2", 0.8, "--out", "o")
+    assert code == 0, err
+    found = ddcore.load_synthetic("o").settings
+    assert found["balance"] is True
+    assert {"lr_net": 1e-3, "inner": 1, "beta2": 0.8, "momentum": 0.5}.items() <= found["distilled"].items()
+    of_dwa, of_mim = found["distilled"]["plugins"]
+    assert of_dwa["normalised"] is False
+    assert {"layers": [0], "weight": 0.3}.items() <= of_mim.items()
+    data = ddcore.load("two.npz", "cpu")
+    expected = ddcore.LowRank(data, 1, rank=2, balance=True)
+    plugins = [ddcore.WeightAdjustment(normalised=False), ddcore.MutualInformation(weight=0.3, layers=(0,))]
+    ddcore.distill(data, expected, ddcore.DC(width=4, lr_net=1e-3, inner=1), plugins=plugins, steps=2, optimiser="adam", beta2=0.8,
+                   lr_img=0.01)
+    assert torch.equal(ddcore.load_synthetic("o").images(), expected.images())
+
+
+def test_images_a_class_can_be_a_setting_of_what_is_stored_too(run, here):
+    npz("two.npz")
+    code, _, err = run("distill", "--dataset", "two.npz", "--width", 4, "--steps", 1, "--set", "synthetic.images_per_class=3", "--out", "o")
+    assert code == 0, err
+    assert ddcore.load_synthetic("o").settings["budget_ipc"] == 3
+
+
+# every method with every option: it works, or a sentence says why not
+
+OF_METHODS = {
+    "dc": ("--width", 4, "--set", "inner=1"),
+    "dsa": ("--width", 4, "--set", "inner=1"),
+    "dm": ("--width", 4),
+    "mtt": ("--step", 0.01, "--set", "experts={width: 4, experts: 1, epochs: 1}", "--set", "expert_epochs=1", "--set",
+            "max_start_epoch=1", "--set", "syn_steps=1"),
+    "sre2l": ("--set", "roll=1", "--set", "teacher={network: convnet-bn, width: 4, epochs: 1}"),
+    "bare": (),
+}
+EVERY_OPTION = [("--synthetic", kind) for kind in ("pixels", "lowrank", "adaptive", "tucker")] + [
+    ("--ipc", 2), ("--images-per-class", 2), ("--rank", 1), ("--init", "noise"), ("--init", "svd"), ("--lr-img", 0.1), ("--lr-img", "nan"),
+    ("--momentum", 1), ("--optimiser", "adam", "--beta2", 0.5), ("--beta2", 2), ("--schedule", "cosine"), ("--soft", 1, "--ipc", 2),
+    ("--step", 0.02), ("--clip",), ("--batch-real", 2), ("--network", "convnet1"), ("--width", 3), ("--strategy", "none"),
+    ("--precision", "bfloat16"), ("--compiled", "no"), ("--plugin", "mutual_information"), ("--plugin", "weight_adjustment"),
+    ("--seed", 3), ("--checkpoint-every", "nan"), ("--checkpoint-every", -1), ("--set", "synthetic.balance=true"), ("--steps", 0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bare:
+    """A method without a setting that an option could set."""
+
+    version: ClassVar[int] = 1
+
+    def matches(self, data, synthetic, *, seed, start=0, look=match.unadjusted, memory=None, reads=()):
+        network = networks.build("convnet1", data.shape, data.classes, width=4, generator=stream(seed, "bare")).requires_grad_(False)
+        batch = match.Batch(data, torch.arange(len(data.y_train)), data.sizes)
+        for step in itertools.count(start):
+            seen = match.looked_through(look, network, batch, stream(seed, "bare", "look", step))
+            of_real, of_synthetic = seen.features(batch.images()), seen.features(synthetic.images())
+            yield match.Match(step, seen, seen, batch, synthetic.images(), synthetic.labels, of_real, of_synthetic,
+                              (of_real[-1].mean(0) - of_synthetic[-1].mean(0)).square().sum())
+
+
+@pytest.mark.parametrize("method", OF_METHODS)
+def test_every_method_takes_every_option_or_says_why_not(run, here, monkeypatch, method):
+    monkeypatch.setitem(METHODS, "bare", Bare)
+    npz("two.npz")
+    worked = 0
+    for option in EVERY_OPTION:
+        code, _, err = run("distill", "--dataset", "two.npz", "--method", method, "--steps", 1, *OF_METHODS[method], *option, "--out", "o")
+        assert code in (0, 2), (option, err)
+        assert code == 0 or re.fullmatch(r"(two: .*\n)*ddcore: .*\n", err), (option, err)
+        assert (here / "o").is_file() == (code == 0), option
+        (here / "o").unlink(missing_ok=True)
+        worked += code == 0
+    assert worked >= 12
+    assert {path.name for path in here.iterdir()} <= {"two.npz", "data"}
+
+
+def test_a_method_without_a_network_or_a_batch_finds_its_step_size(run, here, monkeypatch):
+    monkeypatch.setitem(METHODS, "bare", Bare)
+    monkeypatch.setattr(step_size, "evaluate", lambda synthetic, data, **protocol: ddcore.Scores((50.0,), (0,), 1, 1, 0.0))
+    npz("two.npz")
+    code, _, err = run("distill", "--dataset", "two.npz", "--method", "bare", "--steps", 1, "--lr-img", "auto", "--out", "o")
+    assert code == 0, err
+    assert "lr_img=0.1 is the best" in err or "lr_img=0.01 is the best" in err
+
+
 # bad input: exit code 2, one sentence, nothing left
 
 
@@ -291,6 +391,22 @@ BAD = {
     "unknown method": ((*DISTILL, "--method", "dq", "--out", "o"), ("unknown method 'dq'", "dm")),
     "no such setting": ((*DISTILL, "--method", "dc", "--set", "epochs=3", "--out", "o"), ("setting of method dc 'epochs'", "inner")),
     "a setting without a value": ((*DISTILL, "--method", "dc", "--set", "inner", "--out", "o"), ("--set inner", "name=value")),
+    "no such setting of a set": ((*DISTILL, "--set", "synthetic.core=3", "--out", "o"), ("synthetic set lowrank 'core'", "balance")),
+    "ill-typed setting of a set": ((*DISTILL, "--set", "synthetic.balance=3", "--out", "o"), ("balance=3", "bool")),
+    "images of a set in words": (("distill", "--set", "synthetic.images_per_class=five", "--out", "o"), ("images_per_class='five'", "int")),
+    "rank of a set in words": (("distill", "--synthetic", "lowrank", "--images-per-class", "2", "--set", "synthetic.rank=two", "--out",
+                                "o"), ("rank='two'", "int")),
+    "seed of a set": ((*DISTILL, "--set", "synthetic.seed=3", "--out", "o"), ("--set synthetic.seed", "--seed gives it too")),
+    "rank twice": ((*DISTILL, "--set", "synthetic.rank=3", "--out", "o"), ("--set synthetic.rank", "--rank gives it too")),
+    "width twice": ((*DISTILL, "--set", "width=3", "--out", "o"), ("--set method.width", "--width gives it too")),
+    "of nothing": ((*DISTILL, "--set", "sintetic.balance=true", "--out", "o"), ("'sintetic'", "did you mean 'synthetic'")),
+    "of a plugin that is not there": ((*DISTILL, "--set", "mutual_information.beta=1", "--out", "o"),
+                                      ("--set mutual_information.beta", "--plugin mutual_information is given 0 times")),
+    "no such setting of that plugin": ((*DISTILL, "--plugin", "weight_adjustment", "--set", "weight_adjustment.ro=1", "--out", "o"),
+                                       ("'ro'", "did you mean 'rho'")),
+    "of a plugin twice": ((*DISTILL, "--plugin", "weight_adjustment={rho: 1}", "--set", "weight_adjustment.rho=2", "--out", "o"),
+                          ("--set weight_adjustment.rho", "--plugin weight_adjustment={rho: 1} gives it too")),
+    "checkpoints never": ((*DISTILL, "--checkpoint-every", "nan", "--out", "o"), ("checkpoint_every=nan",)),
     "no step size": (("distill", "--method", "mtt", "--out", "o"), ("MTT", "step=0.01")),
     "soft labels that nothing learns": (("distill", "--width", "8", "--batch-real", "9", "--soft", "1", "--ipc", "2", "--out", "o"),
                                         ("DM", "'soft'")),
@@ -440,6 +556,37 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_bytes(run, here):
     assert not checkpoint.exists()
     assert run(*DISTILL, "--steps", steps, "--out", "whole.safetensors")[0] == 0
     assert (here / "o.safetensors").read_bytes() == (here / "whole.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("at", [5, 11, 14], ids=["in the second trial", "in the fourth", "in the run itself"])
+def test_a_search_for_a_step_size_is_not_repeated_after_a_signal(run, here, monkeypatch, at):
+    """Three steps a trial, four trials, then the run; the accuracy is best at 10."""
+    def evaluate(synthetic, data, *, seeds, **protocol):
+        return ddcore.Scores((50 - abs(np.log10(synthetic.settings["distilled"]["lr_img"] / 30)),), tuple(seeds), 1, 1, 0.0)
+
+    steps, draw = [], augment.draw
+
+    def stop(*given, **keywords):
+        steps.append(None)
+        if len(steps) == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(*given, **keywords)
+
+    npz("two.npz")
+    monkeypatch.setattr(step_size, "evaluate", evaluate)
+    command = ("distill", "--dataset", "two.npz", "--width", 4, "--steps", 3, "--lr-img", "auto", "--out", "o")
+    assert run(*command)[0] == 0
+    whole = (here / "o").read_bytes()
+    (here / "o").unlink()
+    monkeypatch.setattr(augment, "draw", stop)
+    code, _, err = run(*command)
+    assert (code, len(steps)) == (143, at), err
+    assert ("the step sizes that were tried are in .o.trials" in err) == (at <= 12)
+    code, _, err = run(*command)
+    assert code == 0, err
+    assert len(steps) == 15, "no step is taken twice"
+    assert (here / "o").read_bytes() == whole
+    assert [path.name for path in here.iterdir() if path.name.startswith(".")] == []
 
 
 TEACHER = ("--method", "sre2l", "--set", "roll=1", "--set", "teacher={network: convnet-bn, width: 8, epochs: 2, flip: false}")

@@ -24,12 +24,25 @@ def colours():
     return Dataset("cifar100", x, y, x, y, mean, std, "0" * 64, ("2", "10", "a/b"))
 
 
-def spread(data, factor):
+def spread(data, factor, ipc=2):
     """A set of pixels, `factor` times as far from the mean as real ones."""
-    found = ddcore.Pixels(data, 2)
+    found = ddcore.Pixels(data, ipc)
     with torch.no_grad():
         found.tensors["pixels"].mul_(factor)
     return found
+
+
+def cells(path, rows, columns, side=8):
+    """(rows * columns, H, W, C): the images of a grid, whose borders are white."""
+    with Image.open(path) as image:
+        picture = np.array(image)
+    at = [1 + place * (side + 1) for place in range(max(rows, columns))]
+    borders = np.ones(picture.shape[:2], bool)
+    for top in at[:rows]:
+        for left in at[:columns]:
+            borders[top : top + side, left : left + side] = False
+    assert (picture[borders] == 255).all()
+    return np.stack([picture[top : top + side, left : left + side] for top in at[:rows] for left in at[:columns]])
 
 
 # to look at
@@ -54,20 +67,54 @@ def test_a_set_that_would_be_black_and_white_is_scaled_to_its_own_range_and_says
     wide = spread(colours, 40)
     black_or_white = ((wide.pictures() == 0) | (wide.pictures() == 1)).float().mean()
     assert black_or_white > 0.9
-    pictures, said = export.visible(wide)
-    assert ((pictures == 0) | (pictures == 1)).float().mean() < 0.03
-    assert "scaled" in said
+    low, high, said = export.visible(wide)
+    values = export.pixels(wide)
+    assert ((values <= low).float().mean(), (values >= high).float().mean()) == pytest.approx((0.01, 0.01), abs=2e-3)
+    assert f"{export.clipped(wide):.0%} of the pixels lie outside" in said
+    assert f"scaled: black is {low:.2f}, white {high:.2f}, where real" in said
     assert export.grid(wide, tmp_path / "grid.png") == said
-    order = export.pixels(wide).flatten().argsort()
-    assert (pictures.flatten()[order].diff() >= 0).all(), "brighter stays brighter, in every image and channel alike"
+    drawn = torch.from_numpy(cells(tmp_path / "grid.png", 3, 2)).permute(0, 3, 1, 2)
+    assert torch.equal(drawn, ((values - low) / (high - low) * 255 + 0.5).clamp(0, 255).byte())
 
 
 def test_a_set_within_the_range_of_real_pixels_is_drawn_as_it_is(colours):
-    for one in (ddcore.Pixels(colours, 2), spread(colours, 1.2)):
-        pictures, said = export.visible(one)
-        assert torch.equal(pictures, one.pictures())
-        assert "scaled" not in said
-    assert "clipped" in said
+    for factor, words in ((1, ""), (1.2, "clipped to black or white")):
+        low, high, said = export.visible(spread(colours, factor))
+        assert (low, high) == (0, 1)
+        assert said.endswith(words)
+        assert bool(said) == bool(words)
+
+
+@pytest.mark.parametrize("factor", [1, 1.2, 40])
+@pytest.mark.parametrize("write", ["grid", "pngs"])
+def test_images_are_formed_a_few_at_a_time_and_are_the_same(write, factor, colours, tmp_path, monkeypatch):
+    made = spread(dataclasses.replace(colours), factor, ipc=5)
+    said = getattr(export, write)(made, tmp_path / "at once")
+    seen, images = [], made.images
+    monkeypatch.setattr(made, "images", lambda index=slice(None): seen.append(len(images(index))) or images(index))
+    monkeypatch.setattr(export, "AT_ONCE", 2 * 3 * 8 * 8 + 1)
+    monkeypatch.setattr(export, "_some", lambda one: torch.cat([*export.parts(one)]).numpy())  # the test of it is the next one
+    assert getattr(export, write)(made, tmp_path / "in parts") == said
+    assert max(seen) == 2
+    files = [{path.relative_to(tmp_path / name): path.read_bytes() for path in [*(tmp_path / name).rglob("*.png")] or [tmp_path / name]}
+             for name in ("at once", "in parts")]
+    assert [*files[0].values()] == [*files[1].values()]
+    assert len(files[0]) == (15 if write == "pngs" else 1)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 64, 100, 192, 577, 10**6])
+def test_the_range_of_a_large_set_is_that_of_pixels_at_even_distances(at_once, colours, monkeypatch):
+    made = ddcore.Pixels(colours, 3)
+    with torch.no_grad():
+        made.tensors["pixels"].copy_(torch.arange(9 * 192).view(9, 3, 8, 8))
+    monkeypatch.setattr(export, "pixels", lambda one, rows: one.images(rows).detach())
+    monkeypatch.setattr(export, "AT_ONCE", at_once)
+    found = export._some(made)
+    assert len(found) == min(len(found), at_once)
+    assert found[0] == 0
+    every = found[1] if len(found) > 1 else 9 * 192
+    assert np.array_equal(found, np.arange(0, 9 * 192, every))
+    assert np.gcd(int(every), 192) == 1 or len(found) == 1
 
 
 # to train on
@@ -116,6 +163,15 @@ def test_images_are_read_in_the_order_of_labels_and_say_what_was_clipped(colours
     assert torch.equal(drawn, (plain.pictures() * 255 + 0.5).clamp(0, 255).byte())
 
 
+def test_folders_of_many_classes_are_in_the_order_of_labels_too(digits, tmp_path):
+    y = torch.arange(11)
+    names = tuple("kjihgfedcba")
+    data = dataclasses.replace(digits, x_train=digits.x_train[:11], y_train=y, x_test=digits.x_test[:11], y_test=y, class_names=names)
+    (tmp_path / "set").mkdir()
+    export.pngs(ddcore.Pixels(data, 1), tmp_path / "set")
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [f"{label:02d}_{name}" for label, name in enumerate(names)]
+
+
 @pytest.mark.parametrize("write", [export.pngs, export.ddranking])
 def test_a_folder_that_holds_something_is_refused_and_one_that_fails_is_not_left(write, colours, tmp_path, refuses, monkeypatch):
     (tmp_path / "full").mkdir()
@@ -126,7 +182,7 @@ def test_a_folder_that_holds_something_is_refused_and_one_that_fails_is_not_left
     def fail(*given):
         raise OSError("full")
 
-    monkeypatch.setattr("torchvision.utils.save_image", fail)
+    monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(OSError, match="full"):
         write(ddcore.Pixels(colours, 1), tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]

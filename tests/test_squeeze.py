@@ -179,12 +179,22 @@ def test_a_bfloat16_teacher_learns(digits, tmp_path):
 
 
 @pytest.mark.parametrize("changed", [{"torch": "1.0"}, {"threads": 64}, {"cpu_capability": "DEFAULT"}, {"chunk_bytes": {"cpu": 1}}])
-def test_a_teacher_computed_with_something_else_is_not_taken(digits, tmp_path, monkeypatch, changed):
+def test_a_teacher_computed_with_something_else_is_not_taken_and_that_is_said(digits, tmp_path, monkeypatch, capsys, changed):
     squeeze.squeeze(digits, TINY, folder=tmp_path)
+    squeeze.squeeze(digits, dataclasses.replace(TINY, epochs=1), folder=tmp_path)
+    assert capsys.readouterr() == ("", ""), "one of other settings is nothing to tell of"
     kept = {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     bits = compute.bits(digits.device)
     assert changed.keys() <= bits.keys()
     monkeypatch.setattr(compute, "bits", lambda at: bits | changed)
+    (tmp_path / "foreign.safetensors").write_bytes(b"no network")
     squeeze.squeeze(digits, TINY, folder=tmp_path)
-    assert len([*tmp_path.glob("*.safetensors")]) == 2
+    assert len([*tmp_path.glob("*.safetensors")]) == 2 + 1 + 1
     assert all(path.read_bytes() == content for path, content in kept.items())
+    said, (name, value) = capsys.readouterr().err, *changed.items()
+    assert said.count("\n") == 1
+    assert said.startswith(f"teacher: {tmp_path}")
+    assert sum(str(path) in said for path in kept) == 1
+    assert f"is passed over, since it was computed with {name} {bits[name]} (here {value}); another one is trained now" in said
+    squeeze.squeeze(digits, TINY, folder=tmp_path)
+    assert capsys.readouterr().err == "", "now there is one"

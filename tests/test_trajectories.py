@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import threading
 
@@ -236,14 +237,23 @@ def test_the_global_random_state_is_left_alone(digits, tmp_path):
 
 
 @pytest.mark.parametrize("changed", [{"torch": "1.0"}, {"threads": 64}, {"cpu_capability": "DEFAULT"}, {"chunk_bytes": {"cpu": 1}}])
-def test_experts_computed_with_something_else_are_not_taken(digits, folder, monkeypatch, refuses, changed):
+def test_experts_computed_with_something_else_are_not_taken_and_that_is_said(digits, folder, monkeypatch, refuses, capsys, changed):
     how = dataclasses.replace(SMALL, experts=1, epochs=1)
     experts(digits, how)
     first, = folder.iterdir()
+    (folder / "begun").mkdir()
+    shutil.copy(first / "settings.json", folder / "begun")
+    assert capsys.readouterr() == ("", "")
     bits = compute.bits(digits.device)
     assert changed.keys() <= bits.keys()
     monkeypatch.setattr(compute, "bits", lambda at: bits | changed)
     experts(digits, how)
-    assert len([*folder.iterdir()]) == 2
+    assert len([*folder.iterdir()]) == 3
+    said, (name, value) = capsys.readouterr().err, *changed.items()
+    assert said.count("\n") == 1
+    assert said.startswith(f"experts: {first} is passed over, since it was computed with {name} {bits[name]} (here {value}); another")
+    experts(digits, how)
+    experts(digits, dataclasses.replace(how, experts=2))
+    assert capsys.readouterr().err == "", "now there are some"
     with refuses("computed_with", "another folder"):
         experts(digits, how, folder=first)

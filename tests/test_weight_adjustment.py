@@ -87,6 +87,22 @@ def test_later_steps_are_along_the_gradients_where_the_earlier_ones_lead(teacher
     torch.testing.assert_close(moved(teacher, digits64, rho=0.5, steps=3), total, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(("direction", "sign"), [("ascent", 1), ("descent", -1)])
+def test_as_printed_a_step_is_a_rate_times_the_gradient_of_the_summed_loss(teacher, digits64, direction, sign):
+    """Algorithm 1: delta_k = delta_(k-1) + (rho / K) grad L_B(theta + delta_(k-1)), L_B a sum over B; nothing is divided by a norm."""
+    images, labels = real(digits64)
+    walker, total = squeeze(digits64, TINY), 0.0
+    for _ in range(3):
+        total = total + sign * 0.01 / 3 * len(images) * gradient(walker, images, labels)
+        torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(teacher.parameters()) + total, walker.parameters())
+    found = moved(teacher, digits64, rho=0.01, steps=3, direction=direction, normalised=False)
+    torch.testing.assert_close(found, total, rtol=0, atol=1e-12)
+    longer = moved(teacher, digits64, rho=0.01, steps=1, direction=direction, normalised=False)
+    expected = sign * 0.01 * len(images) * gradient(teacher, images, labels)
+    torch.testing.assert_close(longer, expected, rtol=0, atol=1e-12)
+    assert float(longer.norm()) > 0.01, "nothing bounds its length"
+
+
 def test_ascent_raises_the_loss_of_the_batch_and_descent_lowers_it_by_rho_times_the_gradient(teacher, digits64):
     before, g = loss(teacher, digits64), float(gradient(teacher, *real(digits64)).norm())
     for direction, sign in (("ascent", 1), ("descent", -1)):
@@ -140,7 +156,8 @@ def test_no_length_is_the_very_same_network(teacher, digits64):
     assert all(DWA(0.0, direction=direction).adjust(teacher, *real(digits64), stream(0, "x")) is teacher for direction in DIRECTIONS)
 
 
-@pytest.mark.parametrize("wrong", [{"rho": -0.1}, {"rho": float("nan")}, {"steps": 0}, {"direction": "up"}])
+@pytest.mark.parametrize("wrong", [{"rho": -0.1}, {"rho": float("nan")}, {"steps": 0}, {"direction": "up"},
+                                   {"normalised": False, "direction": "gaussian"}, {"normalised": False, "direction": "fisher"}])
 def test_ill_settings_are_refused(wrong, refuses):
     with refuses(next(iter(wrong))):
         DWA(**wrong)
@@ -193,6 +210,59 @@ def test_several_batches_at_once_equal_one_by_one(digits64, direction, at_once):
         torch.testing.assert_close(features, again, rtol=0, atol=1e-12)
     plain = next(ddcore.SRe2L(teacher=TINY, r_var=2.0).matches(digits64, synthetic, seed=3))
     assert abs(float(plain.loss.detach() - match.loss.detach())) > 1e-6
+
+
+def by_hand(teacher, network, images, labels, r_var):
+    """Eq. 15 as printed, of one batch, from nothing but torch's own modules: the cross-entropy through `network`, means and variances
+    through `teacher`, whose batch norms are evaluated by a formula."""
+    given = []
+    handles = [module.register_forward_hook(lambda module, inputs, output: given.append((module, inputs[0])))
+               for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    teacher(images)
+    for handle in handles:
+        handle.remove()
+    loss = F.cross_entropy(network(images), labels)
+    for layer, (module, x) in enumerate(given):
+        mean = x.mean((0, 2, 3))
+        var = (x - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))
+        far = (mean - module.running_mean).square().sum().sqrt() + r_var * (var - module.running_var).square().sum().sqrt()
+        loss = loss + 0.01 * (10.0 if layer == 0 else 1.0) * far
+    return loss
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+@pytest.mark.parametrize("block", [0, 4])
+def test_as_printed_the_statistics_pass_through_the_teacher(digits64, teacher, at_once, block):
+    synthetic, plugin, many = ddcore.Pixels(digits64, 3, init="noise", seed=5), DWA(0.5, 2), 3
+    how = {"r_var": 11.0, "roll": 0, "block": block}
+    match = first(digits64, synthetic, plugin, at_once=at_once, statistics_through="teacher", **how)
+    students = match.student.networks if not block else [one for part in match.student.networks for one in part.networks]
+    labels = torch.arange(10)
+    rows = [part * many + number for part in labels.split(block or 10) for number in range(many)]
+    assert len(students) == len(rows)
+    expected = sum(by_hand(teacher, network, synthetic.images()[row], row // many, 11.0)
+                   for network, row in zip(students, rows, strict=True))
+    assert match.loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    ours, theirs = (torch.autograd.grad(one, synthetic.parameters(), retain_graph=True)[0] for one in (match.loss, expected))
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-12
+    released = first(digits64, synthetic, plugin, at_once=at_once, **how)
+    assert abs(released.loss.item() / expected.item() - 1) > 1e-6
+    assert all(torch.equal(one, other) for one, other in zip(match.synthetic_features, released.synthetic_features, strict=True))
+
+
+def test_without_adjusted_weights_both_readings_are_the_same_bits(digits64):
+    found = [run(digits64, method=ddcore.SRe2L(teacher=TINY, statistics_through=through)) for through in ("adjusted", "teacher")]
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_the_readings_of_the_paper_are_stated_where_they_are_not_the_default(refuses):
+    assert "normalised" not in stated(DWA())
+    assert "statistics_through" not in stated(ddcore.SRe2L(teacher=TINY))
+    assert stated(DWA(normalised=False))["normalised"] is False
+    assert stated(ddcore.SRe2L(teacher=TINY, statistics_through="teacher"))["statistics_through"] == "teacher"
+    with refuses("statistics_through", "'text'", "teacher"):
+        ddcore.SRe2L(teacher=TINY, statistics_through="text")
 
 
 def test_images_of_low_rank_have_the_batches_of_real_ones_too(digits64):

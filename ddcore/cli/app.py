@@ -5,22 +5,23 @@ import dataclasses
 import errno
 import inspect
 import json
+import math
 import os
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ddcore.cli import assignments
 from ddcore.cli.terminal import forgiving
 from ddcore.errors import BadInput, Diverged, Interrupted
 from ddcore.files.stopping import at_once
-from ddcore.lab import values
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Dataset distillation, reproducible: distil, evaluate, run the notebooks, cite the figures.")
@@ -101,40 +102,29 @@ def _new_folder(option: str, folder: Path) -> None:
     _writable(option, folder / "images" if folder.is_dir() else folder)
 
 
-def _values(pairs: list[str], option: str = "--set") -> dict:
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not value.strip():
-            raise BadInput(f"{option} {pair}: needs name=value, e.g. --set steps=100; what keeps its default is left out")
-        if name in found:
-            raise BadInput(f"{option} {pair}: {name} is given twice; give it once")
-        try:
-            found[name] = values.read(value)
-        except yaml.YAMLError as error:
-            raise BadInput(f"{option} {pair}: '{value}' is not a value of YAML ({' '.join(str(error).split())})") from error
-    return found
-
-
 def _weights(teacher: object) -> str | None:
     """The file that settings of a teacher name."""
     return teacher.get("weights") if isinstance(teacher, dict) else None
 
 
-def _plugins(given: list[str]) -> list:
-    """Those named, in their order; settings not given have their defaults."""
+def _plugins(given: list[str], more: Mapping[str, Mapping]) -> list:
+    """Those named, in their order, with the settings of `more` by their names; settings not given have their defaults."""
     from ddcore.plugins import PLUGINS
     from ddcore.settings import build, unknown
 
-    found = []
+    named = []
     for one in given:
-        (name, settings), = _values([one if "=" in one else f"{one}={{}}"], "--plugin").items()
+        (name, settings), = assignments.read([one if "=" in one else f"{one}={{}}"], "--plugin").items()
         if name not in PLUGINS:
             raise unknown("plugin", name, PLUGINS)
         if not isinstance(settings, dict):
             raise BadInput(f"--plugin {one}: settings are a mapping of YAML, e.g. --plugin '{name}={{weight: 0.1}}'")
-        found.append(build(PLUGINS[name], settings, f"plugin {name}"))
-    return found
+        assignments.once(name, more[name], dict.fromkeys(settings, f"--plugin {one}"))
+        named.append((name, settings | more[name]))
+    for name, settings in more.items():
+        if settings and (times := [one for one, _ in named].count(name)) != 1:
+            raise BadInput(f"--set {name}.{next(iter(settings))}: --plugin {name} is given {times} times; give it once")
+    return [build(PLUGINS[name], settings, f"plugin {name}") for name, settings in named]
 
 
 def _compiled_if_it_pays(method, data, synthetic, steps: int):
@@ -143,17 +133,22 @@ def _compiled_if_it_pays(method, data, synthetic, steps: int):
     from ddcore.methods import class_gradients
     from ddcore.random import stream
 
-    if getattr(method, "compiled", True):
+    source = getattr(method, "teacher", method)
+    if getattr(method, "compiled", True) or not hasattr(source, "network"):
         return method
-    name, width = (method.teacher.network, method.teacher.width) if hasattr(method, "teacher") else (method.network, method.width)
-    network = networks.build(name, data.shape, data.classes, width=width, device=data.device,
+    network = networks.build(source.network, data.shape, data.classes, width=getattr(source, "width", None), device=data.device,
                              generator=stream(0, "compiled", device=data.device))
-    images = steps * (sum(min(method.batch_real, size) for size in data.sizes) + len(synthetic.labels))
+    images = steps * (sum(min(_batch_real(method), size) for size in data.sizes) + len(synthetic.labels))
     twice = hasattr(method, "weight_gradients")  # gradient matching: torch.compile differentiates a ConvNet's alone
     if (twice and class_gradients.layers(network) is None) or not compute.pays(images, network, data.shape):
         return method
     errors.print(f"compiled, since {images:,} images pass the network; --compiled no leaves it out, and gives other bits", soft_wrap=True)
     return dataclasses.replace(method, compiled=True)
+
+
+def _batch_real(method) -> int:
+    """Real images a class and step; 0 for a method that has no such number."""
+    return getattr(method, "batch_real", None) or 0
 
 
 def _step_size(given: str, method: str) -> float | None:
@@ -168,20 +163,33 @@ def _step_size(given: str, method: str) -> float | None:
         raise BadInput(f"--lr-img {given}: is neither a number, as 0.1, nor auto") from error
 
 
-def _chosen(data, start, method, loop: dict, strategy: str | None, seed: int) -> float:
-    """The step size that a holdout is for; each that is tried is said."""
+def _chosen(data, start, method, loop: dict, strategy: str | None, seed: int, folder: Path, every_seconds: float) -> float:
+    """The step size that a holdout is for; each that is tried is said, and kept in `folder`."""
     from ddcore.evaluation.step_size import HELD_OUT, choose
 
     source = getattr(method, "experts", method)
-    protocol = {"network": source.network, "width": source.width, "strategy": _strategy(strategy, data.name)}
-    found = choose(data, start, method, settings=loop, protocol=protocol, seed=seed, report=lambda lr, accuracy: errors.print(
-        f"lr_img={lr:g}: {accuracy:.1f} % of the {HELD_OUT:.0%} of the training images that were held out", soft_wrap=True))
+    protocol = {name: getattr(source, name) for name in ("network", "width") if hasattr(source, name)}
+    protocol |= {"strategy": _strategy(strategy, data.name)}
+    try:
+        found = choose(data, start, method, settings=loop, protocol=protocol, seed=seed, folder=folder, every_seconds=every_seconds,
+                       report=lambda lr, accuracy: errors.print(
+                           f"lr_img={lr:g}: {accuracy:.1f} % of the {HELD_OUT:.0%} of the training images that were held out",
+                           soft_wrap=True))
+    except Interrupted as error:
+        raise Interrupted(f"{error}; the step sizes that were tried are in {folder}, and are not tried again", error.number) from error
     errors.print(f"lr_img={found:g} is the best of these", soft_wrap=True)
     return found
 
 
+def _options(context: typer.Context, names: Iterable[str]) -> dict[str, str]:
+    """Those of `names` that the command line gives by an option of their own, and how it is written."""
+    return {name: f"--{name.replace('_', '-')}" for name in names
+            if context.get_parameter_source(name).name == "COMMANDLINE"}
+
+
 @app.command()
 def distill(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="where the set goes (.safetensors)")],
     dataset: DatasetName = "digits",
     size: Size = None,
@@ -199,6 +207,7 @@ def distill(
     lr_img: Annotated[str, typer.Option(help="step size on what is stored, or auto: the best one for a tenth of the training images, "
                                         "which are held out; each that is tried costs a distillation and an evaluation")] = "1.0",
     momentum: Annotated[float, typer.Option(help="of sgd; beta1 of adam")] = 0.5,
+    beta2: Annotated[float, typer.Option(help="of adam")] = 0.9,
     optimiser: Annotated[str, typer.Option(help="sgd or adam")] = "sgd",
     schedule: Annotated[str, typer.Option(help="constant or cosine")] = "constant",
     soft: Annotated[float | None, typer.Option(help="learn labels too, logits begun at so much for the class")] = None,
@@ -210,7 +219,9 @@ def distill(
     strategy: Strategy = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16")] = None,
     compiled: Annotated[str, typer.Option(help="torch.compile: yes, no, or auto, where the run is long enough to pay for it")] = "auto",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="another setting of the method, e.g. 'experts={epochs: 5}'")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="another setting: of the method (r_var=11, experts.epochs=5, also "
+                                                   "method.r_var=11), of what is stored (synthetic.balance=true), or of a plugin "
+                                                   "(mutual_information.beta=1); as often as needed")] = None,
     plugin: Plugins = None,
     seed: int = 0,
     device: Device = "auto",
@@ -220,7 +231,8 @@ def distill(
     from ddcore.data import load
     from ddcore.distillation import distill as run
     from ddcore.methods import METHODS
-    from ddcore.settings import build, merge, one_of, unknown
+    from ddcore.plugins import PLUGINS
+    from ddcore.settings import build, merge, one_of, unknown, within
     from ddcore.synthetic import KINDS, budget, create
 
     _writable("--out", out)
@@ -228,36 +240,41 @@ def distill(
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     data = load(dataset, device, size=size, test_fraction=test_fraction, split_seed=split_seed)
-    given = _values(set_ or [])
     usual = {field.name: field.default for field in dataclasses.fields(METHODS[method])}
+    given = assignments.grouped(set_ or [], ("method", "synthetic", *PLUGINS), usual)
+    assignments.once("method", given["method"], _options(context, ("network", "width", "precision", "compiled", "strategy", "batch_real")))
+    assignments.once("synthetic", given["synthetic"], {"seed": "--seed"} | _options(context, (
+        "rank", "init", "soft", "step", "clip", "images_per_class")))
     settings = {}
     if usual.get("strategy", "none") != "none":
         settings["strategy"] = _strategy(None, data.name)
     if not _bears_flip(data.name):
         trained = {"experts": {"strategy": _strategy(strategy, data.name)}}
-        trained |= {} if _weights(given.get("teacher")) else {"teacher": {"flip": False}}
+        trained |= {} if _weights(given["method"].get("teacher")) else {"teacher": {"flip": False}}
         settings |= {name: inner for name, inner in trained.items() if name in usual}
     one_of("distill", ("auto", "yes", "no"), compiled=compiled)
+    within("distill", 0, math.inf, checkpoint_every=checkpoint_every)
     settings |= _given(network=network, width=width, precision=precision, compiled=True if compiled == "yes" else None, strategy=strategy,
                        batch_real=batch_real)
-    how = build(METHODS[method], merge(settings, given), f"method {method}")
-    plugins = _plugins(plugin or [])
+    how = build(METHODS[method], merge(settings, given["method"]), f"method {method}")
+    plugins = _plugins(plugin or [], {name: given[name] for name in PLUGINS})
     extra = {"rank": 2} if synthetic in KINDS and "rank" in inspect.signature(KINDS[synthetic]).parameters else {}
-    extra |= _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None)
+    extra |= _given(rank=rank, init=init, soft=soft, step=step, clip=clip or None, images_per_class=images_per_class) | given["synthetic"]
     if ipc is None:
         sizes = {name: value for name, value in extra.items() if name in ("rank", "soft")}
-        ipc = 1 if images_per_class is None else budget(data, synthetic, images_per_class, **sizes)
-    extra |= _given(images_per_class=images_per_class)
+        ipc = budget(data, synthetic, extra["images_per_class"], **sizes) if "images_per_class" in extra else 1
     made = create(data, synthetic, ipc, seed=seed, **extra)
     _say(data.name, data.notes)
-    if few := sum(count < how.batch_real for count in data.sizes):
+    if few := sum(count < _batch_real(how) for count in data.sizes):
         _say(data.name, [f"{few} of {data.classes} classes have fewer than batch_real={how.batch_real} training images (the smallest "
                          f"{min(data.sizes)}); each step draws all of theirs"])
     if compiled == "auto":
         how = _compiled_if_it_pays(how, data, made, steps)
-    loop = {"plugins": plugins, "steps": steps, "momentum": momentum, "optimiser": optimiser, "schedule": schedule}
+    loop = {"plugins": plugins, "steps": steps, "momentum": momentum, "optimiser": optimiser, "beta2": beta2, "schedule": schedule}
+    trials = out.with_name(f".{out.name}.trials")
     if size_of_steps is None:
-        size_of_steps = _chosen(data, lambda part: create(part, synthetic, ipc, seed=seed, **extra), how, loop, strategy, seed)
+        size_of_steps = _chosen(data, lambda part: create(part, synthetic, ipc, seed=seed, **extra), how, loop, strategy, seed, trials,
+                                checkpoint_every)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
                TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
@@ -267,6 +284,7 @@ def distill(
                     checkpoint=out.with_name(f".{out.name}.checkpoint"),
                     progress=lambda step, loss: progress.update(task, completed=step, loss=loss))
     made.save(out)
+    shutil.rmtree(trials, ignore_errors=True)
     resumed = f" (went on from step {trace.resumed})" if trace.resumed else ""
     errors.print(f"{out}: {made.per_class} images a class in {made.stored_numbers:,} of {made.budget:,} numbers, "
                  f"loss {trace.losses[0]:.4g} -> {trace.losses[-1]:.4g} in {trace.seconds:.1f} s{resumed}", soft_wrap=True)
@@ -325,7 +343,7 @@ def evaluate(
     _say(data.name, data.notes)
     names = _served(tuple(name for name in controls.split(",") if name), found, data)
     settings = _given(network=network, width=width, epochs=epochs, lr=lr, strategy=strategy, precision=precision)
-    given = _values(set_ or [])
+    given = assignments.read(set_ or [])
     if protocol == "synset":
         settings["strategy"] = _strategy(strategy, data.name)
     elif protocol == "relabel":
@@ -430,7 +448,7 @@ def reproduce(
     from ddcore.lab import batch
 
     outcomes = []
-    with contextlib.closing(batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or []), out=out or "")) as running:
+    with contextlib.closing(batch.reproduce(preset, only=only, jobs=jobs, given=assignments.read(set_ or []), out=out or "")) as running:
         for outcome in running:
             what = f": {outcome.error}" if outcome.status == "stopped" else ""
             errors.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s{what}", soft_wrap=True)

@@ -5,12 +5,13 @@ One expert is one `expert_<k>.npy` of shape (epochs + 1, P), row e the parameter
 epoch is a file of its own in `expert_<k>.epochs/`, so that an interrupted expert goes on from its last whole epoch.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from ddcore import augment, compute, networks
 from ddcore.data import Dataset, cache_folder
 from ddcore.errors import BadInput
-from ddcore.files import CACHE, alone, made, whole
+from ddcore.files import CACHE, alone, made, passed_over, whole
 from ddcore.files.stopping import heed
 from ddcore.networks import Network
 from ddcore.optim import training
@@ -89,12 +90,14 @@ def experts(data: Dataset, how: Experts, seed: int = 0, folder: str | Path | Non
 
     They lie in `folder`, by default one under `experts` in `ddcore.data.cache_folder` named by everything that their bits depend on, what
     they were computed with (`ddcore.compute.bits`) included, except their number: more experts can be asked for later; folders of before
-    that was in their name are left alone and not read. `report(k, epochs done)` is called after each epoch. Raises BadInput for a folder
+    that was in their name are left alone and not read. Where there are some that differ in what they were computed with alone, a line on
+    standard error says so before others are trained. `report(k, epochs done)` is called after each epoch. Raises BadInput for a folder
     of other experts, for a file that is cut short or of another shape, and for experts that diverge; Interrupted after a signal.
     """
     settings = _settings(data, how, seed)
     text = json.dumps(settings, sort_keys=True, indent=1)
-    folder = Path(folder) if folder else cache_folder() / "experts" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    others = None if folder else cache_folder() / "experts"
+    folder = Path(folder) if folder else others / hashlib.sha256(text.encode()).hexdigest()[:16]
     _claim(folder / "settings.json", settings, text)
     paths = [folder / f"expert_{number}.npy" for number in range(how.experts)]
     size = networks.parameter_count(how.network_for(data, torch.Generator(data.device)))
@@ -102,6 +105,8 @@ def experts(data: Dataset, how: Experts, seed: int = 0, folder: str | Path | Non
     if len(kept) < len(paths):
         made(folder, CACHE)
         with alone(folder / ".lock"), heed():
+            if others and not any(path.exists() for path in paths):
+                passed_over.say("experts", settings, _identities(others))
             missing = [number for number, path in enumerate(paths) if not path.exists()]
             together = ON_A_GPU if data.device.type == "cuda" else 1
             for first in range(0, len(missing), together):
@@ -115,6 +120,14 @@ def _settings(data: Dataset, how: Experts, seed: int) -> dict:
     on = {} if data.device.type == "cpu" else {"device": data.device.type}  # another device draws other numbers
     return {"dataset": data.name, "data_sha256": data.sha256, "trained_in": str(data.x_train.dtype), "seed": seed, **trained, **on,
             "versions": versions, "computed_with": compute.bits(data.device)}
+
+
+def _identities(folder: Path) -> Iterator[tuple[Path, dict]]:
+    """Of the folders that hold an expert, one whose settings can't be read apart."""
+    for path in sorted(folder.glob("*/settings.json")):
+        if any(path.parent.glob("expert_*.npy")):
+            with contextlib.suppress(OSError, ValueError):
+                yield path.parent, json.loads(path.read_text(encoding="utf-8"))
 
 
 def _claim(path: Path, settings: dict, text: str) -> None:

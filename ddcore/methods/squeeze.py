@@ -5,7 +5,9 @@ As published for CIFAR: SGD with momentum and weight decay, a cosine from `lr` t
 images. Its knowledge is in the weights and in the means and variances that its batch norms keep, hence a network with those.
 """
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from ddcore import compute, networks
 from ddcore.augment import crops
 from ddcore.data import Dataset, cache_folder
 from ddcore.errors import BadInput, Diverged
-from ddcore.files import CACHE, alone, made, whole
+from ddcore.files import CACHE, alone, made, passed_over, whole
 from ddcore.files.epochs import remaining
 from ddcore.files.stopping import heed
 from ddcore.methods import weights
@@ -103,7 +105,8 @@ def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | Non
 
     `folder`: default `teachers` in `ddcore.data.cache_folder`; the file is named by all that its bits depend on: the settings, the data,
     the seed, the versions, and what it was computed with (`ddcore.compute.bits`), so that no result depends on who filled the folder; files
-    of before that was in their name are left alone and not read. A training that is stopped goes on from its last whole epoch when it
+    of before that was in their name are left alone and not read. Where one is there that differs in what it was computed with alone, a
+    line on standard error says so before another is trained. A training that is stopped goes on from its last whole epoch when it
     is asked for again. Each call returns a network of its own. Raises BadInput for a file that is not whole or holds another network,
     Diverged if the weights do not stay finite.
     """
@@ -122,6 +125,7 @@ def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | Non
         unfinished = made(path.parent, CACHE) / f".{path.stem}.epochs"
         with alone(path.with_name(f".{path.stem}.lock")):
             if not path.is_file():
+                passed_over.say("teacher", identity, _identities(path.parent))
                 _train(network, data, how, stream(seed, "squeeze", "train", device=data.device), unfinished, canonical(identity))
                 with whole(path) as part:
                     save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, part,
@@ -129,6 +133,15 @@ def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | Non
                 unfinished.unlink(missing_ok=True)
     _read(path, canonical(identity), network)
     return network.eval().requires_grad_(False)
+
+
+def _identities(folder: Path) -> Iterator[tuple[Path, dict]]:
+    """Of the networks that are kept in `folder`; of a file that can't be read, or is another's, nothing."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with contextlib.suppress(SafetensorError, OSError, ValueError), safe_open(path, "pt") as file:
+            found = json.loads((file.metadata() or {}).get("ddcore", "null"))
+            if isinstance(found, dict):
+                yield path, found
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -36,6 +36,7 @@ from ddcore.settings import later, one_of, positive
 from ddcore.synthetic import Synthetic, beginnings
 
 REAL_BATCHES = ("init", "other")
+THROUGH = ("adjusted", "teacher")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,9 @@ class SRe2L:
     A plugin that adjusts the weights does so before the first step, for every batch anew, by a real image of each class, rolled as the
     batch is in step 0. `batch` says which: 'init', as published, those that `Pixels` with init 'real' begins the batch with; 'other',
     random ones. `Match.network` is then the teacher, which reads the real side, and `Match.student` all the adjusted networks.
+    `statistics_through` says whose inputs of batch norms are matched: 'adjusted', as in DWA's released code, those of the pass that the
+    cross-entropy is taken from; 'teacher', as its Eq. 15 is printed, those of the teacher as it was, in a pass of its own. Without such a
+    plugin both are the same pass.
 
     `at_once`: batches computed together; 0 for as many as there are in a chunk (`chunk`, images, `ddcore.compute`), but for one where they
     have networks of their own and a CPU, on which stacked weights were measured no faster. With 1 the bits of a batch do not depend on how
@@ -77,6 +81,7 @@ class SRe2L:
     crop_scale: float = later(1.0)
     flip: bool = later(False)
     block: int = later(0)
+    statistics_through: str = later("adjusted")
 
     def __post_init__(self):
         for name in ("r_bn", "r_var", "first_bn", "roll", "batch_real", "at_once", "block"):
@@ -86,6 +91,7 @@ class SRe2L:
         crops.check("SRe2L", 0, self.crop_scale)
         one_of("SRe2L", compute.PRECISIONS, precision=self.precision)
         one_of("SRe2L", REAL_BATCHES, batch=self.batch)
+        one_of("SRe2L", THROUGH, statistics_through=self.statistics_through)
 
     def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0, look: Look = unadjusted,
                 memory: dict[str, Tensor] | None = None, reads: Sequence[Read] = ()) -> Iterator[Match]:
@@ -105,7 +111,9 @@ class SRe2L:
             seen = self._adjusted(data, synthetic, teacher, look, seed, blocks, views(0))
         students = [teacher if all(one is teacher for one in of_block) else Several(of_block) for of_block in seen]
         student = students[0] if all(one is students[0] for one in students) else InTurn(students, rows)
-        objectives = [self.in_groups(of_block, len(classes), accelerate, size) for of_block, classes in zip(seen, blocks, strict=True)]
+        apart = teacher if self.statistics_through == "teacher" else None
+        objectives = [self.in_groups(of_block, len(classes), accelerate, size, apart)
+                      for of_block, classes in zip(seen, blocks, strict=True)]
         place = torch.arange(max(rows), device=device) % many
         for step in itertools.count(start):
             if self.batch_real:
@@ -157,20 +165,25 @@ class SRe2L:
                  for place, rows in enumerate(batches(index, count)[first:, classes], first)]
                 for block, (classes, view) in enumerate(zip(blocks, views, strict=True))]
 
-    def in_groups(self, seen: Sequence[Network], classes: int, accelerate: Callable, size: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """(images, labels) -> the loss, batch j through network j, summed over the batches.
+    def in_groups(self, seen: Sequence[Network], classes: int, accelerate: Callable, size: int, apart: Network | None = None
+                  ) -> Callable[[Tensor, Tensor], Tensor]:
+        """(images, labels) -> the loss, batch j through network j, summed over the batches; statistics through `apart`, if it is given.
 
         They share no number: the gradient is found for as many at once as there are in a chunk of `size` images, at least one, and kept.
         """
         many, same = len(seen), all(one is seen[0] for one in seen)
         alone = not same and next(seen[0].parameters()).device.type == "cpu"
         together = self.at_once or (1 if alone else compute.evenly(many, max(1, size // classes)))
-        one = self._alone if together == 1 else self._stacked
-        if same:
+        if same and apart in (None, seen[0]):
             whole = accelerate(self.objective)
             groups = [lambda parts, labels: [whole(seen[0], joined(parts), labels.repeat_interleave(len(parts)), len(parts))]] * many
-        else:
+        elif apart is None:
+            one = self._alone if together == 1 else self._stacked
             groups = [each(one, seen[part], accelerate) for part in compute.slices(many, together)]
+        else:
+            matched = accelerate(self._statistics)
+            groups = [self._apart(each(self._cross_entropy, seen[part], accelerate), functools.partial(matched, apart))
+                      for part in compute.slices(many, together)]
 
         def objective(images: Tensor, labels: Tensor) -> Tensor:
             total, gradient = images.new_zeros((), dtype=torch.promote_types(images.dtype, torch.float32)), torch.empty_like(images)
@@ -185,21 +198,39 @@ class SRe2L:
 
         return objective
 
+    @staticmethod
+    def _apart(crosses: Callable, matched: Callable) -> Callable[[Tensor, Tensor], list[tuple[Tensor]]]:
+        """Both parts of the loss of the batches (m, n, ...), from passes of their own."""
+        return lambda parts, labels: [*crosses(parts, labels), matched(joined(parts), len(parts))]
+
     def _alone(self, network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor]:
         return self.objective(network, images, labels, 1)
 
     def _stacked(self, network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor]:
         return self.objective(network, images, labels, 1, channel_moments_reference)  # the other forms have no rule for vmap
 
+    def _cross_entropy(self, network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor]:
+        return F.cross_entropy(network(images), labels),
+
+    def _statistics(self, network: Network, images: Tensor, many: int) -> tuple[Tensor]:
+        with recorded() as inputs:
+            network.features(images)
+        return self._matched(inputs, many),
+
     def objective(self, network: Network, images: Tensor, labels: Tensor, many: int, moments: Callable = channel_moments
                   ) -> tuple[Tensor]:
         """The loss, summed over the `many` batches; `moments` as in `statistics_loss`."""
         with recorded() as inputs:
             features = network.features(images)
+        loss = F.cross_entropy(network.classifier(features[-1].flatten(1)), labels, reduction="sum") * (many / len(labels))
+        return self._matched(inputs, many, loss, moments),
+
+    def _matched(self, inputs: Sequence[tuple[Tensor, Tensor, Tensor]], many: int, loss: Tensor | float = 0.0,
+                 moments: Callable = channel_moments) -> Tensor:
+        """`loss` and the distances of the statistics of what the batch norms of a pass were given."""
         if not inputs:
             raise BadInput("SRe2L: the network looked through has no batch norm, whose statistics it matches; use one that has")
-        loss = F.cross_entropy(network.classifier(features[-1].flatten(1)), labels, reduction="sum") * (many / len(labels))
         for layer, (x, mean, var) in enumerate(inputs):
             term = statistics_loss(x, mean, var, many, self.r_var, moments=moments)
             loss = loss + self.r_bn * (1.0 if layer else self.first_bn) * term
-        return loss,
+        return loss

@@ -1,10 +1,11 @@
 """Synthetic sets as others read them: arrays, tensors, images, and what the evaluators of ddranking 0.2.0 take.
 
-Arrays and tensors keep the numbers that were learned. Images are 8 bits and hold [0, 1] alone; what share of a set's pixels lies outside
-is returned, to be said.
+Arrays and tensors keep the numbers that were learned, and are formed whole, as their files are written. Images are 8 bits, hold [0, 1]
+alone, and are formed a few at a time; what share of a set's pixels lies outside is returned, to be said.
 """
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -12,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
+from ddcore.compute import slices
 from ddcore.data import numbered, unnormalised
+from ddcore.data.statistics import AT_ONCE
 from ddcore.errors import BadInput
 from ddcore.files import whole
 from ddcore.synthetic import Synthetic
@@ -26,39 +30,78 @@ CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def pixels(synthetic: Synthetic) -> Tensor:
-    """(n, C, H, W) on the CPU, whitening and normalisation undone and nothing clipped: real images lie in [0, 1]."""
-    return unnormalised(synthetic.images(), synthetic.settings["mean"], synthetic.settings["std"], synthetic.whitening).cpu()
+def pixels(synthetic: Synthetic, index: slice = slice(None)) -> Tensor:
+    """(n, C, H, W) on the CPU, or those of `index` only, whitening and normalisation undone and nothing clipped: real images lie in
+    [0, 1]."""
+    with torch.no_grad():
+        images = synthetic.images(index)
+        return unnormalised(images, synthetic.settings["mean"], synthetic.settings["std"], synthetic.whitening).cpu()
 
 
-def clipped(values: Tensor) -> float:
-    """The share of pixels that 8 bits cut off: outside [0, 1] by more than half a level."""
-    return float(((values < -HALF_A_LEVEL) | (values > 1 + HALF_A_LEVEL)).double().mean())
+def parts(synthetic: Synthetic, rows: slice = slice(None)) -> Iterator[Tensor]:
+    """`pixels` of the images of `rows`, so many at a time as `AT_ONCE` numbers are: no more of them are ever formed."""
+    first, last, _ = rows.indices(len(synthetic.labels))
+    for part in slices(last - first, max(1, AT_ONCE // math.prod(synthetic.shape))):
+        yield pixels(synthetic, slice(first + part.start, first + part.stop))
 
 
-def visible(synthetic: Synthetic) -> tuple[Tensor, str]:
-    """(n, C, H, W) in [0, 1] to look at, and what is to be said of them ('' for nothing): `Synthetic.pictures`, but where most pixels
-    would be clipped, the range of the middle 98 % of them drawn from black to white."""
-    values = pixels(synthetic)
-    share = clipped(values)
+def clipped(synthetic: Synthetic) -> float:
+    """The share of a set's pixels that 8 bits cut off: outside [0, 1] by more than half a level."""
+    outside = sum(int(((part < -HALF_A_LEVEL) | (part > 1 + HALF_A_LEVEL)).sum()) for part in parts(synthetic))
+    return outside / (len(synthetic.labels) * math.prod(synthetic.shape))
+
+
+def visible(synthetic: Synthetic) -> tuple[float, float, str]:
+    """The values of pixels that are drawn black and white, and what is to be said of them ('' for nothing): 0 and 1, as
+    `Synthetic.pictures` has them, but where most pixels would be clipped, the ends of the middle 98 % of them (of a part, where there
+    are more than `AT_ONCE`)."""
+    share = clipped(synthetic)
     if share <= 0.5:
-        return values.clamp(0, 1), f"{share:.0%} of the pixels are clipped to black or white" if share >= 0.005 else ""
-    low, high = np.percentile(values.numpy(), (1, 99))
-    return ((values - float(low)) / float(high - low)).clamp(0, 1), (
+        return 0.0, 1.0, f"{share:.0%} of the pixels are clipped to black or white" if share >= 0.005 else ""
+    low, high = map(float, np.percentile(_some(synthetic), (1, 99)))
+    return low, high, (
         f"{share:.0%} of the pixels lie outside the range of real ones, so the pictures are scaled: black is {low:.2f}, white {high:.2f}, "
         "where real pixels go from 0 to 1")
 
 
-def grid(synthetic: Synthetic, path: str | Path, *, columns: int = 10) -> str:
-    """A PNG to look at, of one row a class and at most `columns` images of it, as `visible` draws them; returns what that says."""
-    from torchvision.utils import save_image
+def _some(synthetic: Synthetic) -> np.ndarray:
+    """At most `AT_ONCE` of a set's pixels, at even distances that fall on no place of an image more than on another; all if they are
+    fewer."""
+    every, size = 1 + (len(synthetic.labels) * math.prod(synthetic.shape) - 1) // AT_ONCE, math.prod(synthetic.shape)
+    while math.gcd(every, size) > 1:
+        every += 1
+    found, before = [], 0
+    for part in parts(synthetic):
+        found.append(part.flatten()[-before % every :: every].numpy())
+        before += part.numel()
+    return np.concatenate(found)
 
-    pictures, said = visible(synthetic)
+
+def grid(synthetic: Synthetic, path: str | Path, *, columns: int = 10) -> str:
+    """A PNG to look at, of one row a class and at most `columns` images of it, a white pixel apart, black and white as `visible` has them;
+    returns what that says."""
+    low, high, said = visible(synthetic)
+    channels, height, width = synthetic.shape
     shown = min(synthetic.per_class, columns)
-    chosen = pictures.unflatten(0, (synthetic.classes, synthetic.per_class))[:, :shown].flatten(0, 1)
+    picture = torch.full((synthetic.classes * (height + 1) + 1, shown * (width + 1) + 1, channels), 255, dtype=torch.uint8)
+    for label in range(synthetic.classes):
+        top, first = label * (height + 1) + 1, label * synthetic.per_class
+        for column, image in enumerate(image for part in parts(synthetic, slice(first, first + shown)) for image in part):
+            left = column * (width + 1) + 1
+            picture[top : top + height, left : left + width] = _bytes((image - low) / (high - low))
     with whole(path) as part:
-        save_image(chosen, part, format="png", nrow=shown, padding=1, pad_value=1.0)
+        _drawn(picture).save(part, format="png")
     return said
+
+
+def _bytes(image: Tensor) -> Tensor:
+    """(C, H, W) of [0, 1], clipped -> (H, W, C) uint8, the nearest level."""
+    return (image * 255 + 0.5).clamp(0, 255).byte().permute(1, 2, 0)
+
+
+def _drawn(picture: Tensor) -> PIL.Image.Image:
+    """(H, W, C) uint8 of one or three channels in colour, which every reader of images takes."""
+    return PIL.Image.fromarray(picture.expand(-1, -1, 3).numpy())
 
 
 def contents(synthetic: Synthetic) -> dict[str, Tensor | list]:
@@ -171,14 +214,12 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def _images(synthetic: Synthetic, folder: Path) -> float:
-    from torchvision.utils import save_image
-
-    values, digits = pixels(synthetic), len(str(synthetic.classes - 1))
-    labels, named = synthetic.labels.cpu(), synthetic.class_names != numbered(synthetic.classes)
+    digits, named = len(str(synthetic.classes - 1)), synthetic.class_names != numbered(synthetic.classes)
     for label, name in enumerate(synthetic.class_names):
         plain = re.sub(r"[^\w.-]+", "_", name)
         place = folder / (f"{label:0{digits}d}_{plain}" if named else f"{label:0{digits}d}")
         place.mkdir(parents=True)
-        for number, image in enumerate(values[labels == label].clamp(0, 1)):
-            save_image(image, place / f"{number:05d}.png")
-    return clipped(values)
+        rows = slice(label * synthetic.per_class, (label + 1) * synthetic.per_class)
+        for number, image in enumerate(image for part in parts(synthetic, rows) for image in part):
+            _drawn(_bytes(image)).save(place / f"{number:05d}.png")
+    return clipped(synthetic)

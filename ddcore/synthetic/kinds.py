@@ -12,7 +12,7 @@ from safetensors.torch import load_file, safe_open
 from ddcore import compute
 from ddcore.data import Dataset, Whitening
 from ddcore.errors import BadInput
-from ddcore.settings import keywords, positive, unknown
+from ddcore.settings import keywords, positive, typed, unknown
 from ddcore.synthetic.adaptive import Adaptive
 from ddcore.synthetic.base import Synthetic
 from ddcore.synthetic.lowrank import LowRank
@@ -27,6 +27,7 @@ def budget(data: Dataset, kind: str, images_per_class: int, **settings) -> int:
     if kind not in KINDS:
         raise unknown("synthetic set", kind, KINDS)
     settings = keywords(KINDS[kind].most, settings, f"synthetic set {kind}")
+    typed(f"synthetic set {kind}", [("images_per_class", int)], {"images_per_class": images_per_class})
     positive(kind, images_per_class=images_per_class, rank=settings.get("rank"))
     most = functools.partial(KINDS[kind].most, data, **settings)
     high = 1

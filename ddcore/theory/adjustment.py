@@ -1,8 +1,8 @@
 """Directed weight adjustment in sympy: what matching a variance does to a batch, where steps uphill on a batch lead, what labels cost.
 
-The method is DWA (Du et al., NeurIPS 2024) on SRe2L (Yin et al., NeurIPS 2023), read from the published code: of the paper only the
-abstract could be read. What follows is our reconstruction of why it should work and our own analysis of when it does; no theorem of the
-paper is reproduced.
+The method is DWA (Du et al., NeurIPS 2024) on SRe2L (Yin et al., NeurIPS 2023) as the released code has it; where the paper's text
+differs is said in `ddcore.plugins.weight_adjustment`. What follows is our reconstruction of why it should work and our own analysis of
+when it does; no theorem of the paper is reproduced.
 
 A batch is z (C, n), the n = N P inputs of a batch norm in each of C channels, or z (N, P), one channel of N images at P positions.
 """
