@@ -347,7 +347,7 @@ def clone(tmp_path) -> Path:
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copyfile(ROOT / name, folder / name)
         os.utime(folder / name, (1, 1))
-    for program in ("python", "uv", "ruff", "ddcore"):
+    for program in ("python", "uv", "ruff", "lint-imports", "ddcore"):
         stub(folder / ".venv" / "bin" / program, folder / "log")
     return folder
 
@@ -366,8 +366,9 @@ def test_a_target_sets_up_once_and_again_when_the_lock_changes(clone):
     assert "-r requirements.lock" in first[0]
     assert "--no-deps -e ." in first[1]
     assert first[2].startswith("ruff check .")
-    assert len(first) == 3
-    assert [call.split()[0] for call in calls(clone, "lint")] == ["ruff"]
+    assert first[3].startswith("lint-imports")
+    assert len(first) == 4
+    assert [call.split()[0] for call in calls(clone, "lint")] == ["ruff", "lint-imports"]
     for name in ("requirements.lock", "pyproject.toml"):
         stamp = clone / ".venv" / ".ddcore-installed"
         later = stamp.stat().st_mtime + 1
@@ -401,7 +402,7 @@ def test_a_failed_install_is_tried_again(clone):
     assert done.returncode != 0
     assert not (clone / ".venv" / ".ddcore-installed").exists()
     stub(uv, clone / "log")
-    assert len(calls(clone, "lint")) == 3
+    assert len(calls(clone, "lint")) == 4
 
 
 @needs_make
