@@ -39,7 +39,8 @@ from ddcore.distill import check, distill
 from ddcore.errors import BadInput
 from ddcore.evaluate import PROTOCOLS, evaluate, network_seeds
 from ddcore.evaluate import VERSION as EVALUATE_VERSION
-from ddcore.files import whole
+from ddcore.executor import Executor, Here
+from ddcore.files import alone, whole
 from ddcore.measurements import MEASUREMENTS
 from ddcore.methods import METHODS, method_of
 from ddcore.plugins import PLUGINS
@@ -261,12 +262,13 @@ class Measurement:
 
 class Runner:
     """Runs experiments, with one copy of each dataset in memory; `folder` keeps records, None keeps nothing. `overrides`: numbers that
-    are not the preset's, which a record made with them names."""
+    are not the preset's, which a record made with them names. `executor`: who computes what `run_all` misses; default this process."""
 
     def __init__(self, preset: str, folder: str | Path | None = None, *, device: str = "auto",
-                 report: Callable[[str], None] | None = None, overrides: Mapping = types.MappingProxyType({})):
+                 report: Callable[[str], None] | None = None, overrides: Mapping = types.MappingProxyType({}),
+                 executor: Executor | None = None):
         self.preset, self.folder, self.device, self.overrides = preset, Path(folder) if folder else None, device, dict(overrides)
-        self.report = report or (lambda line: None)
+        self.report, self.executor = report or (lambda line: None), executor or Here()
         self.datasets: dict[tuple[str, float], Dataset] = {}
         self.sets: dict[str, Synthetic | None] = {}
         if (preset == "smoke" or overrides) and self.folder and self.folder.resolve().is_relative_to(records.SHIPPED / "figures"):
@@ -285,16 +287,24 @@ class Runner:
         """The hash of its record, run or not."""
         return records.digest(experiment.identity(self.data(experiment.dataset, experiment.holdout)))
 
+    def kept(self, key: str) -> Record | None:
+        """The record of that hash, if the folder has it."""
+        path = self.folder / f"{key}.json" if self.folder else None
+        return records.read(path) if path and path.is_file() else None
+
     def run(self, experiment: Experiment | Measurement) -> Record:
-        """The record of `experiment`: read if present, else made. A distilled set is kept beside it as safetensors,
-        but not that of a trial on a holdout, which served a choice."""
+        """The record of `experiment`: read if present, else made, here and by one process at a time. A distilled set is kept beside it as
+        safetensors, but not that of a trial on a holdout, which served a choice."""
         data = self.data(experiment.dataset, experiment.holdout)
         identity = experiment.identity(data)
         key = records.digest(identity)
-        if self.folder and (self.folder / f"{key}.json").is_file():
-            return records.read(self.folder / f"{key}.json")
-        if self.folder:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        if (record := self.kept(key)) or not self.folder:
+            return record or self._make(experiment, data, identity, key)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with alone(self.folder / f".{key}.lock"):
+            return self.kept(key) or self._make(experiment, data, identity, key)
+
+    def _make(self, experiment: Experiment | Measurement, data: Dataset | torch.device, identity: dict, key: str) -> Record:
         at = compute.device(self.device)
         if at.type == "cuda":
             torch.cuda.reset_peak_memory_stats(at)
@@ -329,13 +339,12 @@ class Runner:
 
     def run_all(self, experiments: Sequence[Experiment | Measurement]) -> list[Record]:
         """The records of all, in order, each reported as it comes."""
-        found = []
-        for number, experiment in enumerate(experiments, 1):
-            record = self.run(experiment)
-            found.append(record)
+        found: dict[int, Record] = {}
+        for place, record in self.executor.records(self, experiments):
+            found[place] = record
             accuracy = f" {record.result['accuracy']:.2f} %" if "accuracy" in record.result else ""
-            self.report(f"{number}/{len(experiments)} {record.hash}{accuracy} {record.provenance['seconds']:.0f} s")
-        return found
+            self.report(f"{len(found)}/{len(experiments)} {record.hash}{accuracy} {record.provenance['seconds']:.0f} s")
+        return [found[place] for place in range(len(experiments))]
 
 
 def table(found: Iterable[Record], **columns: Callable[[Record], object]) -> pd.DataFrame:

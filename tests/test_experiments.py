@@ -2,6 +2,7 @@ import dataclasses
 import math
 import signal
 import statistics
+import threading
 import time
 import types
 
@@ -441,6 +442,44 @@ def test_run_all_keeps_the_order_and_reports_each(tmp_path):
     assert [line.split()[:2] for line in lines] == [[f"{number}/3", record.hash] for number, record in enumerate(found, 1)]
     assert f"{found[0].result['accuracy']:.2f} %" in lines[0]
     assert "%" not in lines[1]
+
+
+def test_records_may_come_in_any_order_from_another_executor(tmp_path):
+    lines = []
+
+    class Backwards:
+        def records(self, runner, experiments):
+            for place in reversed(range(len(experiments))):
+                yield place, runner.run(experiments[place])
+
+    runner = Runner("smoke", tmp_path, device="cpu", report=lines.append, executor=Backwards())
+    wanted = [made(), SPECTRA, made({"budget_ipc": 2})]
+    found = runner.run_all(wanted)
+    assert [record.hash for record in found] == [runner.key(one) for one in wanted]
+    assert [line.split()[:2] for line in lines] == [[f"{number}/3", record.hash] for number, record in enumerate(reversed(found), 1)]
+
+
+def test_two_that_want_one_record_compute_it_once(tmp_path, monkeypatch):
+    """Two runners, as two processes would be: the second waits, and reads what the first made."""
+    computed, begun = [], threading.Event()
+    original = Experiment.make
+
+    def slow(self, *arguments):
+        computed.append(self)
+        begun.set()
+        time.sleep(0.3)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Experiment, "make", slow)
+    found = []
+    first = threading.Thread(target=lambda: found.append(Runner("smoke", tmp_path, device="cpu").run(made())))
+    first.start()
+    begun.wait(60)
+    found.append(Runner("smoke", tmp_path, device="cpu").run(made()))
+    first.join()
+    assert found[0] == found[1]
+    assert len(computed) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [f"{found[0].hash}.json"]
 
 
 # plans and tables
