@@ -422,12 +422,17 @@ def reproduce(
                                                    "as needed")] = None,
     out: Annotated[Path | None, typer.Option(help="a folder for all that they write; default: runs/<preset>, and figures/ for what is "
                                              "larger than smoke, as its preset says")] = None,
+    workers: Annotated[int | None, typer.Option(help="so many processes of this machine compute for all notebooks, each record once",
+                                                min=1)] = None,
+    scheduler: Annotated[str, typer.Option(help="address of a Dask scheduler whose workers compute", envvar="DDCORE_SCHEDULER")] = "",
+    cluster: Annotated[Path | None, typer.Option(help="a YAML file that describes a cluster: notebooks/CLUSTER.md")] = None,
 ) -> None:
     """Run the notebooks through papermill and say what came of each."""
     from ddcore import batch
 
-    outcomes = []
-    with contextlib.closing(batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or []), out=out or "")) as running:
+    pool, outcomes = _pool(workers, scheduler, cluster), []
+    running = batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or []), out=out or "", pool=pool)
+    with contextlib.closing(running):
         for outcome in running:
             what = f": {outcome.error}" if outcome.status == "stopped" else ""
             errors.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s{what}", soft_wrap=True)
@@ -438,6 +443,17 @@ def reproduce(
     for outcome in failed:
         errors.print(f"{outcome.notebook} failed: {outcome.error}; what it had computed is in {outcome.output}", soft_wrap=True)
     raise typer.Exit(1 if failed else 0)
+
+
+def _pool(workers: int | None, scheduler: str, cluster: Path | None) -> contextlib.AbstractContextManager | None:
+    """Who computes for a batch; None: the notebooks themselves."""
+    if (many := [name for name, value in (("--workers", workers), ("--scheduler", scheduler), ("--cluster", cluster)) if value])[1:]:
+        raise BadInput(f"{' and '.join(many)} are given, and each says who computes; give one of them")
+    if not many:
+        return None
+    from ddcore import cluster as clusters
+
+    return clusters.pool(workers=workers, scheduler=scheduler, file=cluster, say=lambda line: errors.print(line, soft_wrap=True))
 
 
 @app.command()

@@ -11,6 +11,10 @@ class Diverged(RuntimeError):
     """A loss or gradient stopped being finite; the last finite state was kept."""
 
 
+class Failed(RuntimeError):
+    """Some of several experiments could not be computed elsewhere: says which and why."""
+
+
 class Interrupted(BaseException):
     """A signal asked to stop (`number`); says where that was and what is kept. Like KeyboardInterrupt it is no Exception: nothing that
     handles failures may swallow it."""

@@ -1,5 +1,6 @@
-"""Who computes the experiments whose records are missing: this process, or others."""
+"""Who computes the experiments whose records are missing: this process, or the workers of a scheduler (`ddcore.scheduled`)."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -7,6 +8,9 @@ from ddcore.records import Record
 
 if TYPE_CHECKING:
     from ddcore.experiments import Experiment, Measurement, Runner
+
+
+SCHEDULER = "DDCORE_SCHEDULER"  # the address of the scheduler whose workers compute, in the environment of a notebook
 
 
 class Executor(Protocol):
@@ -23,3 +27,12 @@ class Here:
         """As `Executor` says."""
         for place, experiment in enumerate(experiments):
             yield place, runner.run(experiment)
+
+
+def chosen() -> Executor:
+    """The workers of the scheduler that $DDCORE_SCHEDULER names, or this process. Raises BadInput as `ddcore.scheduled.connect` does."""
+    if not os.environ.get(SCHEDULER):
+        return Here()
+    from ddcore.scheduled import Scheduled, connect
+
+    return Scheduled(connect(os.environ[SCHEDULER]))

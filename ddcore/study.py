@@ -11,6 +11,7 @@ from IPython.display import Image, Markdown, display
 
 from ddcore import batch, compute, figures, parameters
 from ddcore.errors import BadInput
+from ddcore.executor import chosen
 from ddcore.experiments import Experiment, Measurement, Runner
 from ddcore.files import made
 from ddcore.injected import OF_ALL, injected
@@ -44,7 +45,8 @@ class Study:
         self.overrides = batch.changed(preset, notebook, self.settings)
         self.figures = Path(out) / "figures" if out else None if apart else figures.FOLDER
         folder = Path(out) / "records" if out else None if apart else figures.FOLDER / "records"
-        self.runner = Runner(preset, folder, device=device, report=None if preset == "smoke" else print, overrides=self.overrides)
+        self.runner = Runner(preset, folder, device=device, report=None if preset == "smoke" else print, overrides=self.overrides,
+                             executor=chosen())
 
     def __str__(self) -> str:
         """The resolved settings, one a line."""

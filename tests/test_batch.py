@@ -382,7 +382,7 @@ def test_a_signal_stops_the_notebooks_and_leaves_nothing_running(empty, monkeypa
 def test_what_is_not_the_preset_as_it_is_goes_apart(tmp_path, monkeypatch, preset, given, where):
     asked = []
 
-    def papermill(path, output, given, threads, orders):
+    def papermill(path, output, given, threads, orders, scheduler):
         asked.append(given["out"])
         return outcome(path)
 
@@ -479,7 +479,7 @@ def test_after_an_interruption_no_other_notebook_begins(tiny, monkeypatch):
 def papermill(monkeypatch):
     """Papermill's effects without its seconds: 50 fails after its first cell, 51 prints."""
 
-    def run(path, output, given, threads, orders):
+    def run(path, output, given, threads, orders, scheduler):
         content = json.loads(path.read_text(encoding="utf-8"))
         content["metadata"]["papermill"] = {"duration": time.perf_counter()}
         content["cells"][1] |= {"execution_count": 1, "outputs": [{"name": "stdout", "output_type": "stream", "text": ["computed"]}]}
