@@ -203,7 +203,7 @@ def test_a_worker_that_came_later_with_other_code_refuses_its_job(workers, refus
 # what is stopped
 
 
-LONG = grid(merge(DISTILLED, {"distill": {"steps": 3000}}), [{}], [5])
+LONG = grid(merge(DISTILLED, {"distill": {"steps": 60}}), [{}], [5])
 
 
 @pytest.fixture(scope="module")
@@ -213,13 +213,15 @@ def long_here(tmp_path_factory):
     return runner
 
 
-def busy(client) -> str:
-    """The address of a worker that computes, once one does."""
-    while True:
+def busy(client, folder) -> str:
+    """The address of the worker that makes a record, once one does."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
         found = [where for where, keys in client.processing().items() if keys]
-        if found:
+        if found and list(folder.glob(".*.lock")):
             return found[0]
-        time.sleep(0.02)
+        time.sleep(0.01)
+    raise AssertionError("no worker has begun")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
@@ -228,8 +230,7 @@ def test_an_experiment_of_a_worker_that_ends_goes_on_elsewhere(workers, long_her
     runner, found, seen = Runner("smoke", tmp_path, device="cpu", executor=workers), [], set()
     thread = threading.Thread(target=lambda: found.extend(runner.run_all(LONG)))
     thread.start()
-    where = busy(workers.client)
-    time.sleep(0.5)
+    where = busy(workers.client, tmp_path)
     os.kill(workers.client.run(os.getpid, workers=[where])[where], number)
     while thread.is_alive():
         seen |= {path.name for path in tmp_path.iterdir()}
@@ -241,7 +242,7 @@ def test_an_experiment_of_a_worker_that_ends_goes_on_elsewhere(workers, long_her
 
 def test_a_signal_at_the_driver_asks_for_nothing_more(workers, tmp_path):
     runner = Runner("smoke", tmp_path, device="cpu", executor=workers)
-    sender = threading.Thread(target=lambda: (busy(workers.client), os.kill(os.getpid(), signal.SIGINT)))
+    sender = threading.Thread(target=lambda: (busy(workers.client, tmp_path), os.kill(os.getpid(), signal.SIGINT)))
     sender.start()
     with pytest.raises(Interrupted, match="stopped with 0 of 1 missing records"):
         runner.run_all(LONG)
