@@ -4,10 +4,12 @@ The hash covers the resolved settings, the data's sha256 and the integer version
 refactoring keeps its records and a change of numbers (a bumped version) does not.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
 import types
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +23,7 @@ from ddcore import (  # noqa: F401
     adjusted_teacher,
     augment,
     bench,
+    checksums,
     compute,
     contrast_speed,
     coresets,
@@ -36,11 +39,11 @@ from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import VERSION as DISTILL_VERSION
 from ddcore.distill import check, distill
-from ddcore.errors import BadInput
+from ddcore.errors import BadInput, Broken
 from ddcore.evaluate import PROTOCOLS, evaluate, network_seeds
 from ddcore.evaluate import VERSION as EVALUATE_VERSION
 from ddcore.executor import Executor, Here
-from ddcore.files import alone, whole
+from ddcore.files import alone
 from ddcore.measurements import MEASUREMENTS
 from ddcore.methods import METHODS, method_of
 from ddcore.plugins import PLUGINS
@@ -180,7 +183,10 @@ class Experiment:
         beside it the end of one, until the caller needs them no more (`Runner.run`)."""
         kept, told = Path(f"{checkpoint}.safetensors"), Path(f"{checkpoint}.result.json")
         if checkpoint and told.is_file():
-            return json.loads(told.read_text(encoding="utf-8")), load_synthetic(kept, data.device)
+            said = checksums.read_json(told)
+            if not kept.is_file() or checksums.of_file(kept) != said["set_sha256"]:
+                raise Broken(f"{kept}: does not have the sha256 that it was written with; remove it and {told.name}")
+            return said["result"], load_synthetic(kept, data.device)
         method, synthetic = self._method(), self.start(data)
         result: dict = {"images_per_class": synthetic.per_class, "stored_numbers": synthetic.stored_numbers}
         if method:
@@ -193,9 +199,7 @@ class Experiment:
             terms = any(hasattr(plugin, "loss") for plugin in plugins.values())
             result |= {"gradient_ratios": self.gradient_ratios(data)} if terms else {}
             if checkpoint:
-                synthetic.save(kept)
-                with whole(told) as part:
-                    part.write_text(json.dumps(result), encoding="utf-8")
+                checksums.write_json(told, {"set_sha256": checksums.of_file(synthetic.save(kept)), "result": result})
         return result, synthetic
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:
@@ -288,9 +292,21 @@ class Runner:
         return records.digest(experiment.identity(self.data(experiment.dataset, experiment.holdout)))
 
     def kept(self, key: str) -> Record | None:
-        """The record of that hash, if the folder has it."""
-        path = self.folder / f"{key}.json" if self.folder else None
-        return records.read(path) if path and path.is_file() else None
+        """The record of that hash, if the folder has it; one that is broken, or whose set is, is set aside (`ddcore.checksums`), with a
+        warning, and counts as none."""
+        path, file = (self.folder / f"{key}.{form}" if self.folder else None for form in ("json", "safetensors"))
+        if not path or not path.is_file():
+            return None
+        try:
+            record = records.read(path)
+            written = record.provenance.get("set_sha256")
+            if written and file.is_file() and checksums.of_file(file) != written:
+                raise Broken(f"{file}: does not have the sha256 that it was written with")
+        except Broken as error:
+            warnings.warn(f"{error}; moved to {checksums.ASIDE}/ and computed again", stacklevel=2)
+            checksums.set_aside([path, file])
+            return None
+        return record
 
     def run(self, experiment: Experiment | Measurement) -> Record:
         """The record of `experiment`: read if present, else made, here and by one process at a time. A distilled set is kept beside it as
@@ -309,25 +325,40 @@ class Runner:
         if at.type == "cuda":
             torch.cuda.reset_peak_memory_stats(at)
         unfinished = self.folder / f".{key}.checkpoint" if self.folder else None
-        spent = Path(f"{unfinished}.seconds")
-        began = time.perf_counter() - (float(spent.read_text(encoding="utf-8")) if unfinished and spent.is_file() else 0.0)
-        try:
-            result, synthetic = experiment.make(data, unfinished)
-        except BaseException:
-            if unfinished:
-                spent.write_text(f"{time.perf_counter() - began:.3f}", encoding="utf-8")
-            raise
-        made_on = records.provenance(time.perf_counter() - began, at) | ({"overrides": self.overrides} if self.overrides else {})
-        # As it will be read back, so that a figure drawn now and one drawn from the file are the same.
-        record = Record(*json.loads(records.canonical([key, self.preset, identity, result, made_on])))
+        result, synthetic, seconds = self._timed(experiment, data, unfinished)
+        made_on = records.provenance(seconds, at) | ({"overrides": self.overrides} if self.overrides else {})
         self.sets[key] = synthetic
+        if self.folder and synthetic is not None and not experiment.holdout:
+            made_on |= {"set_sha256": checksums.of_file(synthetic.save(self.folder / f"{key}.safetensors"))}
+        # As it will be read back, so that a figure drawn now and one drawn from the file are the same.
+        record = records.sealed(Record(*json.loads(records.canonical([key, self.preset, identity, result, made_on]))))
         if self.folder:
-            if synthetic is not None and not experiment.holdout:
-                synthetic.save(self.folder / f"{key}.safetensors")
             record.save(self.folder)
             for rest in self.folder.glob(f"{unfinished.name}*"):
                 rest.unlink(missing_ok=True)
         return record
+
+    def _timed(self, experiment: Experiment | Measurement, data: Dataset | torch.device,
+               unfinished: Path | None) -> tuple[dict, Synthetic | None, float]:
+        """Result, set, and the seconds that they took, those of earlier calls that were stopped included; what is left of such a call and
+        is broken is set aside, with a warning, and the experiment begins anew."""
+        spent, began = Path(f"{unfinished}.seconds"), time.perf_counter()
+        if unfinished and spent.is_file():
+            with contextlib.suppress(Broken):
+                began -= checksums.read_json(spent)
+        try:
+            try:
+                result, synthetic = experiment.make(data, unfinished)
+            except Broken as error:
+                if not unfinished or not checksums.set_aside(self.folder.glob(f"{unfinished.name}*")):
+                    raise
+                warnings.warn(f"{error}; moved to {checksums.ASIDE}/, the experiment begins anew", stacklevel=2)
+                result, synthetic = experiment.make(data, unfinished)
+        except BaseException:
+            if unfinished:
+                checksums.write_json(spent, round(time.perf_counter() - began, 3))
+            raise
+        return result, synthetic, time.perf_counter() - began
 
     def synthetic(self, record: Record) -> Synthetic:
         """The distilled set of a record made by this runner or kept in its folder."""

@@ -5,6 +5,7 @@ import statistics
 import threading
 import time
 import types
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -325,12 +326,74 @@ def test_there_is_no_distilled_set_of_a_record_that_distilled_none(tmp_path, ref
         runner.synthetic(record)
 
 
-def test_a_broken_record_stops_the_run_with_a_sentence(runner, refuses):
+def flipped(path, at: float) -> None:
+    """One bit of the byte at that part of the file."""
+    found = bytearray(path.read_bytes())
+    found[int(at * (len(found) - 1))] ^= 1
+    path.write_bytes(found)
+
+
+def cut(path, at: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(at * path.stat().st_size)])
+
+
+def numbers(record) -> dict:
+    return {name: value for name, value in record.result.items() if not name.endswith("_seconds")}
+
+
+@pytest.mark.parametrize("at", [0.2, 0.95])
+@pytest.mark.parametrize("form", ["json", "safetensors"])
+@pytest.mark.parametrize("breaks", [flipped, cut], ids=lambda one: one.__name__)
+def test_a_broken_record_or_set_is_set_aside_and_made_again(runner, breaks, form, at):
+    experiment = grid(DISTILLED, [{}], [0])[0]
+    record = runner.run(experiment)
+    path, file = runner.folder / f"{record.hash}.{form}", runner.folder / f"{record.hash}.safetensors"
+    whole_set = file.read_bytes()
+    breaks(path, at)
+    with pytest.warns(UserWarning, match="moved to broken/ and computed again"):
+        again = runner.run(experiment)
+    assert numbers(again) == numbers(record)
+    assert file.read_bytes() == whole_set
+    assert records.read(runner.folder / f"{record.hash}.json") == again
+    assert {path.name for path in (runner.folder / "broken").iterdir()} == {f"{record.hash}.json", f"{record.hash}.safetensors"}
+
+
+def test_a_record_of_before_there_were_checksums_is_read(runner):
     record = runner.run(made())
-    path = runner.folder / f"{record.hash}.json"
-    path.write_text(path.read_text(encoding="utf-8")[:50], encoding="utf-8")
-    with refuses(path, "remove it"):
-        runner.run(made())
+    old = dataclasses.replace(record, provenance={name: value for name, value in record.provenance.items() if "sha256" not in name})
+    old.save(runner.folder)
+    assert runner.run(made()) == old
+
+
+@pytest.mark.parametrize("at", [0.3, 0.95])
+@pytest.mark.parametrize("breaks", [flipped, cut], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("what", ["", ".safetensors", ".result.json", ".seconds"])
+def test_a_broken_checkpoint_is_set_aside_and_the_experiment_begins_anew(tmp_path, monkeypatch, what, breaks, at):
+    """Of an unfinished distillation, or of an unfinished evaluation."""
+    experiment = grid(DISTILLED, [{}], [0])[0]
+    expected = Runner("smoke", tmp_path / "whole", device="cpu").run(experiment)
+    runner = Runner("smoke", tmp_path / "left", device="cpu")
+    left = runner.folder / f".{expected.hash}.checkpoint{what}"
+
+    def stop(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    original = experiments.distill
+
+    def stopped(*arguments, **keywords):
+        original(*arguments, **keywords | {"every_seconds": 0, "progress": lambda step, loss: stop() if step == 3 else None})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "distill" if what in ("", ".seconds") else "evaluate", stopped if what in ("", ".seconds") else stop)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(experiment)
+    breaks(left, at)
+    with warnings.catch_warnings() if what == ".seconds" else pytest.warns(UserWarning, match="the experiment begins anew"):
+        found = runner.run(experiment)
+    assert numbers(found) == numbers(expected)
+    if what != ".seconds":
+        assert left.name in {path.name for path in (runner.folder / "broken").iterdir()}
+    assert {path.name for path in runner.folder.iterdir()} - {"broken"} == {f"{found.hash}.json", f"{found.hash}.safetensors"}
 
 
 @pytest.mark.parametrize("where", ["", "records", "deeper/records"])
