@@ -22,10 +22,10 @@ from pathlib import Path
 
 import yaml
 
-from ddcore import figures, parameters, records, values
+from ddcore import asked, figures, parameters, records, values
 from ddcore.errors import BadInput
 from ddcore.executor import SCHEDULER
-from ddcore.files import alone, made
+from ddcore.files import alone, made, sweep
 from ddcore.parameters import named
 from ddcore.settings import listed, merge, unknown
 from ddcore.stopping import called, heed
@@ -193,6 +193,10 @@ def reproduce(name: str = "smoke", *, only: str = "", jobs: int | None = None, g
         check(notebook, given)
     folder = made(Path(out).absolute() if out else runs() / name, "name another folder with --out")
     run = functools.partial(execute, out=folder, given=given, always=bool(out))
+    for written in (folder, folder / "figures", folder / asked.FOLDER, figures.FOLDER):
+        sweep(written)
+    for written in (folder / "records", figures.FOLDER / "records"):
+        records.sweep(written)
     if pool:
         return _pooled(pool, run, found, jobs or len(found), folder)
     cores = records.hardware()["cores"]

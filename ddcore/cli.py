@@ -457,6 +457,58 @@ def _pool(workers: int | None, scheduler: str, cluster: Path | None) -> contextl
 
 
 @app.command()
+def run(
+    what: Annotated[str, typer.Argument(help="the hash of a record, or a file of JSON: {\"kind\": \"experiment\", ...its settings}")],
+    records: Annotated[Path | None, typer.Option(help="the folder of that record; default: figures/records")] = None,
+    out: Annotated[Path | None, typer.Option(help="the folder of the new one; default: runs/<preset>/records")] = None,
+    preset: Annotated[str | None, typer.Option(help="that the new record names; default: that of the record, or smoke")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compute one experiment, for those who submit them by other means; where its record was named, say whether the result is the same."""
+    from ddcore import batch, figures, single
+    from ddcore.settings import one_of
+
+    if preset is not None:
+        one_of("run", batch.PRESETS, preset=preset)
+    experiment, before = single.find(what, records or figures.FOLDER / "records")
+    name = preset or (before.preset if before else "smoke")
+    found = single.run(experiment, name, out or batch.runs() / name / "records", device)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return
+    accuracy = f", {found.result['accuracy']:.2f} %" if "accuracy" in found.result else ""
+    same = "" if before is None else f"; {single.compared(before, found)}"
+    print(f"{found.hash}{accuracy}, {found.provenance['seconds']:.0f} s{same}")
+
+
+@app.command()
+def status(
+    preset: Annotated[str, typer.Option(help="smoke, laptop or paper")] = "laptop",
+    out: Annotated[Path | None, typer.Option(help="of a batch that was given this folder")] = None,
+    scheduler: Annotated[str, typer.Option(help="of a batch that runs: what its workers do now", envvar="DDCORE_SCHEDULER")] = "",
+    as_json: Json = False,
+) -> None:
+    """By notebook: figures, records that are there, those known to be missing, core hours spent and estimated for what is missing."""
+    from ddcore import status as states
+
+    lines, now = states.survey(preset, out), {}
+    if scheduler:
+        from ddcore.scheduled import connect
+
+        with contextlib.closing(connect(scheduler)) as client:
+            now = states.running(client)
+    if as_json:
+        print(json.dumps({"preset": preset, "notebooks": [dataclasses.asdict(line) for line in lines], "now": now}))
+        return
+    _show(((line.notebook, f"{line.drawn} of {line.figures}", line.recorded, line.missing, f"{line.core_hours:.1f}",
+            "-" if line.hours_missing is None else f"{line.hours_missing:.1f}") for line in lines),
+          "notebook", "figures", "recorded", "missing", "core hours", "hours missing", title=f"preset {preset}")
+    if now:
+        console.print(", ".join(f"{count} {name}" for name, count in now.items()), soft_wrap=True)
+
+
+@app.command()
 def refresh(only: str = "") -> None:
     """Execute the committed notebooks in place at their defaults, so that what they show is what the code does."""
     from ddcore import batch

@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 from ddcore.continual import Continual
 from ddcore.diversity import Diversity
 from ddcore.errors import BadInput
-from ddcore.experiments import Experiment, Measurement
+from ddcore.experiments import Experiment, Measurement, Runner
 from ddcore.ratios import Ratios
-from ddcore.records import Record
+from ddcore.records import Record, read
 from ddcore.settings import build, merge, unknown
-from ddcore.synthetic import Synthetic
+from ddcore.synthetic import Synthetic, load_synthetic
 from ddcore.transfer import Transfer
 
 KINDS = {"experiment": Experiment, "measurement": Measurement, "continual": Continual, "ratios": Ratios, "transfer": Transfer,
@@ -38,6 +39,36 @@ def from_json(given: Mapping, synthetic: Synthetic | None = None) -> Any:
     if synthetic is not None:
         values["synthetic"] = synthetic
     return build(KINDS[given["kind"]], values, f"experiment of kind {given['kind']}")
+
+
+def of_record(record: Record, folder: Path) -> Any:
+    """The experiment that `record` is of, from the settings that it states; the record and the set of one that is about a set lie in
+    `folder`. Raises BadInput where they don't."""
+    said = {name: value for name, value in record.experiment.items() if name not in ("versions", "data_sha256")}
+    if said.get("measurement") == "gradient_ratios" and "budget_ipc" in said:
+        return Ratios(_experiment(said))
+    if "continual" in said:
+        return Continual(_experiment(said), **said["continual"])
+    if "of" in said:
+        of = read(folder / f"{said['of']}.json")
+        beside = {"of": of, "synthetic": _set(of, folder)}
+        if said.get("measurement") == "diversity":
+            return Diversity(**beside, images=said["images"], neighbours=said["neighbours"])
+        return Transfer(**beside, evaluate=said["evaluate"], stored=said["stored"], rescaled=said.get("rescaled", False))
+    if "measurement" in said:
+        return Measurement(said["measurement"], said["dataset"], said["settings"], said["seed"])
+    return _experiment(said)
+
+
+def _experiment(said: Mapping) -> Experiment:
+    return Experiment(**{field.name: said[field.name] for field in dataclasses.fields(Experiment) if field.name in said})
+
+
+def _set(of: Record, folder: Path) -> Synthetic:
+    if of.experiment.get("method"):
+        return load_synthetic(folder / f"{of.hash}.safetensors")
+    undistilled = _experiment(of.experiment)
+    return undistilled.start(Runner(of.preset).data(undistilled.dataset, undistilled.holdout))
 
 
 def _plain(value):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ddcore import checksums, compute
+from ddcore import checksums, compute, files
 from ddcore.errors import Broken
 from ddcore.files import whole
 
@@ -98,6 +98,14 @@ def read(path: Path) -> Record:
 def read_all(folder: Path) -> list[Record]:
     """Every record of a folder, by name; a hidden file is a step of a run not yet ended."""
     return [read(path) for path in sorted(folder.glob("[!.]*.json"))]
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left: as `ddcore.files.sweep` does, and checkpoints of what is recorded by now."""
+    files.sweep(folder)
+    for path in folder.glob(".*.checkpoint*"):
+        if (folder / f"{path.name.split('.')[1]}.json").is_file() and os.access(folder, os.W_OK):
+            path.unlink(missing_ok=True)
 
 
 def _git(*arguments: str) -> str | None:

@@ -10,6 +10,7 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 
 from ddcore import batch, compute, figures, parameters
+from ddcore.asked import Asked
 from ddcore.errors import BadInput
 from ddcore.executor import chosen
 from ddcore.experiments import Experiment, Measurement, Runner
@@ -47,6 +48,7 @@ class Study:
         folder = Path(out) / "records" if out else None if apart else figures.FOLDER / "records"
         self.runner = Runner(preset, folder, device=device, report=None if preset == "smoke" else print, overrides=self.overrides,
                              executor=chosen())
+        self.asked = Asked(Path(out) if out else None if apart else batch.runs() / preset, notebook)
 
     def __str__(self) -> str:
         """The resolved settings, one a line."""
@@ -59,6 +61,7 @@ class Study:
 
     def run(self, experiments: Sequence[Experiment | Measurement]) -> list[Record]:
         """The records of all, in order."""
+        self.asked.note(self.runner.key(experiment) for experiment in experiments)
         return self.runner.run_all(experiments)
 
     def choose(self, trial: Callable[[float], Experiment], lrs: Sequence[float]) -> tuple[list[Record], float]:

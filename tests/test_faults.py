@@ -1,0 +1,196 @@
+"""A batch that is killed at random moments, as often as $DDCORE_FAULTS says (`make test-faults`: 20), ends as if nothing had happened."""
+
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ddcore import batch, cli, records
+from ddcore.experiments import Experiment, Runner
+from ddcore.files import sweep
+
+KILLS = int(os.environ.get("DDCORE_FAULTS") or 2)
+only_all = pytest.mark.skipif("DDCORE_FAULTS" not in os.environ, reason="takes minutes: make test-faults")
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="kills by a signal")
+
+WANTED = """
+from ddcore.experiments import grid, merge
+BASE = {"dataset": "digits", "budget_ipc": 1, "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},
+        "distill": {"steps": 60}, "evaluate": {"network": "mlp", "width": 8, "epochs": 5, "strategy": "none"}}
+WANTED = grid(BASE, [{}, {"synthetic": {"kind": "lowrank", "rank": 1}}, {"budget_ipc": 2}], range(3))
+"""
+PROGRAM = WANTED + """
+import sys
+from pathlib import Path
+from ddcore import cluster, records
+from ddcore.experiments import Runner
+from ddcore.scheduled import Scheduled, connect
+folder = Path(sys.argv[1])
+records.sweep(folder)
+with cluster.local(2) as address:
+    Runner("smoke", folder, device="cpu", executor=Scheduled(connect(address))).run_all(WANTED)
+records.sweep(folder)
+"""
+
+
+def content(folder: Path) -> dict[str, str]:
+    """By path, what does not depend on when and where it was made."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".json" and path.parent.name == "records":
+            record = records.read(path)
+            result = {key: value for key, value in record.result.items() if not key.endswith("_seconds")}
+            found[name] = records.canonical([record.experiment, result])
+        elif path.suffix in (".csv", ".safetensors"):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif path.suffix != ".ipynb":
+            found[name] = ""
+    return found
+
+
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        own = psutil.Process(process.pid)
+        return [own, *own.children(recursive=True)]
+    return []
+
+
+class Written:
+    """Records are written once: what is seen of a file stays so."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.seen = folder, {}
+
+    def look(self) -> int:
+        now = {path.name: path.stat().st_mtime_ns for path in self.folder.glob("[!.]*.json")}
+        assert self.seen.items() <= now.items(), "a record was computed again"
+        self.seen = now
+        return len(now)
+
+
+def survive(command: list[str], folder: Path, kills: int, generator: random.Random) -> list[str]:
+    """Run `command` again and again, each time with a process of its family killed at a random moment, until it has worked and `kills` are
+    done; the names of those that were killed. A killed process may take the batch with it, or the batch may go on without."""
+    written, killed = Written(folder), []
+    while True:
+        process = subprocess.Popen(command, env=batch.environment(1), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        planned = time.monotonic() + generator.uniform(1, 12) if len(killed) < kills else float("inf")
+        while process.poll() is None:
+            written.look()
+            if time.monotonic() > planned and (alive := family(process)):
+                victim = generator.choice(alive)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    killed.append("driver" if victim.pid == process.pid else " ".join(victim.cmdline())[-60:])
+                    victim.kill()
+                planned = time.monotonic() + generator.uniform(1, 12) if len(killed) < kills else float("inf")
+            time.sleep(0.02)
+        complaints = process.stderr.read()
+        written.look()
+        if process.returncode == 0 and len(killed) >= kills:
+            return killed
+        assert killed or process.returncode == 0, complaints
+        if process.returncode == 0:  # done before all kills were: a part of it is asked for again
+            for path in list(folder.glob("[!.]*.json"))[:4]:
+                path.unlink()
+                written.seen.pop(path.name)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What this process makes."""
+    folder, names = tmp_path_factory.mktemp("undisturbed") / "records", {}
+    exec(WANTED, names)
+    Runner("smoke", folder, device="cpu").run_all(names["WANTED"])
+    return folder.parent
+
+
+@needs_posix
+def test_kills_at_random_moments_change_no_record(tmp_path, undisturbed):
+    (tmp_path / "records").mkdir()
+    killed = survive([sys.executable, "-c", PROGRAM, str(tmp_path / "records")], tmp_path / "records", KILLS, random.Random(KILLS))
+    assert len(killed) >= KILLS
+    print("killed:", *killed, sep="\n  ")
+    assert content(tmp_path) == content(undisturbed), "the same records, and no stray file"
+
+
+@only_all
+@needs_posix
+def test_kills_at_random_moments_change_no_figure(tmp_path):
+    """Of whole notebooks: also papermill and kernels are killed, while they compute, write and draw."""
+    command = [sys.executable, "-m", "ddcore", "reproduce", "--workers", "2", "--only", "10", "--out"]
+    assert subprocess.run([*command, str(tmp_path / "calm")], env=batch.environment(1), capture_output=True).returncode == 0
+    killed = survive([*command, str(tmp_path / "killed")], tmp_path / "killed" / "records", KILLS // 2, random.Random(KILLS))
+    print("killed:", *killed, sep="\n  ")
+    assert content(tmp_path / "killed") == content(tmp_path / "calm")
+
+
+@only_all
+@needs_posix
+def test_two_batches_at_once_on_one_folder(tmp_path, undisturbed):
+    folder = tmp_path / "records"
+    both = [subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder)], env=batch.environment(1)) for _ in range(2)]
+    written = Written(folder)
+    while any(process.poll() is None for process in both):
+        written.look()
+        time.sleep(0.02)
+    assert [process.returncode for process in both] == [0, 0]
+    assert content(tmp_path) == content(undisturbed)
+
+
+# disks
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own of 96 KiB, if this process may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not shutil.which("mount") or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "none", str(folder)],
+                                                   capture_output=True).returncode:
+        pytest.skip("this process may not mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def small(seed: int = 0) -> Experiment:
+    return Experiment("digits", 1, {"kind": "pixels"}, {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"}, {"steps": 2},
+                      {"network": "mlp", "width": 8, "epochs": 1, "strategy": "none"}, seed=seed)
+
+
+def test_a_full_disk_leaves_what_was_there_and_nothing_half_written(disk):
+    runner = Runner("smoke", disk, device="cpu")
+    first, before = runner.run(small()), {}
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as file:
+        while file.write(b"0" * 512):
+            file.flush()
+    before = {path.name for path in disk.iterdir()}
+    with pytest.raises(OSError, match="No space"):
+        runner.run(small(1))
+    assert {path.name for path in disk.iterdir()} <= before | {f".{runner.key(small(1))}.checkpoint"}
+    filler.unlink()
+    second = Runner("smoke", disk, device="cpu").run(small(1))
+    assert records.read_all(disk) == sorted((first, second), key=lambda record: record.hash)
+    sweep(disk)
+    assert {path.suffix for path in disk.iterdir()} == {".json", ".safetensors"}
+    assert len([*disk.iterdir()]) == 4
+
+
+def test_a_folder_that_can_only_be_read_gives_its_records_and_refuses_new_ones(disk, monkeypatch, capsys):
+    record = Runner("smoke", disk, device="cpu").run(small())
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert Runner("smoke", disk, device="cpu").run(small()) == record
+    monkeypatch.setattr("sys.argv", ["ddcore", "run", record.hash, "--records", str(disk), "--out", str(disk / "new")])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert "Read-only file system; name another place" in capsys.readouterr().err
