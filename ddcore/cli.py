@@ -498,6 +498,7 @@ def status(
 
         with contextlib.closing(connect(scheduler)) as client:
             now = states.running(client)
+        now["hours left"] = states.hours_left(lines, now["workers"])
     if as_json:
         print(json.dumps({"preset": preset, "notebooks": [dataclasses.asdict(line) for line in lines], "now": now}))
         return
@@ -505,7 +506,9 @@ def status(
             "-" if line.hours_missing is None else f"{line.hours_missing:.1f}") for line in lines),
           "notebook", "figures", "recorded", "missing", "core hours", "hours missing", title=f"preset {preset}")
     if now:
-        console.print(", ".join(f"{count} {name}" for name, count in now.items()), soft_wrap=True)
+        left = now.pop("hours left")
+        counts = ", ".join(f"{count} {name}" for name, count in now.items())
+        console.print(f"{counts}, hours left: {'unknown' if left is None else f'{left:.1f}'}", soft_wrap=True)
 
 
 @app.command()

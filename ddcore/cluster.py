@@ -118,7 +118,8 @@ def described(path: Path) -> Iterator[str]:
 def _one_experiment_a_worker(cls: type, settings: dict) -> dict:
     """The settings, with as many threads for torch as a worker has cores, and for Dask a single one."""
     if cls.__module__.startswith("dask_jobqueue"):
-        share = max(1, settings.get("cores", 1) // settings.get("processes", 1))
+        settings = {"processes": 1} | settings  # the default of dask_jobqueue is several a job, and it counts in them
+        share = max(1, settings.get("cores", 1) // settings["processes"])
         exports = [f"export {name}={value}" for name, value in {"OMP_NUM_THREADS": share, **batch.KEEP_MEMORY}.items()]
         return settings | {"worker_extra_args": ["--nthreads", "1", *settings.get("worker_extra_args", [])],
                            "job_script_prologue": [*exports, *settings.get("job_script_prologue", [])]}

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from ddcore.errors import Diverged
 from ddcore.records import Record
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ class Executor(Protocol):
     def records(self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]") -> "Iterator[tuple[int, Record]]":
         """The place of each experiment and its record, as they come; missing ones are begun in the order given."""
 
+    def attempts(self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]") -> "Iterator[tuple[int, Record | Diverged]]":
+        """The same where some may diverge."""
+
 
 class Here:
     """This process, one experiment after another; the first that fails ends it."""
@@ -27,6 +31,14 @@ class Here:
         """As `Executor` says."""
         for place, experiment in enumerate(experiments):
             yield place, runner.run(experiment)
+
+    def attempts(self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]") -> "Iterator[tuple[int, Record | Diverged]]":
+        """As `Executor` says."""
+        for place, experiment in enumerate(experiments):
+            try:
+                yield place, runner.run(experiment)
+            except Diverged as error:
+                yield place, error
 
 
 def chosen() -> Executor:

@@ -39,7 +39,7 @@ from ddcore.coresets import baseline
 from ddcore.data import Dataset, load
 from ddcore.distill import VERSION as DISTILL_VERSION
 from ddcore.distill import check, distill
-from ddcore.errors import BadInput, Broken
+from ddcore.errors import BadInput, Broken, Diverged
 from ddcore.evaluate import PROTOCOLS, evaluate, network_seeds
 from ddcore.evaluate import VERSION as EVALUATE_VERSION
 from ddcore.executor import Executor, Here
@@ -370,12 +370,20 @@ class Runner:
 
     def run_all(self, experiments: Sequence[Experiment | Measurement]) -> list[Record]:
         """The records of all, in order, each reported as it comes."""
-        found: dict[int, Record] = {}
-        for place, record in self.executor.records(self, experiments):
-            found[place] = record
-            accuracy = f" {record.result['accuracy']:.2f} %" if "accuracy" in record.result else ""
-            self.report(f"{len(found)}/{len(experiments)} {record.hash}{accuracy} {record.provenance['seconds']:.0f} s")
-        return [found[place] for place in range(len(experiments))]
+        return self._reported(self.executor.records(self, experiments), len(experiments))
+
+    def attempt_all(self, experiments: Sequence[Experiment | Measurement]) -> list[Record | Diverged]:
+        """The same, with Diverged in the place of what diverges."""
+        return self._reported(self.executor.attempts(self, experiments), len(experiments))
+
+    def _reported(self, coming: Iterable[tuple[int, Record | Diverged]], many: int) -> list[Record | Diverged]:
+        found: dict[int, Record | Diverged] = {}
+        for place, one in coming:
+            found[place] = one
+            if isinstance(one, Record):
+                accuracy = f" {one.result['accuracy']:.2f} %" if "accuracy" in one.result else ""
+                self.report(f"{len(found)}/{many} {one.hash}{accuracy} {one.provenance['seconds']:.0f} s")
+        return [found[place] for place in range(many)]
 
 
 def table(found: Iterable[Record], **columns: Callable[[Record], object]) -> pd.DataFrame:

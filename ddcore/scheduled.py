@@ -3,11 +3,12 @@ have it computed once."""
 
 import contextlib
 import functools
+import itertools
 import json
 import queue
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distributed import Client, Future
@@ -62,24 +63,35 @@ class Scheduled:
     def records(self, runner: Runner, experiments: Sequence[Any]) -> Iterator[tuple[int, Record]]:
         """As `ddcore.executor.Executor` says. Raises the BadInput or Diverged of a single experiment, Failed where several were asked for
         and some have failed; Interrupted after a signal, when nothing more is begun."""
+        failed = yield from self._found(runner, experiments, ())
+        if failed and len(experiments) == 1:
+            raise next(iter(failed.values()))
+        self._raise(failed, experiments)
+
+    def attempts(self, runner: Runner, experiments: Sequence[Any]) -> Iterator[tuple[int, Record | Diverged]]:
+        """As `ddcore.executor.Executor` says. Raises as `records` does, but not for those that diverge."""
+        self._raise((yield from self._found(runner, experiments, (Diverged,))), experiments)
+
+    def _found(self, runner: Runner, experiments: Sequence[Any],
+               also: tuple[type, ...]) -> Generator[tuple[int, Record | Exception], None, dict[int, Exception]]:
+        """Yields records and exceptions of the types `also` by place; returns the other exceptions by the place of their experiment."""
         places: dict[str, list[int]] = {}
         for place, experiment in enumerate(experiments):
             places.setdefault(runner.key(experiment), []).append(place)
         there = {key: record for key in places if (record := runner.kept(key))}
         missing = {key: experiments[at[0]] for key, at in places.items() if key not in there}
-        failed: dict[str, Exception] = {}
-        for key, record in there.items():
-            yield from ((place, record) for place in places[key])
-        for key, found in self._computed(runner, missing):
-            if isinstance(found, Record):
+        failed: dict[int, Exception] = {}
+        for key, found in itertools.chain(there.items(), self._computed(runner, missing)):
+            if isinstance(found, (Record, *also)):
                 yield from ((place, found) for place in places[key])
             else:
-                failed[key] = found
-        if failed and len(experiments) == 1:
-            raise next(iter(failed.values()))
+                failed[places[key][0]] = found
+        return failed
+
+    def _raise(self, failed: Mapping[int, Exception], experiments: Sequence[Any]) -> None:
         if failed:
-            said = "; ".join(f"{key} ({_called(missing[key])}): {_line(error)}" for key, error in failed.items())
-            raise Failed(f"{len(failed)} of {len(places)} experiments failed, the records of the others are there: {said}")
+            said = "; ".join(f"{_called(experiments[place])}: {_line(error)}" for place, error in failed.items())
+            raise Failed(f"{len(failed)} of {len(experiments)} experiments failed, the records of the others are there: {said}")
 
     def _computed(self, runner: Runner, missing: Mapping[str, Any]) -> Iterator[tuple[str, Record | Exception]]:
         """By hash the record of each, or why there is none, as they come."""

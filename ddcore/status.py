@@ -15,8 +15,8 @@ from ddcore.settings import one_of
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """figures, drawn: of the registry, and those that there are at this preset; core_hours: spent on the recorded ones; hours_missing: None
-    where nothing recorded says what one costs."""
+    """figures, drawn: of the registry, and those that there are at this preset; core_hours: spent on the recorded ones; hours_missing: in
+    core hours, wall_missing: in hours of one worker, None where nothing recorded says what one costs."""
 
     notebook: str
     figures: int
@@ -25,6 +25,7 @@ class Line:
     missing: int
     core_hours: float
     hours_missing: float | None
+    wall_missing: float | None
 
 
 def survey(preset: str, out: Path | None = None) -> list[Line]:
@@ -49,24 +50,25 @@ def survey(preset: str, out: Path | None = None) -> list[Line]:
             known.setdefault(notebook, {}).update(dict.fromkeys(hashes))
     costs = {}
     for key in {key for hashes in known.values() for key in hashes}:
-        costs[key] = next((cost for folder in kept if (cost := _core_seconds(folder / f"{key}.json")) is not None), None)
+        costs[key] = next((cost for folder in kept if (cost := _cost(folder / f"{key}.json")) is not None), None)
     return [_line(notebook, [key for key in of if of[key] == notebook], there.get(notebook, ()), hashes, costs)
             for notebook, hashes in known.items()]
 
 
-def _line(notebook: str, registered: Iterable[str], drawn: Iterable[str], known: Iterable[str], costs: Mapping[str, float | None]) -> Line:
+def _line(notebook: str, registered: Iterable[str], drawn: Iterable[str], known: Iterable[str],
+          costs: Mapping[str, tuple[float, float] | None]) -> Line:
     spent = [costs[key] for key in known if costs[key] is not None]
     missing = len([*known]) - len(spent)
-    each = sum(spent) / len(spent) if spent else None
-    ahead = 0.0 if not missing else None if each is None else missing * each / 3600
-    return Line(notebook, len([*registered]), len([*drawn]), len(spent), missing, sum(spent) / 3600, ahead)
+    core, wall = (sum(cost[at] for cost in spent) / 3600 for at in range(2))
+    ahead = (0.0, 0.0) if not missing else tuple(missing * part / len(spent) if spent else None for part in (core, wall))
+    return Line(notebook, len([*registered]), len([*drawn]), len(spent), missing, core, *ahead)
 
 
-def _core_seconds(path: Path) -> float | None:
-    """What a record cost; None where there is none, or none that is whole."""
+def _cost(path: Path) -> tuple[float, float] | None:
+    """Core seconds and seconds of a record; None where there is none, or none that is whole."""
     try:
         made = json.loads(path.read_text(encoding="utf-8"))["provenance"]
-        return made["seconds"] * made["hardware"].get("threads", 1)
+        return made["seconds"] * made["hardware"].get("threads", 1), made["seconds"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -74,6 +76,12 @@ def _core_seconds(path: Path) -> float | None:
 def running(client) -> dict[str, int]:
     """Of the experiments of a scheduler that are wanted now: done, running, waiting, failed; and its workers."""
     return client.run_on_scheduler(_states)
+
+
+def hours_left(lines: Iterable[Line], workers: int) -> float | None:
+    """What all that is missing takes so many workers, if none waits; None where that is not known."""
+    ahead = [line.wall_missing for line in lines]
+    return None if None in ahead or not workers else sum(ahead) / workers
 
 
 def _states(dask_scheduler) -> dict[str, int]:

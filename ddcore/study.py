@@ -11,14 +11,14 @@ from IPython.display import Image, Markdown, display
 
 from ddcore import batch, compute, figures, parameters
 from ddcore.asked import Asked
-from ddcore.errors import BadInput
+from ddcore.errors import BadInput, Diverged
 from ddcore.executor import chosen
 from ddcore.experiments import Experiment, Measurement, Runner
 from ddcore.files import made
 from ddcore.injected import OF_ALL, injected
 from ddcore.records import Record
 from ddcore.settings import listed
-from ddcore.step_size import climb
+from ddcore.step_size import climb_together
 from ddcore.synthetic import Synthetic
 
 
@@ -65,15 +65,22 @@ class Study:
         return self.runner.run_all(experiments)
 
     def choose(self, trial: Callable[[float], Experiment], lrs: Sequence[float]) -> tuple[list[Record], float]:
-        """The records of trials by step size, and the most accurate one's (`ddcore.step_size.climb`)."""
-        records: dict[float, Record] = {}
+        """The records of trials by step size, and the most accurate one's (`ddcore.step_size.climbing`)."""
+        return self.choose_all([(trial, lrs)])[0]
 
-        def accuracy(lr: float) -> float:
-            records[lr], = self.run([trial(lr)])
-            return records[lr].result["accuracy"]
+    def choose_all(self, cells: Sequence[tuple[Callable[[float], Experiment], Sequence[float]]]) -> list[tuple[list[Record], float]]:
+        """The same for each of several cells, a trial and its step sizes: the trials of different cells run side by side."""
+        trials: dict[tuple[int, float], Record] = {}
 
-        found, top = climb(accuracy, lrs)
-        return [records[lr] for lr in sorted(found)], top
+        def accuracies(asked: list[tuple[int, float]]) -> list[float | Diverged]:
+            experiments = [cells[number][0](lr) for number, lr in asked]
+            self.asked.note(self.runner.key(experiment) for experiment in experiments)
+            found = self.runner.attempt_all(experiments)
+            trials.update({at: one for at, one in zip(asked, found, strict=True) if isinstance(one, Record)})
+            return [one.result["accuracy"] if isinstance(one, Record) else one for one in found]
+
+        climbs = climb_together(accuracies, [lrs for _, lrs in cells])
+        return [([trials[number, lr] for lr in sorted(found)], top) for number, (found, top) in enumerate(climbs)]
 
     def start(self, record: Record) -> Synthetic:
         """The set of `record` as it was before any distillation."""

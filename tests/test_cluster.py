@@ -71,6 +71,14 @@ def test_a_worker_of_a_queue_runs_one_experiment_with_all_its_cores(tmp_path):
     assert script.index("export OMP_NUM_THREADS=4") < script.index("module load x") < script.index("--nthreads")
 
 
+def test_the_file_shown_on_the_page_describes_a_cluster(tmp_path):
+    page = (batch.NOTEBOOKS / "CLUSTER.md").read_text(encoding="utf-8")
+    cls, settings, least, most = cluster.read(described(tmp_path, re.search(r"```yaml\n(.*?)```", page, re.S)[1]))
+    assert (least, most) == (0, 100)
+    with cls(**cluster._one_experiment_a_worker(cls, settings)) as made:
+        assert "--gres=gpu:1" in made.job_script()
+
+
 def run_main(monkeypatch, *arguments) -> int:
     monkeypatch.setattr("sys.argv", ["ddcore", *arguments])
     with pytest.raises(SystemExit) as left:

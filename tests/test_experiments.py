@@ -1,10 +1,10 @@
 import dataclasses
+import functools
 import math
 import signal
 import statistics
 import threading
 import time
-import types
 import warnings
 
 import numpy as np
@@ -665,18 +665,33 @@ def test_what_is_made_with_other_numbers_says_so(tmp_path):
         Runner("laptop", figures.FOLDER / "records", overrides={"epochs": 3})
 
 
+def accurate(value: float) -> records.Record:
+    return records.Record("0", "smoke", {}, {"accuracy": value}, {})
+
+
+class Trials:
+    """A runner whose experiments are what `trial` is given; `rounds` takes those of each call."""
+
+    def __init__(self, trial, rounds=None):
+        self.trial, self.rounds, self.key = trial, [] if rounds is None else rounds, str
+
+    def attempt_all(self, experiments):
+        self.rounds.append(experiments)
+        return [self.trial(one) for one in experiments]
+
+
 @given(st.integers(-3, 3), st.sampled_from([[1.0], [0.1, 1.0], [10.0, 1.0], [0.1, 1.0, 10.0]]), st.integers(-2, 5))
 def test_the_step_size_chosen_is_no_end_of_those_tried(best, lrs, diverges):
     """Accuracy falls off to both sides of 10^best; from 10^diverges on nothing is finite."""
     one, asked = study(), []
 
-    def run(trials):
-        asked.append(trials[0])
-        if math.log10(trials[0]) > diverges - 0.5:
-            raise Diverged("too large")
-        return [types.SimpleNamespace(result={"accuracy": -abs(math.log10(trials[0]) - best)})]
+    def trial(lr):
+        asked.append(lr)
+        if math.log10(lr) > diverges - 0.5:
+            return Diverged("too large")
+        return accurate(-abs(math.log10(lr) - best))
 
-    one.run = run
+    one.runner = Trials(trial)
     if math.log10(min(lrs)) > diverges - 0.5:
         with pytest.raises(Diverged):
             one.choose(float, lrs)
@@ -692,16 +707,27 @@ def test_the_step_size_chosen_is_no_end_of_those_tried(best, lrs, diverges):
 def test_a_rate_at_which_a_trial_diverges_is_tried_once():
     """Diverging at a small rate and not at larger ones: the choice still ends."""
     one, asked = study(), []
-
-    def run(trials):
-        asked.append(trials[0])
-        if trials[0] < 0.5:
-            raise Diverged("by chance")
-        return [types.SimpleNamespace(result={"accuracy": -trials[0]})]
-
-    one.run = run
+    one.runner = Trials(lambda lr: asked.append(lr) or (Diverged("by chance") if lr < 0.5 else accurate(-lr)))
     assert one.choose(float, [1.0, 10.0])[1] == 1.0
     assert asked == [1.0, 10.0, 0.1]
+
+
+def test_many_cells_choose_as_each_alone_would_and_their_trials_run_side_by_side():
+    """Of each cell the best step size is another one; one diverges from 10 on."""
+    cells, rounds = {0: 1.0, 1: 0.01, 2: 100.0, 3: 10.0}, []
+
+    def trial(at):
+        cell, lr = at
+        return Diverged("too large") if cell == 3 and lr > 5 else accurate(-abs(math.log10(lr / cells[cell])))
+
+    one, tried = study(), [0.1, 1.0, 10.0]
+    one.runner = Trials(trial, rounds)
+    together = one.choose_all([(functools.partial(lambda cell, lr: (cell, lr), cell), tried) for cell in cells])
+    assert [top for _, top in together] == pytest.approx([1.0, 0.01, 100.0, 1.0])
+    assert [len(asked) for asked in rounds] == [4, 4, 4, 2, 2]
+    for cell, (records_of_all, _) in zip(cells, together, strict=True):
+        alone, _ = one.choose(lambda lr, cell=cell: (cell, lr), tried)
+        assert [record.result for record in records_of_all] == [record.result for record in alone]
 
 
 @pytest.mark.parametrize(("changed", "word"), [({"seeds": []}, "seeds"), ({"seeds": ["0"]}, "seeds"), ({"seeds": [1, 1]}, "twice"),

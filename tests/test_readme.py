@@ -11,7 +11,7 @@ from ddcore import figures, records
 from ddcore.cli import app
 from ddcore.experiments import paired
 
-NAMES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "figures/README.md", "notebooks/README.md")
+NAMES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "figures/README.md", "notebooks/README.md", "notebooks/CLUSTER.md")
 TEXTS = {name: (records.TOP / name).read_text(encoding="utf-8") for name in NAMES}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 

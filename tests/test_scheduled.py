@@ -158,9 +158,18 @@ def test_of_several_the_failed_are_named_and_the_others_recorded(workers, tmp_pa
     bad, good = grid(DIVERGES, [{}], [0]), grid(QUICK, [{}], [0, 1])
     with pytest.raises(Failed, match="1 of 3 experiments failed") as caught:
         runner.run_all([*bad, *good])
-    assert f"{runner.key(bad[0])} (experiment, dm, digits, ipc 1, seed 0)" in str(caught.value)
+    assert "experiment, dm, digits, ipc 1, seed 0: " in str(caught.value)
     assert "smaller lr_img" in str(caught.value)
     assert {path.stem for path in tmp_path.glob("*.json")} == {runner.key(one) for one in good}
+
+
+def test_trials_may_diverge(workers, tmp_path):
+    runner = Runner("smoke", tmp_path, device="cpu", executor=workers)
+    wanted = grid(DISTILLED, [{}, {"distill": {"lr_img": 1e30}}], [0])
+    for executor in (workers, None):
+        one, other = Runner("smoke", runner.folder, device="cpu", executor=executor).attempt_all(wanted)
+        assert one.hash == runner.key(wanted[0])
+        assert isinstance(other, Diverged)
 
 
 def test_other_data_at_a_worker_is_refused(workers, refuses, tmp_path, monkeypatch):

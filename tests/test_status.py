@@ -1,5 +1,6 @@
 """What is recorded of a preset, and what is known to be missing."""
 
+import dataclasses
 import json
 import time
 
@@ -33,7 +34,10 @@ def test_what_was_asked_for_is_recorded_or_missing(tmp_path):
     assert (found.recorded, found.missing) == (3, 1)
     assert found.core_hours == pytest.approx(3 * 36 * 2 / 3600)
     assert found.hours_missing == pytest.approx(36 * 2 / 3600)
+    assert found.wall_missing == pytest.approx(36 / 3600)
     assert (found.figures, found.drawn) == (2, 0)
+    assert status.hours_left([found, found], 4) == pytest.approx(2 * 36 / 3600 / 4)
+    assert status.hours_left([found], 0) is status.hours_left([dataclasses.replace(found, wall_missing=None)], 1) is None
 
 
 def test_a_notebook_that_has_asked_for_nothing_has_nothing_missing(tmp_path):
