@@ -428,7 +428,7 @@ def reproduce(
     cluster: Annotated[Path | None, typer.Option(help="a YAML file that describes a cluster: notebooks/CLUSTER.md")] = None,
 ) -> None:
     """Run the notebooks through papermill and say what came of each."""
-    from ddcore import batch
+    from ddcore import batch, figures, report, status
 
     pool, outcomes = _pool(workers, scheduler, cluster), []
     running = batch.reproduce(preset, only=only, jobs=jobs, given=_values(set_ or []), out=out or "", pool=pool)
@@ -442,6 +442,9 @@ def reproduce(
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         errors.print(f"{outcome.notebook} failed: {outcome.error}; what it had computed is in {outcome.output}", soft_wrap=True)
+    folder = outcomes[0].output.parent
+    page = report.write(folder / "report.html", preset, outcomes, status.survey(preset, out), [folder / "figures", figures.FOLDER])
+    errors.print(f"report: {page}", soft_wrap=True)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -38,13 +38,13 @@ def survey(preset: str, out: Path | None = None) -> list[Line]:
         drawn.append(figures.FOLDER)
         kept.append(figures.FOLDER / "records")
     known: dict[str, dict[str, None]] = {path.stem: {} for path in batch.notebooks()}
-    there: dict[str, set[str]] = {name: set() for name in known}
+    there: dict[str, set[str]] = {}
     of = {key: one.notebook for key, one in figures.registry().items()}
     for key, notebook in of.items():
         for sidecar in filter(None, (figures.load(key, folder) for folder in drawn)):
             if preset in sidecar["preset"]:
-                there[notebook].add(key)
-                known[notebook] |= dict.fromkeys(sidecar["wasDerivedFrom"])
+                there.setdefault(notebook, set()).add(key)
+                known.setdefault(notebook, {}).update(dict.fromkeys(sidecar["wasDerivedFrom"]))
     for folder in folders:
         for notebook, hashes in asked.read(folder).items():
             known.setdefault(notebook, {}).update(dict.fromkeys(hashes))

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -82,18 +83,20 @@ def survive(command: list[str], folder: Path, kills: int, generator: random.Rand
     done; the names of those that were killed. A killed process may take the batch with it, or the batch may go on without."""
     written, killed = Written(folder), []
     while True:
-        process = subprocess.Popen(command, env=batch.environment(1), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        planned = time.monotonic() + generator.uniform(1, 12) if len(killed) < kills else float("inf")
-        while process.poll() is None:
-            written.look()
-            if time.monotonic() > planned and (alive := family(process)):
-                victim = generator.choice(alive)
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    killed.append("driver" if victim.pid == process.pid else " ".join(victim.cmdline())[-60:])
-                    victim.kill()
-                planned = time.monotonic() + generator.uniform(1, 12) if len(killed) < kills else float("inf")
-            time.sleep(0.02)
-        complaints = process.stderr.read()
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+            process = subprocess.Popen(command, env=batch.environment(1), stdout=subprocess.DEVNULL, stderr=said)
+            planned = time.monotonic() + generator.uniform(1, 12) if len(killed) < kills else float("inf")
+            while process.poll() is None:
+                written.look()
+                if time.monotonic() > planned and (alive := family(process)):
+                    victim = generator.choice(alive)
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        killed.append("driver" if victim.pid == process.pid else " ".join(victim.cmdline())[-60:])
+                        victim.kill()
+                    planned = time.monotonic() + generator.uniform(1, 12) if len(killed) < kills else float("inf")
+                time.sleep(0.02)
+            said.seek(0)
+            complaints = said.read()
         written.look()
         if process.returncode == 0 and len(killed) >= kills:
             return killed

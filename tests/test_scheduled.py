@@ -250,9 +250,10 @@ def test_an_experiment_of_a_worker_that_ends_goes_on_elsewhere(workers, long_her
 
 
 def test_a_signal_at_the_driver_asks_for_nothing_more(workers, tmp_path):
+    """The experiment would take minutes; the closing of its worker ends it."""
     runner = Runner("smoke", tmp_path, device="cpu", executor=workers)
     sender = threading.Thread(target=lambda: (busy(workers.client, tmp_path), os.kill(os.getpid(), signal.SIGINT)))
     sender.start()
     with pytest.raises(Interrupted, match="stopped with 0 of 1 missing records"):
-        runner.run_all(LONG)
+        runner.run_all(grid(merge(DISTILLED, {"distill": {"steps": 100_000}}), [{}], [6]))
     sender.join()
