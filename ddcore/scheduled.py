@@ -98,6 +98,7 @@ class Scheduled:
         if not missing:
             return
         done: queue.SimpleQueue[str] = queue.SimpleQueue()
+        address = self.client.scheduler.address  # which a client forgets with its scheduler
         with _seen_by_workers(runner.folder) as probe, heed() as stop:
             futures = {key: self._submitted(runner, key, experiment, probe) for key, experiment in missing.items()}
             try:
@@ -110,7 +111,7 @@ class Scheduled:
                     with contextlib.suppress(queue.Empty):
                         key = done.get(timeout=0.2)
                         came += 1
-                        yield key, self._received(runner, key, futures[key])
+                        yield key, self._received(runner, key, futures[key], address)
             finally:
                 for future in futures.values():
                     future.release()
@@ -124,9 +125,9 @@ class Scheduled:
         return self.client.submit(worker.perform, job, _bytes(beside) if beside else None, retries=RETRIES,
                                   key=f"{said['kind']}-{key}-{records.digest(how)[:8]}")
 
-    def _received(self, runner: Runner, key: str, future: Future) -> Record | Exception:
+    def _received(self, runner: Runner, key: str, future: Future, address: str) -> Record | Exception:
         if future.cancelled():
-            return Failed(f"the scheduler at {self.client.scheduler.address} is gone, or has dropped it; run the same again")
+            return Failed(f"the scheduler at {address} is gone, or has dropped it; run the same again")
         if error := future.exception():
             return error
         answer = future.result()

@@ -2,12 +2,15 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +18,10 @@ import psutil
 import pytest
 
 from ddcore import batch, cli, records
+from ddcore.errors import Failed
 from ddcore.experiments import Experiment, Runner
 from ddcore.files import sweep
+from ddcore.scheduled import Scheduled, connect
 
 KILLS = int(os.environ.get("DDCORE_FAULTS") or 2)
 only_all = pytest.mark.skipif("DDCORE_FAULTS" not in os.environ, reason="takes minutes: make test-faults")
@@ -85,16 +90,19 @@ def survive(command: list[str], folder: Path, kills: int, generator: random.Rand
     while True:
         with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
             process = subprocess.Popen(command, env=batch.environment(1), stdout=subprocess.DEVNULL, stderr=said)
-            planned = time.monotonic() + generator.uniform(1, 12) if len(killed) < kills else float("inf")
+            planned = None
             while process.poll() is None:
                 written.look()
-                if time.monotonic() > planned and (alive := family(process)):
-                    victim = generator.choice(alive)
+                alive = family(process) if len(killed) < kills else []
+                if planned is None and len(alive) > 2:  # workers are there
+                    planned = time.monotonic() + generator.uniform(0, 12)
+                if planned and time.monotonic() > planned and len(alive) > 1:
+                    victim = generator.choice(alive[: generator.choice((1, len(alive)))])
                     with contextlib.suppress(psutil.NoSuchProcess):
                         killed.append("driver" if victim.pid == process.pid else " ".join(victim.cmdline())[-60:])
                         victim.kill()
-                    planned = time.monotonic() + generator.uniform(1, 12) if len(killed) < kills else float("inf")
-                time.sleep(0.02)
+                    planned = None
+                time.sleep(0.05)
             said.seek(0)
             complaints = said.read()
         written.look()
@@ -110,9 +118,8 @@ def survive(command: list[str], folder: Path, kills: int, generator: random.Rand
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """What this process makes."""
-    folder, names = tmp_path_factory.mktemp("undisturbed") / "records", {}
-    exec(WANTED, names)
-    Runner("smoke", folder, device="cpu").run_all(names["WANTED"])
+    folder = tmp_path_factory.mktemp("undisturbed") / "records"
+    Runner("smoke", folder, device="cpu").run_all(wanted())
     return folder.parent
 
 
@@ -147,6 +154,78 @@ def test_two_batches_at_once_on_one_folder(tmp_path, undisturbed):
         time.sleep(0.02)
     assert [process.returncode for process in both] == [0, 0]
     assert content(tmp_path) == content(undisturbed)
+
+
+@contextlib.contextmanager
+def cluster_of_processes(folder: Path, *, blind: Path | None = None):
+    """A scheduler and a worker as `dask scheduler` and `dask worker` start them; the worker has another disk in the place of `blind`.
+    Yields the address and the scheduler's process."""
+    file = folder / "scheduler.json"
+    file.unlink(missing_ok=True)
+    environment = batch.environment(1) | {"DDCORE_CACHE": str(folder / "cache")}
+    common = {"env": environment, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+                                  "--no-dashboard", "--scheduler-file", str(file)], **common)
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard",
+              "--death-timeout", "60"]
+    if blind:
+        worker = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none {blind} && exec {shlex.join(worker)}"]
+    working = subprocess.Popen(worker, **common)
+    try:
+        while not (file.is_file() and file.stat().st_size):
+            assert scheduler.poll() is None
+            time.sleep(0.1)
+        yield json.loads(file.read_text(encoding="utf-8"))["address"], scheduler
+    finally:
+        for process in (*family(working), *family(scheduler)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        working.wait()
+        scheduler.wait()
+
+
+def wanted() -> list[Experiment]:
+    names = {}
+    exec(WANTED, names)
+    return names["WANTED"]
+
+
+@only_all
+@needs_posix
+def test_a_worker_without_the_folder_sends_its_records(tmp_path, undisturbed):
+    folder = tmp_path / "far" / "records"
+    folder.mkdir(parents=True)
+    if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", str(folder)],
+                                                     capture_output=True).returncode:
+        pytest.skip("this process may not give another one its own disks")
+    with cluster_of_processes(tmp_path, blind=folder) as (address, _), contextlib.closing(connect.__wrapped__(address)) as client:
+        Runner("smoke", folder, device="cpu", executor=Scheduled(client)).run_all(wanted())
+    assert content(tmp_path / "far") == content(undisturbed)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+@only_all
+@needs_posix
+def test_a_scheduler_that_is_killed_is_said_and_another_goes_on(tmp_path, undisturbed):
+    folder = tmp_path / "shared" / "records"
+    written = Written(folder)
+    with cluster_of_processes(tmp_path) as (address, scheduler), contextlib.closing(connect.__wrapped__(address)) as client:
+        waiting = threading.Thread(target=lambda: (wait_for(folder, 2), scheduler.kill()))
+        waiting.start()
+        with pytest.raises(Failed, match=r"the scheduler at tcp://\S+ is gone"):
+            Runner("smoke", folder, device="cpu", executor=Scheduled(client)).run_all(wanted())
+        waiting.join()
+    written.look()
+    with cluster_of_processes(tmp_path) as (address, _), contextlib.closing(connect.__wrapped__(address)) as client:
+        Runner("smoke", folder, device="cpu", executor=Scheduled(client)).run_all(wanted())
+    written.look()
+    records.sweep(folder)
+    assert content(tmp_path / "shared") == content(undisturbed)
+
+
+def wait_for(folder: Path, many: int) -> None:
+    while len([*folder.glob("[!.]*.json")]) < many:
+        time.sleep(0.01)
 
 
 # disks
