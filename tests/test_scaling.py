@@ -28,16 +28,15 @@ def test_by_hand():
 
 
 def test_the_table_of_the_page_is_what_it_says():
-    """From the records that were there when it was written: one that came since may be left out, none that it counts is gone."""
+    """Of the records as they are now within a quarter; of its own rounded numbers exactly."""
     page = (records.TOP / "notebooks" / "CLUSTER.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1:4] for line in page.splitlines() if re.match(r"\| [\d,]+ \| [\d.]+ \| \d+ % \|", line)]
     table = [(int(workers.replace(",", "")), float(hours), float(share.strip(" %"))) for workers, hours, share in rows]
     assert [workers for workers, _, _ in table] == [1, 10, 100, 300, 1000]
-    for workers, hours, share in table:
-        assert 100 * table[0][1] / (workers * hours) == pytest.approx(share, abs=100 * 0.05 / hours + 1), "of its own rounded numbers"
-    lengths = [float(record.provenance["seconds"]) for record in records.read_all(records.SHIPPED / "figures" / "records")]
+    lengths = [record.provenance["seconds"] for record in records.read_all(records.SHIPPED / "figures" / "records")]
     generator = random.Random(0)
     drawn = [generator.choice(lengths) for _ in range(10_000)]
-    if len(lengths) == 1300:
-        assert [(round(span(drawn, workers) / 3600, 1), round(100 * used(drawn, workers))) for workers, _, _ in table] == [
-            (hours, share) for _, hours, share in table]  # fmt: skip
+    for workers, hours, share in table:
+        assert 100 * table[0][1] / (workers * hours) == pytest.approx(share, abs=5 / hours + 1)
+        assert span(drawn, workers) / 3600 == pytest.approx(hours, rel=0.25)
+        assert 100 * used(drawn, workers) == pytest.approx(share, rel=0.25)
