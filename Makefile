@@ -7,6 +7,7 @@ PYTEST_FLAGS ?= -n 2 --dist worksteal
 PRESET ?=
 ONLY ?=
 JOBS ?=
+WORKERS ?=
 UPGRADE ?=
 
 INSTALLED := $(VENV)/.ddcore-installed
@@ -17,7 +18,7 @@ ifneq ($(shell cat "$(INSTALLED)" 2>/dev/null),$(CURDIR))
 MOVED := moved
 endif
 
-.PHONY: help setup reproduce test test-kernels test-ddranking test-metadata lint refresh lock clean moved
+.PHONY: help setup reproduce test test-faults test-kernels test-ddranking test-metadata lint refresh lock clean moved
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,8 +26,8 @@ help: ## this list
 	@echo
 	@echo "  VENV=DIR names another environment (now $(VENV)), PYTHON=PROGRAM the Python it is made from (now $(PYTHON))"
 
-reproduce: $(INSTALLED) ## execute the notebooks into runs/<preset>/  (PRESET=smoke|laptop|paper ONLY=11 JOBS=2)
-	@"$(VENV)/bin/ddcore" reproduce $(if $(PRESET),--preset "$(PRESET)") $(if $(ONLY),--only "$(ONLY)") $(if $(JOBS),--jobs "$(JOBS)")
+reproduce: $(INSTALLED) ## execute the notebooks into runs/<preset>/  (PRESET=smoke|laptop|paper ONLY=11 JOBS=2 WORKERS=2)
+	@"$(VENV)/bin/ddcore" reproduce $(if $(PRESET),--preset "$(PRESET)") $(if $(ONLY),--only "$(ONLY)") $(if $(JOBS),--jobs "$(JOBS)") $(if $(WORKERS),--workers "$(WORKERS)")
 
 test: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 test: $(INSTALLED) ## all tests, the committed notebooks included  (PYTEST_FLAGS="-n 2 --dist worksteal")
@@ -35,6 +36,11 @@ test: $(INSTALLED) ## all tests, the committed notebooks included  (PYTEST_FLAGS
 test-kernels: export DDCORE_KERNELS := all
 test-kernels: $(INSTALLED) ## every Triton kernel compiled for every GPU that is named, without one
 	@"$(VENV)/bin/python" -m pytest -q tests/test_kernels_compiled.py
+
+test-faults: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
+test-faults: export DDCORE_FAULTS := 20
+test-faults: $(INSTALLED) ## a batch killed at 20 random moments, a full disk, two batches at once  (minutes)
+	@"$(VENV)/bin/python" -m pytest -q -s tests/test_faults.py
 
 # ddranking asks for an older NumPy than the lock has, so it and what it needs beside torch lie in a folder of their own.
 test-ddranking: $(INSTALLED) ## sets as exported for ddranking 0.2.0, evaluated by it  (installs it into VENV-ddranking, 50 MB)

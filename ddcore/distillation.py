@@ -12,8 +12,8 @@ from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
 from ddcore.data import Dataset
-from ddcore.errors import BadInput, Diverged
-from ddcore.files import whole
+from ddcore.errors import BadInput, Broken, Diverged
+from ddcore.files import checksums, whole
 from ddcore.files.stopping import heed
 from ddcore.methods.match import Method, Plugin, unadjusted
 from ddcore.optim.adam import Adam
@@ -54,9 +54,9 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
 
     With `checkpoint`, the state is saved there every `every_seconds` and when a signal asks to stop, and a call with the same settings
     goes on from it, on a CPU bit for bit as if it had never stopped (with the same `ddcore.compute.bits`); the file is removed at the
-    end. `progress(step, loss)` is called after each step. Raises BadInput for a checkpoint of another run, Interrupted after a signal
-    (`ddcore.files.stopping`), and Diverged as soon as a loss, a gradient or a stored number is not finite: the set is then left as it was
-    when last known to be finite.
+    end. `progress(step, loss)` is called after each step. Raises BadInput for a checkpoint of another run, Broken for one that is not as
+    it was written, Interrupted after a signal (`ddcore.files.stopping`), and Diverged as soon as a loss, a gradient or a stored number
+    is not finite: the set is then left as it was when last known to be finite.
     """
     positive("distill", steps=steps)
     check(lr_img, momentum, optimiser, beta2, schedule)
@@ -170,8 +170,10 @@ def _copied(memories: Memories) -> Memories:
 def _save(path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor, seconds: float) -> None:
     tensors = state | {f"{owner}.{name}": tensor for owner, memory in memories.items() for name, tensor in memory.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    tensors["losses"] = losses.detach().cpu().clone()
+    said = {"run": run, "seconds": f"{seconds:.3f}"}
     with whole(path) as part:
-        save_file(tensors | {"losses": losses.detach().cpu().clone()}, part, {"run": run, "seconds": f"{seconds:.3f}"})
+        save_file(tensors, part, said | {"sha256": checksums.of_json([said, checksums.of_tensors(tensors)])})
 
 
 def _restore(path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor) -> tuple[int, float]:
@@ -183,7 +185,10 @@ def _restore(path: Path, run: str, state: dict[str, Tensor], memories: Memories,
             metadata = file.metadata() or {}
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise BadInput(f"{path}: not a whole checkpoint ({error}); remove it to begin anew") from error
+        raise Broken(f"{path}: not a whole checkpoint ({error}); remove it to begin anew") from error
+    written = metadata.pop("sha256", None)  # none before there were any
+    if written and written != checksums.of_json([metadata, checksums.of_tensors(tensors)]):
+        raise Broken(f"{path}: does not have the sha256 that it was written with; remove it to begin anew")
     if metadata.get("run") != run:
         raise BadInput(f"{path}: is the checkpoint of a run with other settings; remove it, or name another checkpoint")
     past = tensors.pop("losses")

@@ -7,8 +7,16 @@ class BadInput(ValueError):
     """Names what was given, what is allowed and what to do, in one sentence."""
 
 
+class Broken(BadInput):
+    """A file that ddcore wrote is cut short or holds other bytes than were written; it can be made anew."""
+
+
 class Diverged(RuntimeError):
     """A loss or gradient stopped being finite; the last finite state was kept."""
+
+
+class Failed(RuntimeError):
+    """Some of several experiments could not be computed elsewhere: says which and why."""
 
 
 class Interrupted(BaseException):

@@ -314,8 +314,9 @@ def test_every_end_of_a_notebook_is_told_and_keeps_what_was_computed(tiny, monke
     assert run_main(monkeypatch, "reproduce", "--jobs", "2", "--set", "seeds=[4, 5]", "--set", "steps=9") == 1
     out = tiny.parent / "runs" / "smoke"
     shown = capsys.readouterr()
-    assert [path.name for path in sorted(out.iterdir())] == ["50_fails.ipynb", "51_works.ipynb", "52_dies.ipynb", "53_leaves.ipynb"]
-    printed = {path.stem: [output_text(cell) for cell in cells(path)] for path in out.iterdir()}
+    names = [path.name for path in sorted(out.iterdir())]
+    assert names == ["50_fails.ipynb", "51_works.ipynb", "52_dies.ipynb", "53_leaves.ipynb", "report.html"]
+    printed = {path.stem: [output_text(cell) for cell in cells(path)] for path in out.glob("*.ipynb")}
     assert f"worked smoke [4, 5] 9 {sys.executable}\n" in printed["51_works"]
     assert "before [4, 5]\n" in printed["50_fails"]
     for stem in ("52_dies", "53_leaves"):
@@ -383,7 +384,7 @@ def test_a_signal_stops_the_notebooks_and_leaves_nothing_running(empty, monkeypa
 def test_what_is_not_the_preset_as_it_is_goes_apart(tmp_path, monkeypatch, preset, given, where):
     asked = []
 
-    def papermill(path, output, given, threads, orders):
+    def papermill(path, output, given, threads, orders, scheduler=""):
         asked.append(given["out"])
         return outcome(path)
 
@@ -421,7 +422,7 @@ def test_a_notebook_that_another_run_is_writing_is_not_begun(tiny, monkeypatch, 
     with alone(out / ".51_works.ipynb.lock"):
         assert run_main(monkeypatch, "reproduce", "--only", "51") == 1
     assert "51_works failed: another run is writing" in capsys.readouterr().err
-    assert not list(out.iterdir())
+    assert [path.name for path in out.iterdir()] == ["report.html"]
 
 
 def test_a_batch_that_works_ends_with_zero(tiny, monkeypatch, capsys):
@@ -480,7 +481,7 @@ def test_after_an_interruption_no_other_notebook_begins(tiny, monkeypatch):
 def papermill(monkeypatch):
     """Papermill's effects without its seconds: 50 fails after its first cell, 51 prints."""
 
-    def run(path, output, given, threads, orders):
+    def run(path, output, given, threads, orders, scheduler=""):
         content = json.loads(path.read_text(encoding="utf-8"))
         content["metadata"]["papermill"] = {"duration": time.perf_counter()}
         content["cells"][1] |= {"execution_count": 1, "outputs": [{"name": "stdout", "output_type": "stream", "text": ["computed"]}]}

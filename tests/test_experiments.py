@@ -1,10 +1,12 @@
 import dataclasses
+import functools
 import io
 import math
 import signal
 import statistics
+import threading
 import time
-import types
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -335,12 +337,74 @@ def test_there_is_no_distilled_set_of_a_record_that_distilled_none(tmp_path, ref
         runner.synthetic(record)
 
 
-def test_a_broken_record_stops_the_run_with_a_sentence(runner, refuses):
+def flipped(path, at: float) -> None:
+    """One bit of the byte at that part of the file."""
+    found = bytearray(path.read_bytes())
+    found[int(at * (len(found) - 1))] ^= 1
+    path.write_bytes(found)
+
+
+def cut(path, at: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(at * path.stat().st_size)])
+
+
+def numbers(record) -> dict:
+    return {name: value for name, value in record.result.items() if not name.endswith("_seconds")}
+
+
+@pytest.mark.parametrize("at", [0.2, 0.95])
+@pytest.mark.parametrize("form", ["json", "safetensors"])
+@pytest.mark.parametrize("breaks", [flipped, cut], ids=lambda one: one.__name__)
+def test_a_broken_record_or_set_is_set_aside_and_made_again(runner, breaks, form, at):
+    experiment = grid(DISTILLED, [{}], [0])[0]
+    record = runner.run(experiment)
+    path, file = runner.folder / f"{record.hash}.{form}", runner.folder / f"{record.hash}.safetensors"
+    whole_set = file.read_bytes()
+    breaks(path, at)
+    with pytest.warns(UserWarning, match="moved to broken/ and computed again"):
+        again = runner.run(experiment)
+    assert numbers(again) == numbers(record)
+    assert file.read_bytes() == whole_set
+    assert records.read(runner.folder / f"{record.hash}.json") == again
+    assert {path.name for path in (runner.folder / "broken").iterdir()} == {f"{record.hash}.json", f"{record.hash}.safetensors"}
+
+
+def test_a_record_of_before_there_were_checksums_is_read(runner):
     record = runner.run(made())
-    path = runner.folder / f"{record.hash}.json"
-    path.write_text(path.read_text(encoding="utf-8")[:50], encoding="utf-8")
-    with refuses(path, "remove it"):
-        runner.run(made())
+    old = dataclasses.replace(record, provenance={name: value for name, value in record.provenance.items() if "sha256" not in name})
+    old.save(runner.folder)
+    assert runner.run(made()) == old
+
+
+@pytest.mark.parametrize("at", [0.3, 0.95])
+@pytest.mark.parametrize("breaks", [flipped, cut], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("what", ["", ".safetensors", ".result.json", ".seconds"])
+def test_a_broken_checkpoint_is_set_aside_and_the_experiment_begins_anew(tmp_path, monkeypatch, what, breaks, at):
+    """Of an unfinished distillation, or of an unfinished evaluation."""
+    experiment = grid(DISTILLED, [{}], [0])[0]
+    expected = Runner("smoke", tmp_path / "whole", device="cpu").run(experiment)
+    runner = Runner("smoke", tmp_path / "left", device="cpu")
+    left = runner.folder / f".{expected.hash}.checkpoint{what}"
+
+    def stop(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    original = experiments.distill
+
+    def stopped(*arguments, **keywords):
+        original(*arguments, **keywords | {"every_seconds": 0, "progress": lambda step, loss: stop() if step == 3 else None})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "distill" if what in ("", ".seconds") else "evaluate", stopped if what in ("", ".seconds") else stop)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(experiment)
+    breaks(left, at)
+    with warnings.catch_warnings() if what == ".seconds" else pytest.warns(UserWarning, match="the experiment begins anew"):
+        found = runner.run(experiment)
+    assert numbers(found) == numbers(expected)
+    if what != ".seconds":
+        assert left.name in {path.name for path in (runner.folder / "broken").iterdir()}
+    assert {path.name for path in runner.folder.iterdir()} - {"broken"} == {f"{found.hash}.json", f"{found.hash}.safetensors"}
 
 
 @pytest.mark.parametrize("where", ["", "records", "deeper/records"])
@@ -452,6 +516,44 @@ def test_run_all_keeps_the_order_and_reports_each(tmp_path):
     assert [line.split()[:2] for line in lines] == [[f"{number}/3", record.hash] for number, record in enumerate(found, 1)]
     assert f"{found[0].result['accuracy']:.2f} %" in lines[0]
     assert "%" not in lines[1]
+
+
+def test_records_may_come_in_any_order_from_another_executor(tmp_path):
+    lines = []
+
+    class Backwards:
+        def records(self, runner, experiments):
+            for place in reversed(range(len(experiments))):
+                yield place, runner.run(experiments[place])
+
+    runner = Runner("smoke", tmp_path, device="cpu", report=lines.append, executor=Backwards())
+    wanted = [made(), SPECTRA, made({"budget_ipc": 2})]
+    found = runner.run_all(wanted)
+    assert [record.hash for record in found] == [runner.key(one) for one in wanted]
+    assert [line.split()[:2] for line in lines] == [[f"{number}/3", record.hash] for number, record in enumerate(reversed(found), 1)]
+
+
+def test_two_that_want_one_record_compute_it_once(tmp_path, monkeypatch):
+    """Two runners, as two processes would be: the second waits, and reads what the first made."""
+    computed, begun = [], threading.Event()
+    original = Experiment.make
+
+    def slow(self, *arguments):
+        computed.append(self)
+        begun.set()
+        time.sleep(0.3)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Experiment, "make", slow)
+    found = []
+    first = threading.Thread(target=lambda: found.append(Runner("smoke", tmp_path, device="cpu").run(made())))
+    first.start()
+    begun.wait(60)
+    found.append(Runner("smoke", tmp_path, device="cpu").run(made()))
+    first.join()
+    assert found[0] == found[1]
+    assert len(computed) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [f"{found[0].hash}.json"]
 
 
 # plans and tables
@@ -576,18 +678,33 @@ def test_what_is_made_with_other_numbers_says_so(tmp_path):
         Runner("laptop", figures.FOLDER / "records", overrides={"epochs": 3})
 
 
+def accurate(value: float) -> records.Record:
+    return records.Record("0", "smoke", {}, {"accuracy": value}, {})
+
+
+class Trials:
+    """A runner whose experiments are what `trial` is given; `rounds` takes those of each call."""
+
+    def __init__(self, trial, rounds=None):
+        self.trial, self.rounds, self.key = trial, [] if rounds is None else rounds, str
+
+    def attempt_all(self, experiments):
+        self.rounds.append(experiments)
+        return [self.trial(one) for one in experiments]
+
+
 @given(st.integers(-3, 3), st.sampled_from([[1.0], [0.1, 1.0], [10.0, 1.0], [0.1, 1.0, 10.0]]), st.integers(-2, 5))
 def test_the_step_size_chosen_is_no_end_of_those_tried(best, lrs, diverges):
     """Accuracy falls off to both sides of 10^best; from 10^diverges on nothing is finite."""
     one, asked = study(), []
 
-    def run(trials):
-        asked.append(trials[0])
-        if math.log10(trials[0]) > diverges - 0.5:
-            raise Diverged("too large")
-        return [types.SimpleNamespace(result={"accuracy": -abs(math.log10(trials[0]) - best)})]
+    def trial(lr):
+        asked.append(lr)
+        if math.log10(lr) > diverges - 0.5:
+            return Diverged("too large")
+        return accurate(-abs(math.log10(lr) - best))
 
-    one.run = run
+    one.runner = Trials(trial)
     if math.log10(min(lrs)) > diverges - 0.5:
         with pytest.raises(Diverged):
             one.choose(float, lrs)
@@ -603,16 +720,27 @@ def test_the_step_size_chosen_is_no_end_of_those_tried(best, lrs, diverges):
 def test_a_rate_at_which_a_trial_diverges_is_tried_once():
     """Diverging at a small rate and not at larger ones: the choice still ends."""
     one, asked = study(), []
-
-    def run(trials):
-        asked.append(trials[0])
-        if trials[0] < 0.5:
-            raise Diverged("by chance")
-        return [types.SimpleNamespace(result={"accuracy": -trials[0]})]
-
-    one.run = run
+    one.runner = Trials(lambda lr: asked.append(lr) or (Diverged("by chance") if lr < 0.5 else accurate(-lr)))
     assert one.choose(float, [1.0, 10.0])[1] == 1.0
     assert asked == [1.0, 10.0, 0.1]
+
+
+def test_many_cells_choose_as_each_alone_would_and_their_trials_run_side_by_side():
+    """Of each cell the best step size is another one; one diverges from 10 on."""
+    cells, rounds = {0: 1.0, 1: 0.01, 2: 100.0, 3: 10.0}, []
+
+    def trial(at):
+        cell, lr = at
+        return Diverged("too large") if cell == 3 and lr > 5 else accurate(-abs(math.log10(lr / cells[cell])))
+
+    one, tried = study(), [0.1, 1.0, 10.0]
+    one.runner = Trials(trial, rounds)
+    together = one.choose_all([(functools.partial(lambda cell, lr: (cell, lr), cell), tried) for cell in cells])
+    assert [top for _, top in together] == pytest.approx([1.0, 0.01, 100.0, 1.0])
+    assert [len(asked) for asked in rounds] == [4, 4, 4, 2, 2]
+    for cell, (records_of_all, _) in zip(cells, together, strict=True):
+        alone, _ = one.choose(lambda lr, cell=cell: (cell, lr), tried)
+        assert [record.result for record in records_of_all] == [record.result for record in alone]
 
 
 @pytest.mark.parametrize(("changed", "word"), [({"seeds": []}, "seeds"), ({"seeds": ["0"]}, "seeds"), ({"seeds": [1, 1]}, "twice"),

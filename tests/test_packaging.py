@@ -27,7 +27,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-TARGETS = ("help", "reproduce", "test", "test-kernels", "test-ddranking", "test-metadata", "lint", "refresh", "setup", "lock", "clean")
+TARGETS = ("help", "reproduce", "test", "test-faults", "test-kernels", "test-ddranking", "test-metadata", "lint", "refresh", "setup",
+           "lock", "clean")
 
 CFFCONVERT = os.environ.get("CFFCONVERT") or shutil.which("cffconvert")
 
@@ -59,7 +60,8 @@ def locked_python() -> str:
 
 def clean_environment() -> dict[str, str]:
     """Without what an outer make hands down: `make VENV=x test` must not reach the make that a test starts."""
-    ours = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "VENV", "PYTHON", "PRESET", "ONLY", "JOBS", "UPGRADE", "PYTEST_FLAGS"}
+    ours = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "VENV", "PYTHON", "PRESET", "ONLY", "JOBS", "WORKERS", "UPGRADE",
+            "PYTEST_FLAGS"}
     return {key: value for key, value in os.environ.items() if key not in ours}
 
 

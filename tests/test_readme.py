@@ -17,7 +17,7 @@ from ddcore.figures.means import paired
 from ddcore.files import records
 from ddcore.lab import sets
 
-NAMES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "figures/README.md", "notebooks/README.md")
+NAMES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "figures/README.md", "notebooks/README.md", "notebooks/CLUSTER.md")
 TEXTS = {name: (records.TOP / name).read_text(encoding="utf-8") for name in NAMES}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 

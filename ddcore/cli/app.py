@@ -443,12 +443,18 @@ def reproduce(
                                                    "as needed")] = None,
     out: Annotated[Path | None, typer.Option(help="a folder for all that they write; default: runs/<preset>, and figures/ for what is "
                                              "larger than smoke, as its preset says")] = None,
+    workers: Annotated[int | None, typer.Option(help="so many processes of this machine compute for all notebooks, each record once",
+                                                min=1)] = None,
+    scheduler: Annotated[str, typer.Option(help="address of a Dask scheduler whose workers compute", envvar="DDCORE_SCHEDULER")] = "",
+    cluster: Annotated[Path | None, typer.Option(help="a YAML file that describes a cluster: notebooks/CLUSTER.md")] = None,
 ) -> None:
     """Run the notebooks through papermill and say what came of each."""
-    from ddcore.lab import batch
+    from ddcore import figures
+    from ddcore.lab import batch, report, status
 
-    outcomes = []
-    with contextlib.closing(batch.reproduce(preset, only=only, jobs=jobs, given=assignments.read(set_ or []), out=out or "")) as running:
+    pool, outcomes = _pool(workers, scheduler, cluster), []
+    running = batch.reproduce(preset, only=only, jobs=jobs, given=assignments.read(set_ or []), out=out or "", pool=pool)
+    with contextlib.closing(running):
         for outcome in running:
             what = f": {outcome.error}" if outcome.status == "stopped" else ""
             errors.print(f"{outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s{what}", soft_wrap=True)
@@ -458,7 +464,77 @@ def reproduce(
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         errors.print(f"{outcome.notebook} failed: {outcome.error}; what it had computed is in {outcome.output}", soft_wrap=True)
+    folder = outcomes[0].output.parent
+    page = report.write(folder / "report.html", preset, outcomes, status.survey(preset, out), [folder / "figures", figures.FOLDER])
+    errors.print(f"report: {page}", soft_wrap=True)
     raise typer.Exit(1 if failed else 0)
+
+
+def _pool(workers: int | None, scheduler: str, cluster: Path | None) -> contextlib.AbstractContextManager | None:
+    """Who computes for a batch; None: the notebooks themselves."""
+    if (many := [name for name, value in (("--workers", workers), ("--scheduler", scheduler), ("--cluster", cluster)) if value])[1:]:
+        raise BadInput(f"{' and '.join(many)} are given, and each says who computes; give one of them")
+    if not many:
+        return None
+    from ddcore.lab import cluster as clusters
+
+    return clusters.pool(workers=workers, scheduler=scheduler, file=cluster, say=lambda line: errors.print(line, soft_wrap=True))
+
+
+@app.command()
+def run(
+    what: Annotated[str, typer.Argument(help="the hash of a record, or a file of JSON: {\"kind\": \"experiment\", ...its settings}")],
+    records: Annotated[Path | None, typer.Option(help="the folder of that record; default: figures/records")] = None,
+    out: Annotated[Path | None, typer.Option(help="the folder of the new one; default: runs/<preset>/records")] = None,
+    preset: Annotated[str | None, typer.Option(help="that the new record names; default: that of the record, or smoke")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compute one experiment, for those who submit them by other means; where its record was named, say whether the result is the same."""
+    from ddcore import figures
+    from ddcore.lab import batch, single
+    from ddcore.settings import one_of
+
+    if preset is not None:
+        one_of("run", batch.PRESETS, preset=preset)
+    experiment, before = single.find(what, records or figures.FOLDER / "records")
+    name = preset or (before.preset if before else "smoke")
+    found = single.run(experiment, name, out or batch.runs() / name / "records", device)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return
+    accuracy = f", {found.result['accuracy']:.2f} %" if "accuracy" in found.result else ""
+    same = "" if before is None else f"; {single.compared(before, found)}"
+    print(f"{found.hash}{accuracy}, {found.provenance['seconds']:.0f} s{same}")
+
+
+@app.command()
+def status(
+    preset: Annotated[str, typer.Option(help="smoke, laptop or paper")] = "laptop",
+    out: Annotated[Path | None, typer.Option(help="of a batch that was given this folder")] = None,
+    scheduler: Annotated[str, typer.Option(help="of a batch that runs: what its workers do now", envvar="DDCORE_SCHEDULER")] = "",
+    as_json: Json = False,
+) -> None:
+    """By notebook: figures, records that are there, those known to be missing, core hours spent and estimated for what is missing."""
+    from ddcore.lab import status as states
+
+    lines, now = states.survey(preset, out), {}
+    if scheduler:
+        from ddcore.lab.scheduled import connect
+
+        with contextlib.closing(connect(scheduler)) as client:
+            now = states.running(client)
+        now["hours left"] = states.hours_left(lines, now["workers"])
+    if as_json:
+        print(json.dumps({"preset": preset, "notebooks": [dataclasses.asdict(line) for line in lines], "now": now}))
+        return
+    _show(((line.notebook, f"{line.drawn} of {line.figures}", line.recorded, line.missing, f"{line.core_hours:.1f}",
+            "-" if line.hours_missing is None else f"{line.hours_missing:.1f}") for line in lines),
+          "notebook", "figures", "recorded", "missing", "core hours", "hours missing", title=f"preset {preset}")
+    if now:
+        left = now.pop("hours left")
+        counts = ", ".join(f"{count} {name}" for name, count in now.items())
+        console.print(f"{counts}, hours left: {'unknown' if left is None else f'{left:.1f}'}", soft_wrap=True)
 
 
 @app.command()

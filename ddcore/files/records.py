@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from ddcore import compute
-from ddcore.errors import BadInput
-from ddcore.files import whole
+from ddcore import compute, files
+from ddcore.errors import Broken
+from ddcore.files import checksums, whole
 from ddcore.settings import digest
 
 try:
@@ -70,14 +70,26 @@ class OfRecord:
         return self.of.experiment["holdout"]
 
 
+def sealed(record: Record) -> Record:
+    """The same record, whose provenance holds a checksum of all the rest; those of before there were any have none."""
+    return dataclasses.replace(record, provenance=record.provenance | {"record_sha256": _checksum(record)})
+
+
+def _checksum(record: Record) -> str:
+    return checksums.of_json(dataclasses.asdict(record) | {"provenance": {
+        name: value for name, value in record.provenance.items() if name != "record_sha256"}})
+
+
 def read(path: Path) -> Record:
-    """A record from its file. Raises BadInput for one that is cut short or whose content does not have its hash."""
+    """A record from its file. Raises Broken for one that is cut short, or whose content has not its hash or its checksum."""
     try:
         record = Record(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"{path}: not a whole record ({error}); remove it and run its experiment again") from error
+        raise Broken(f"{path}: not a whole record ({error}); remove it and run its experiment again") from error
     if digest(record.experiment) != record.hash or path.stem != record.hash:
-        raise BadInput(f"{path}: its experiment has hash {digest(record.experiment)}; the record was changed by hand, remove it")
+        raise Broken(f"{path}: its experiment has hash {digest(record.experiment)}; the record was changed by hand, remove it")
+    if not isinstance(record.provenance, dict) or record.provenance.get("record_sha256", _checksum(record)) != _checksum(record):
+        raise Broken(f"{path}: does not have the sha256 that it was written with; remove it and run its experiment again")
     return record
 
 
@@ -92,6 +104,14 @@ def matching(settings: Mapping[str, object], found: Iterable[Record] | None = No
     found = read_all(SHIPPED / "figures" / "records") if found is None else found
     allowed = {path: value if isinstance(value, list) else [value] for path, value in settings.items()}
     return [record for record in found if all(record.setting(path) in values for path, values in allowed.items())]
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left: as `ddcore.files.sweep` does, and checkpoints of what is recorded by now."""
+    files.sweep(folder)
+    for path in folder.glob(".*.checkpoint*"):
+        if (folder / f"{path.name.split('.')[1]}.json").is_file() and os.access(folder, os.W_OK):
+            path.unlink(missing_ok=True)
 
 
 def _git(*arguments: str) -> str | None:

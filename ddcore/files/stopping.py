@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and the end of a terminal: asked of between two steps, so that what was computed is kept, or an exception at once.
 
-Signals reach the main thread alone; one that was ignored before, as nohup and a shell's background jobs ask for, stays so.
+Signals reach the main thread alone, and `tell` hands one on to the others; one that was ignored before, as nohup and a shell's background
+jobs ask for, stays so.
 """
 
 import contextlib
@@ -30,18 +31,29 @@ class Stop:
 
 
 _heeding: Stop | None = None
+_told = Stop()  # that of all threads but the main one
+
+
+def tell(number: int) -> None:
+    """Ask every thread but the main one to stop, from now on: those of a process that is about to end."""
+    _told.number = number
+
+
+def told() -> bool:
+    """Whether threads have been asked to stop."""
+    return bool(_told)
 
 
 @contextlib.contextmanager
 def heed() -> Iterator[Stop]:
     """`with heed() as stop:` a signal sets `stop`, which the block asks between its steps and answers with `stop.interrupted`; another
-    one, later, does what it did before the block.
+    one, later, does what it did before the block. In another thread than the main one it is `tell` that sets it.
 
     Within such a block it is the same `stop`. A block that ends without an answer has the signal sent again.
     """
     global _heeding
     if threading.current_thread() is not threading.main_thread():
-        yield Stop()
+        yield _told
         return
     if _heeding is not None:
         yield _heeding

@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+import platform
+import re
 import stat
 import threading
 import time
@@ -19,6 +21,9 @@ from ddcore.errors import BadInput
 from ddcore.files.stopping import heed
 
 CACHE = "set DDCORE_CACHE to a folder that can be written to"  # what to do where teachers and experts can't be kept
+HOST = re.sub(r"\W", "_", platform.node()) or "here"
+PART = re.compile(r"\..+\.(?P<host>\w+)-(?P<process>\d+)-\d+\.part")
+OLD = 24 * 3600.0  # seconds after which a part is nobody's, whoever wrote it
 
 
 def made(folder: Path, remedy: str) -> Path:
@@ -37,7 +42,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     """`with whole(path) as part:` write to `part`, this thread's own; it takes the place of `path` at the end, or is removed if that
     fails. Who may read it is what the umask says, whoever wrote it: safetensors makes files for their owner alone."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part = path.with_name(f".{path.name}.{HOST}-{os.getpid()}-{threading.get_ident()}.part")
     try:
         part.touch()
         mode = part.stat().st_mode
@@ -67,6 +72,31 @@ def alone(path: str | Path, *, busy: str = "") -> Iterator[None]:
     finally:
         Path(path).unlink(missing_ok=True)
         file.close()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left in `folder`: parts of files, and locks that nobody holds. Where it can't be written
+    to, nothing."""
+    for path in folder.glob(".*") if os.access(folder, os.W_OK) else ():
+        if found := PART.fullmatch(path.name):
+            with contextlib.suppress(FileNotFoundError):
+                if (found["host"] == HOST and not _runs(int(found["process"]))) or time.time() - path.stat().st_mtime > OLD:
+                    path.unlink()
+        elif path.suffix in (".lock", ".here"):
+            with contextlib.suppress(BadInput), alone(path, busy="held"):
+                pass
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # where signal 0 is one that is sent
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _locked(path: Path) -> IO | None:

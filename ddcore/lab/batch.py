@@ -6,6 +6,7 @@ the others.
 
 import ast
 import concurrent.futures
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -16,16 +17,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from ddcore import figures
 from ddcore.errors import BadInput
-from ddcore.files import alone, made, records
+from ddcore.files import alone, made, records, sweep
 from ddcore.files.stopping import called, heed
-from ddcore.lab import parameters, values
+from ddcore.lab import asked, parameters, values
+from ddcore.lab.executor import SCHEDULER
 from ddcore.lab.parameters import named
 from ddcore.settings import listed, merge, unknown
 
@@ -133,40 +135,54 @@ class Outcome:
     error: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Who computes for all notebooks of a batch: the workers of the scheduler at `address`, each with `threads` of torch, where that is
+    known; a notebook takes as many, since bits depend on them."""
+
+    address: str
+    threads: int | None = None
+
+
 class Orders:
     """What the notebooks that run have been told: `signals` 1 is to stop with what they have, 2 to end."""
 
     signals = 0
 
 
-def execute(notebook: Path, out: Path, given: Mapping, threads: int | None, orders: Orders, *, always: bool = False) -> Outcome:
+def execute(notebook: Path, out: Path, given: Mapping, threads: int | None, orders: Orders, *, always: bool = False,
+            scheduler: str = "") -> Outcome:
     """Run one notebook through papermill into `out`; what it had computed before a failure stays in its output. Figures and records go to
     `out` too, `always` or where they can't land in figures/.
-    `threads`: how many torch takes, where OMP_NUM_THREADS does not say; None: its own choice."""
+    `threads`: how many torch takes, where OMP_NUM_THREADS does not say; None: its own choice. `scheduler`: the address of the one whose
+    workers compute; '': the notebook's own process."""
     apart = always or lands(given.get("preset", "smoke"), notebook.stem, given)
     folder = out / "figures" if apart else figures.FOLDER
     ours = [folder / f"{key}.json" for key, one in figures.entries().items() if one.notebook == notebook.stem]
     before = {path: path.stat().st_mtime_ns for path in ours if path.is_file()}
-    outcome = _papermill(notebook, out / notebook.name, dict(given) | {"out": str(out) if apart else ""}, threads, orders)
+    outcome = _papermill(notebook, out / notebook.name, dict(given) | {"out": str(out) if apart else ""}, threads, orders, scheduler)
     made = [path.stem for path in ours if path.is_file() and before.get(path) != path.stat().st_mtime_ns]
     return dataclasses.replace(outcome, figures=tuple(made))
 
 
-def environment(threads: int | None = None) -> dict[str, str]:
-    """The environment of a kernel: no warning about its sockets, pictures without a screen, this package in reach, `threads` of
-    torch, and such as sleep while they wait: spinning ones make notebooks side by side several times slower."""
+def environment(threads: int | None = None, scheduler: str = "") -> dict[str, str]:
+    """The environment of a kernel: no warning about its sockets, pictures without a screen, this package in reach, the `scheduler` whose
+    workers compute, `threads` of torch, and such as sleep while they wait: spinning ones make notebooks side by side several times
+    slower."""
     path = os.pathsep.join(filter(None, (str(records.TOP), os.environ.get("PYTHONPATH"))))
     share = {"OMP_NUM_THREADS": str(threads)} if threads else {}
     return {"OMP_WAIT_POLICY": "PASSIVE", **KEEP_MEMORY} | share | dict(os.environ) | {
-        "PYTHONPATH": path, "IPYTHONDIR": str(NOTEBOOKS / "ipython"), "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        "PYTHONPATH": path, "IPYTHONDIR": str(NOTEBOOKS / "ipython"), "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"} | (
+        {SCHEDULER: scheduler} if scheduler else {})
 
 
 def reproduce(name: str = "smoke", *, only: str = "", jobs: int | None = None, given: Mapping | None = None,
-              out: str | Path = "") -> Iterable[Outcome]:
+              out: str | Path = "", pool: contextlib.AbstractContextManager[Pool] | None = None) -> Iterable[Outcome]:
     """Run the notebooks at preset `name` into `out`, by default `runs/<preset>/`; outcomes as they come. All parameters are checked first;
     paths in them are those of the caller's folder.
 
     `jobs` notebooks at once share the cores. None: one a core, four at most, at smoke, whose matrices are too small to share; else one.
+    With a `pool`, entered once all is checked, notebooks only ask and draw: None is all at once.
     Raises Interrupted after a signal, when those that ran have written what they had.
     """
     for fixed, option in (("preset", "--preset"), ("out", "--out")):
@@ -178,9 +194,21 @@ def reproduce(name: str = "smoke", *, only: str = "", jobs: int | None = None, g
         check(notebook, given)
     folder = made(Path(out).absolute() if out else runs() / name, "name another folder with --out")
     run = functools.partial(execute, out=folder, given=given, always=bool(out))
+    for written in (folder, folder / "figures", folder / asked.FOLDER, figures.FOLDER):
+        sweep(written)
+    for written in (folder / "records", figures.FOLDER / "records"):
+        records.sweep(written)
+    if pool:
+        return _pooled(pool, run, found, jobs or len(found), folder)
     cores = records.hardware()["cores"]
     jobs = jobs or (min(cores, 4) if name == "smoke" else 1)
     return _side_by_side(functools.partial(run, threads=max(1, cores // jobs) if jobs > 1 else None), found, jobs, folder)
+
+
+def _pooled(pool: contextlib.AbstractContextManager[Pool], run: Callable[..., Outcome], found: Sequence[Path], jobs: int,
+            out: Path) -> Iterator[Outcome]:
+    with pool as who:
+        yield from _side_by_side(functools.partial(run, scheduler=who.address, threads=who.threads), found, jobs, out)
 
 
 def from_here(name: str, value):
@@ -245,7 +273,7 @@ def _side_by_side(run: Callable[..., Outcome], found: Sequence[Path], jobs: int,
                                    f"computed is in {out}, and the same command goes on from there")
 
 
-def _papermill(notebook: Path, output: Path, given: dict, threads: int | None, orders: Orders) -> Outcome:
+def _papermill(notebook: Path, output: Path, given: dict, threads: int | None, orders: Orders, scheduler: str = "") -> Outcome:
     """Run it in a process and a session of its own: Ctrl-C in a terminal reaches it by `orders` alone."""
     began = time.perf_counter()
 
@@ -254,11 +282,12 @@ def _papermill(notebook: Path, output: Path, given: dict, threads: int | None, o
 
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with alone(output.with_name(f".{output.name}.lock"), busy=f"another run is writing {output}; wait for its end"):
+        lock = output.with_name(f".{output.name}.lock")
+        with alone(lock, busy=f"another run is writing {output}; wait for its end"), _lifeline() as line:
             process = subprocess.Popen([sys.executable, "-P", str(PROCESS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       stderr=subprocess.PIPE, encoding="utf-8", errors="replace", env=environment(threads), cwd=NOTEBOOKS,
-                                       start_new_session=True)
-            job, sent = yaml.safe_dump({"notebook": str(notebook), "output": str(output), "parameters": given}), 0
+                                       stderr=subprocess.PIPE, encoding="utf-8", errors="replace", env=environment(threads, scheduler),
+                                       cwd=NOTEBOOKS, start_new_session=True, pass_fds=[line] if line else [])
+            job, sent = yaml.safe_dump({"notebook": str(notebook), "output": str(output), "parameters": given, "lifeline": line}), 0
             while True:
                 try:
                     said, complaints = process.communicate(job, timeout=0.2)
@@ -274,6 +303,20 @@ def _papermill(notebook: Path, output: Path, given: dict, threads: int | None, o
         return ended("done", "")
     lines = [line for line in complaints.splitlines() if line.strip()] or [f"exit code {process.returncode}"]
     return ended("stopped" if sent else "failed", json.loads(said) if said else lines[-1])
+
+
+@contextlib.contextmanager
+def _lifeline() -> Iterator[int | None]:
+    """The end of a pipe that a child reads until this process is gone, killed or not; None where children can't be given one."""
+    if os.name != "posix":
+        yield None
+        return
+    read, write = os.pipe()
+    try:
+        yield read
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def strip(notebook: Path) -> None:

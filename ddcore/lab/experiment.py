@@ -5,7 +5,6 @@ refactoring keeps its records and a change of numbers (a bumped version) does no
 """
 
 import dataclasses
-import json
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ from ddcore import augment, networks
 from ddcore.data import Dataset
 from ddcore.distillation import VERSION as DISTILL_VERSION
 from ddcore.distillation import check, distill
-from ddcore.errors import BadInput
+from ddcore.errors import BadInput, Broken
 from ddcore.evaluation import PROTOCOLS, coresets, evaluate, network_seeds
 from ddcore.evaluation import VERSION as EVALUATE_VERSION
 from ddcore.evaluation.coresets import baseline
-from ddcore.files import whole
+from ddcore.files import checksums
 
 # Some are imported for the measurements that they register.
 from ddcore.lab.measurements import adjusted_teacher, batch_variance, information_curve, information_sweeps, leave_out, multi_index_sweeps  # noqa: F401
@@ -158,7 +157,10 @@ class Experiment:
         beside it the end of one, until the caller needs them no more (`Runner.run`)."""
         kept, told = Path(f"{checkpoint}.safetensors"), Path(f"{checkpoint}.result.json")
         if checkpoint and told.is_file():
-            return json.loads(told.read_text(encoding="utf-8")), load_synthetic(kept, data.device)
+            said = checksums.read_json(told)
+            if not kept.is_file() or checksums.of_file(kept) != said["set_sha256"]:
+                raise Broken(f"{kept}: does not have the sha256 that it was written with; remove it and {told.name}")
+            return said["result"], load_synthetic(kept, data.device)
         method, synthetic = self._method(), self.start(data)
         result: dict = {"images_per_class": synthetic.per_class, "stored_numbers": synthetic.stored_numbers}
         if method:
@@ -171,9 +173,7 @@ class Experiment:
             terms = any(hasattr(plugin, "loss") for plugin in plugins.values())
             result |= {"gradient_ratios": self.gradient_ratios(data)} if terms else {}
             if checkpoint:
-                synthetic.save(kept)
-                with whole(told) as part:
-                    part.write_text(json.dumps(result), encoding="utf-8")
+                checksums.write_json(told, {"set_sha256": checksums.of_file(synthetic.save(kept)), "result": result})
         return result, synthetic
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:

@@ -1,15 +1,18 @@
 """A notebook run by papermill in a process of its own: a job in YAML comes on standard input, what went wrong goes out as JSON.
 
 It imports nothing of ddcore, so that no torch lies in memory beside the kernel's. The kernel is started by this process's own Python,
-whatever kernels are installed. A first signal interrupts the kernel, which keeps what it can; a second one kills it. What had been computed
-is in the output either way.
+whatever kernels are installed. A first signal interrupts the kernel, which keeps what it can; a second one kills it, and so does the end of
+the process that gave the job. What had been computed is in the output either way.
 """
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+import threading
 from types import FrameType
 
 import papermill
@@ -57,10 +60,26 @@ def stop(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
     if Kernel.signals == 1:
         process.send_signal(signal.SIGINT)
-    elif hasattr(os, "killpg"):
+    else:
+        kill(process)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End the kernel and what it has started."""
+    if hasattr(os, "killpg"):
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
+
+
+def outlive_nobody(lifeline: int) -> None:
+    """Wait until the other end of that pipe is closed, and end at once: nobody would hear of what is computed, another batch may begin."""
+    os.read(lifeline, 1)
+    process = getattr(getattr(Kernel.ours, "provisioner", None), "process", None)
+    if process is not None:
+        kill(process)
+    shutil.rmtree(os.environ["IPYTHONDIR"], ignore_errors=True)
+    os._exit(1)
 
 
 def run(notebook: str, output: str, parameters: dict) -> str:
@@ -91,6 +110,9 @@ if __name__ == "__main__":
     for number in {getattr(signal, name, signal.SIGTERM) for name in ("SIGINT", "SIGTERM", "SIGHUP")}:
         signal.signal(number, stop)
     with tempfile.TemporaryDirectory() as os.environ["IPYTHONDIR"]:
-        error = run(**yaml.safe_load(sys.stdin))
+        job = yaml.safe_load(sys.stdin)
+        if (lifeline := job.pop("lifeline")) is not None:
+            threading.Thread(target=outlive_nobody, args=(lifeline,), daemon=True).start()
+        error = run(**job)
     print(json.dumps(error))
     sys.exit(bool(error))

@@ -11,11 +11,13 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 
 from ddcore import compute, figures
-from ddcore.errors import BadInput
-from ddcore.evaluation.step_size import climb
+from ddcore.errors import BadInput, Diverged
+from ddcore.evaluation.step_size import climb_together
 from ddcore.files import made
 from ddcore.files.records import Record, read
 from ddcore.lab import batch, parameters
+from ddcore.lab.asked import Asked
+from ddcore.lab.executor import chosen
 from ddcore.lab.experiment import Experiment
 from ddcore.lab.injected import OF_ALL, injected
 from ddcore.lab.measurement import Measurement
@@ -49,7 +51,9 @@ class Study:
         self.overrides = batch.changed(preset, notebook, self.settings)
         self.figures = Path(out) / "figures" if out else None if apart else figures.FOLDER
         folder = Path(out) / "records" if out else None if apart else figures.FOLDER / "records"
-        self.runner = Runner(preset, folder, device=device, report=None if preset == "smoke" else print, overrides=self.overrides)
+        self.runner = Runner(preset, folder, device=device, report=None if preset == "smoke" else print, overrides=self.overrides,
+                             executor=chosen())
+        self.asked = Asked(Path(out) if out else None if apart else batch.runs() / preset, notebook)
 
     def __str__(self) -> str:
         """The resolved settings, one a line."""
@@ -62,18 +66,26 @@ class Study:
 
     def run(self, experiments: Sequence[Experiment | Measurement]) -> list[Record]:
         """The records of all, in order."""
+        self.asked.note(self.runner.key(experiment) for experiment in experiments)
         return self.runner.run_all(experiments)
 
     def choose(self, trial: Callable[[float], Experiment], lrs: Sequence[float]) -> tuple[list[Record], float]:
-        """The records of trials by step size, and the most accurate one's (`ddcore.evaluation.step_size.climb`)."""
-        records: dict[float, Record] = {}
+        """The records of trials by step size, and the most accurate one's (`ddcore.evaluation.step_size.climbing`)."""
+        return self.choose_all([(trial, lrs)])[0]
 
-        def accuracy(lr: float) -> float:
-            records[lr], = self.run([trial(lr)])
-            return records[lr].result["accuracy"]
+    def choose_all(self, cells: Sequence[tuple[Callable[[float], Experiment], Sequence[float]]]) -> list[tuple[list[Record], float]]:
+        """The same for each of several cells, a trial and its step sizes: the trials of different cells run side by side."""
+        trials: dict[tuple[int, float], Record] = {}
 
-        found, top = climb(accuracy, lrs)
-        return [records[lr] for lr in sorted(found)], top
+        def accuracies(asked: list[tuple[int, float]]) -> list[float | Diverged]:
+            experiments = [cells[number][0](lr) for number, lr in asked]
+            self.asked.note(self.runner.key(experiment) for experiment in experiments)
+            found = self.runner.attempt_all(experiments)
+            trials.update({at: one for at, one in zip(asked, found, strict=True) if isinstance(one, Record)})
+            return [one.result["accuracy"] if isinstance(one, Record) else one for one in found]
+
+        climbs = climb_together(accuracies, [lrs for _, lrs in cells])
+        return [([trials[number, lr] for lr in sorted(found)], top) for number, (found, top) in enumerate(climbs)]
 
     def start(self, record: Record) -> Synthetic:
         """The set of `record` as it was before any distillation."""

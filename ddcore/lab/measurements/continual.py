@@ -7,7 +7,6 @@ released; here each step makes its own, from that step's classes only.
 """
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from ddcore.data import Dataset
 from ddcore.errors import BadInput
 from ddcore.evaluation import network_seeds, right_by_class
-from ddcore.files import whole
+from ddcore.files import checksums
 from ddcore.lab.experiment import Experiment, OfExperiment
 from ddcore.random import stream
 from ddcore.settings import positive
@@ -79,13 +78,12 @@ class Continual(OfExperiment):
             began, told = time.perf_counter(), Path(f"{place}.json")
             memory.append(self.experiment.condense(new, place)[1])
             if place and told.is_file():
-                steps.append(json.loads(told.read_text(encoding="utf-8")))
+                steps.append(checksums.read_json(told))
                 continue
             seen = data.only(order[: (task + 1) * size])
             steps.append(self._test(memory, seen, size) | {"seconds": round(time.perf_counter() - began, 3)})
             if place:
-                with whole(told) as part:
-                    part.write_text(json.dumps(steps[-1]), encoding="utf-8")
+                checksums.write_json(told, steps[-1])
         networks = range(len(steps[0]["scores"]))
         lost = [forgetting([step["task_scores"][network] for step in steps]) for network in networks]
         means = [sum(step["scores"]) / len(networks) for step in steps]
