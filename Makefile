@@ -26,7 +26,7 @@ help: ## this list
 	@echo
 	@echo "  VENV=DIR names another environment (now $(VENV)), PYTHON=PROGRAM the Python it is made from (now $(PYTHON))"
 
-reproduce: $(INSTALLED) ## execute the notebooks into runs/<preset>/  (PRESET=smoke|laptop|paper ONLY=11 JOBS=2 WORKERS=2)
+reproduce: $(INSTALLED) ## execute the notebooks into runs/<preset>/  (PRESET=smoke|laptop|desk|paper ONLY=11 JOBS=2 WORKERS=2)
 	@"$(VENV)/bin/ddcore" reproduce $(if $(PRESET),--preset "$(PRESET)") $(if $(ONLY),--only "$(ONLY)") $(if $(JOBS),--jobs "$(JOBS)") $(if $(WORKERS),--workers "$(WORKERS)")
 
 test: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)

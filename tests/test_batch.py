@@ -50,11 +50,19 @@ def output_text(cell) -> str:
 @every_notebook
 def test_presets_change_numbers_only(path):
     """Every preset names the same parameters of a notebook, of the same types."""
-    found = [PRESETS[name][path.stem] for name in batch.PRESETS]
+    found = [batch.preset(name, path.stem) for name in batch.PRESETS]
     assert list(PRESETS) == list(batch.PRESETS)
     for one in found:
         assert {key: type(value) for key, value in one.items()} == {key: type(value) for key, value in found[0].items()}
     assert found[0].get("dataset", "digits") == "digits", "smoke takes embedded data, or none"
+
+
+def test_desk_has_the_numbers_of_laptop_where_it_names_no_others():
+    for path in NOTEBOOKS:
+        longer, laptop = PRESETS["desk"].get(path.stem, {}), PRESETS["laptop"][path.stem]
+        assert batch.preset("desk", path.stem) == laptop | longer
+        assert set(longer) < set(laptop) or not longer
+    assert any(PRESETS["desk"].values())
 
 
 def test_every_preset_belongs_to_a_notebook():
@@ -123,7 +131,7 @@ def test_a_study_is_given_every_parameter(path):
 
 
 @every_notebook
-@pytest.mark.parametrize("preset", ["laptop", "paper"])
+@pytest.mark.parametrize("preset", ["laptop", "desk", "paper"])
 def test_a_larger_preset_as_it_is_lands_in_figures(path, preset):
     assert batch.lands(preset, path.stem, {"seeds": batch.defaults(path)["seeds"]}) == ""
 

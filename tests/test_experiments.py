@@ -631,7 +631,7 @@ def test_a_study_takes_its_numbers_from_the_preset_and_what_is_given(tmp_path):
     assert study(preset="laptop", seeds=None).runner.folder == figures.FOLDER / "records"
 
 
-@pytest.mark.parametrize("preset", ["smoke", "laptop", "paper"])
+@pytest.mark.parametrize("preset", ["smoke", "laptop", "desk", "paper"])
 def test_where_out_names_a_folder_all_files_go_there(tmp_path, preset):
     found = study(preset=preset, out=str(tmp_path), steps=7, seeds=[4])
     assert found.figures == tmp_path / "figures"

@@ -189,6 +189,11 @@ def frame_of(key: str) -> pd.DataFrame:
                                      "best": 51.0 if protocol == "published" else None}
                              for ipc in (1, 10) for protocol in ("clean", "published") for name in ("random", "SRe2L", "DWA")
                              for seed in seeds])
+    if key == "dwa-length":
+        return pd.DataFrame([cell | {"ipc": ipc, "length": length, "set": name, "seed": seed, "accuracy": 50.0 + seed / 3,
+                                     "published": 45.0 if ipc == 10 else None}
+                             for ipc in (1, 10) for length in ("4 epochs, width 8", "20 epochs, width 8") for name in ("random", "DWA")
+                             for seed in seeds])
     if key == "dwa-label-cost":
         return pd.DataFrame([cell | {"ipc": ipc, "teacher_bytes": 9999, "image_bytes": 640 * ipc, "label_bytes": 8000 * ipc, "set": "DWA",
                                      "protocol": protocol, "seed": seed, "accuracy": 50.0 + ipc if ipc < 50 else None}

@@ -36,18 +36,19 @@ PROCESS = Path(__file__).with_name("notebook_process.py")
 PATIENCE = 60.0  # seconds that notebooks are given to keep what they have, once they are told to stop
 # What `ddcore.compute.keep_memory` does, said to glibc before a kernel starts.
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_MAX_": "0"}
-PRESETS = ("smoke", "laptop", "paper")
+PRESETS = ("smoke", "laptop", "desk", "paper")
 
 
 def preset(name: str, notebook: str, given: Mapping | None = None) -> dict:
     """The numbers of `notebook` at preset `name` (notebooks/presets.yaml), overridden by those of `given` that are not None; of a mapping
-    those that it names.
+    those that it names. 'desk' has the numbers of 'laptop' where it names no others.
 
     Raises BadInput for an unknown preset or name, or a value that is not as those of the presets (`ddcore.lab.parameters`).
     """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
     every = {key: one.get(notebook, {}) for key, one in _presets((NOTEBOOKS / "presets.yaml").read_text(encoding="utf-8")).items()}
+    every["desk"] = every["laptop"] | every["desk"]
     found = copy.deepcopy(every[name])
     for key, value in (given or {}).items():
         if value is None:

@@ -16,6 +16,7 @@ DRAWINGS = {
     "dwa-ipc": dwa.protocols,
     "dwa-k-rho": dwa.k_rho,
     "dwa-label-cost": dwa.label_cost,
+    "dwa-length": dwa.lengths,
     "dwa-theory": dwa.theory,
     "dwa-tsne": images.tsne,
     "kernels-adjoint": kernels.adjoint,

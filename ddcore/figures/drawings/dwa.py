@@ -142,6 +142,19 @@ def protocols(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def lengths(frame: pd.DataFrame) -> Figure:
+    """Columns: dataset, ipc, length (its numbers, by commas), set, seed, accuracy, published (of DWA; empty where there is none)."""
+    marks = methods(frame.set)
+    figure, axes = cells(frame.assign(length=frame.length.str.replace(", ", "\n")), 2.6)
+    for axis, here in axes:
+        seeds(axis, here, "length", "accuracy", marks, "set", width=0.85)
+        for value in here.published.dropna().unique():
+            axis.axhline(value, zorder=0, **DOTTED)
+        axis.margins(y=0.08)
+    legend(figure, marks, Line2D([], [], label="DWA, published", **DOTTED), handlelength=1.2, columnspacing=1)
+    return figure
+
+
 def label_cost(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, label_bytes, image_bytes, teacher_bytes, set, protocol ('clean': soft labels, or 'hard'), seed, accuracy; a
     number of images without a recorded set has the first four alone."""
