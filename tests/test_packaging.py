@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-TARGETS = ("help", "reproduce", "test", "test-faults", "test-kernels", "test-ddranking", "lint", "refresh", "setup", "lock", "clean")
+TARGETS = ("help", "reproduce", "test", "test-kernels", "test-faults", "test-ddranking", "lint", "refresh", "setup", "lock", "clean")
 
 CFFCONVERT = os.environ.get("CFFCONVERT") or shutil.which("cffconvert")
 
