@@ -57,7 +57,7 @@ def content(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder))
-        if path.suffix == ".json" and path.parent.name == "records":
+        if path.suffix == ".json" and path.parent.name in ("records", folder.name) and len(path.stem) == 16:
             record = records.read(path)
             result = {key: value for key, value in record.result.items() if not key.endswith("_seconds")}
             found[name] = canonical([record.experiment, result])
@@ -146,6 +146,25 @@ def test_kills_at_random_moments_change_no_figure(tmp_path):
     killed = survive([*command, str(tmp_path / "killed")], tmp_path / "killed" / "records", KILLS // 2, random.Random(KILLS))
     print("killed:", *killed, sep="\n  ")
     assert content(tmp_path / "killed") == content(tmp_path / "calm")
+
+
+@only_all
+@needs_posix
+def test_a_batch_that_is_terminated_goes_on_as_if_it_had_not_been(tmp_path):
+    """What its workers were at is handed back with a checkpoint, and no process is left."""
+    command = [sys.executable, "-m", "ddcore", "reproduce", "--workers", "2", "--only", "11", "--set", "steps=500", "--out"]
+    assert subprocess.run([*command, str(tmp_path / "calm")], env=batch.environment(1), capture_output=True).returncode == 0
+    folder = tmp_path / "terminated" / "records"
+    running = subprocess.Popen([*command, str(tmp_path / "terminated")], env=batch.environment(1))
+    wait_for(folder, 14)
+    everyone = family(running)
+    running.terminate()
+    assert running.wait() == 143
+    assert psutil.wait_procs(everyone, timeout=60)[1] == []
+    assert [*folder.glob(".*.checkpoint")]
+    assert subprocess.run([*command, str(tmp_path / "terminated")], env=batch.environment(1), capture_output=True).returncode == 0
+    for name in ("records", "figures"):
+        assert content(tmp_path / "terminated" / name) == content(tmp_path / "calm" / name)
 
 
 @only_all

@@ -57,11 +57,13 @@ class Description:
 def pool(*, workers: int | None = None, scheduler: str = "", file: Path | None = None,
          say: Callable[[str], None] = lambda line: None) -> Iterator[batch.Pool]:
     """`workers` processes of this machine, those of a `scheduler`, or the cluster that `file` describes; what is begun here ends with the
-    block. `say` is told of a dashboard. Raises BadInput as `connect`, `described` and `local` do."""
+    block. `say` is told where the scheduler and a dashboard are. Raises BadInput as `connect`, `described` and `local` do."""
     with contextlib.ExitStack() as stack:
         address = scheduler or stack.enter_context(local(workers) if workers else described(file))
         client = stack.enter_context(contextlib.closing(connect(address)))
         stack.callback(connect.cache_clear)
+        if not scheduler:
+            say(f"scheduler: {address}")
         if importlib.util.find_spec("bokeh"):
             say(f"dashboard: {client.dashboard_link}")
         yield batch.Pool(address, threads(workers) if workers else None)
