@@ -313,7 +313,7 @@ def test_redrawn_they_are_the_same_bytes(saved, tmp_path):
 @pytest.mark.parametrize("key", ["lodc-rank"])
 def test_another_process_on_another_day_draws_the_same_bytes(saved, key):
     """From the CSV, with the provenance of the sidecar, under other hash seeds, locales and dates."""
-    program = ("import json, sys, hashlib, pathlib; from ddcore.files import records; from ddcore.figures import registry; "
+    program = ("import json, sys, hashlib, pathlib; from ddcore.settings import canonical; from ddcore.figures import registry; "
                "folder = pathlib.Path(sys.argv[1]); "
                "key = sys.argv[2]; sidecar = registry.load(key, folder); sidecar.pop('sha256'); "
                "drawn = registry._render(key, registry._from_csv((folder / f'{key}.csv').read_bytes()), canonical(sidecar)); "

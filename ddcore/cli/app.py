@@ -436,7 +436,7 @@ def import_(
 
 @app.command()
 def reproduce(
-    preset: Annotated[str, typer.Option(help="smoke (minutes, embedded data), laptop (real data, CPU), desk (hours), paper (GPU)")] = "smoke",
+    preset: Annotated[str, typer.Option(help="smoke (minutes, embedded data), laptop (real data, CPU), desk, paper (GPU)")] = "smoke",
     only: Annotated[str, typer.Option(help="notebooks by the beginning of their names, e.g. 11 or 1,30")] = "",
     jobs: Annotated[int | None, typer.Option(help="notebooks at once; unset: one a core, at most 4, at smoke, else 1", min=1)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="a parameter of the notebooks, or of their preset: name=value, as often "
