@@ -186,6 +186,18 @@ def test_the_adjustment():
         assert spread(group) in row(f"| {NAMES[group.dataset]}, {protocols[group.protocol]}"), group
 
 
+def test_longer_runs_of_dwa():
+    frame = figures.data("dwa-length")
+    for group in summary(frame, ["length", "set"]).itertuples():
+        assert spread(group) in row(f"| {group.length} |"), group
+    behind = [interval(group) for group in paired(frame, [("DWA", "random")], ["length"], arm="set").itertuples()]
+    assert f"by {behind[0]} points in the shorter runs and by {behind[1]} in the longer ones" in RESULTS
+    means = frame.groupby(["length", "set"], sort=False).accuracy.mean().unstack("set", sort=False)
+    fall = means.iloc[1] - means.iloc[0]
+    assert (fall.drop("random") < -4).all(), "every recovered set does worse"
+    assert abs(fall["random"]) < 1, "random real images as well as before"
+
+
 def test_the_speed():
     frame = figures.data("kernels-speed")
     shown = frame[(frame["rank"] > 0) & (frame.step.notna() | frame.name.str.startswith("recover"))]

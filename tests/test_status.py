@@ -71,7 +71,7 @@ def test_a_run_adds_to_its_list_and_the_next_begins_a_new_one(tmp_path):
 
 def test_the_recorded_figures_of_this_clone_are_drawn_from_records_that_are_there():
     found = status.survey("laptop")
-    drawn = {key for key, one in figures.registry().items() if "laptop" in (figures.load(key) or {"preset": []})["preset"]}
+    drawn = {key for key, one in figures.entries().items() if "laptop" in (figures.load(key) or {"preset": []})["preset"]}
     assert sum(one.drawn for one in found) == len(drawn)
     assert sum(one.recorded for one in found) > 0
 

@@ -40,7 +40,7 @@ def survey(preset: str, out: Path | None = None) -> list[Line]:
         kept.append(figures.FOLDER / "records")
     known: dict[str, dict[str, None]] = {path.stem: {} for path in batch.notebooks()}
     there: dict[str, set[str]] = {}
-    of = {key: one.notebook for key, one in figures.registry().items()}
+    of = {key: one.notebook for key, one in figures.entries().items()}
     for key, notebook in of.items():
         for sidecar in filter(None, (figures.load(key, folder) for folder in drawn)):
             if preset in sidecar["preset"]:
