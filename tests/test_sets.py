@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from ddcore import cli
 from ddcore.files import records
@@ -85,7 +86,7 @@ def test_nothing_is_written_over(refuses, tmp_path):
 def test_the_commands(monkeypatch, capsys, tmp_path, arguments, code, words):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["ddcore", "sets", *arguments])
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("ddcore.cli.commands.console", Console(width=200, markup=False, highlight=False))
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert (left.value.code or 0) == code

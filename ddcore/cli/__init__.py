@@ -1,5 +1,5 @@
 """The command line: `ddcore --help`."""
 
-from ddcore.cli.app import app, main
+from ddcore.cli.commands import app, main
 
 __all__ = ["app", "main"]
