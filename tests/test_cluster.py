@@ -123,7 +123,7 @@ def test_a_notebook_ends_with_the_batch_that_is_killed(tmp_path):
     cell = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": [],
             "source": f"import os, pathlib, time\npathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\ntime.sleep(600)"}
     notebook.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
-    program = ("import sys; from pathlib import Path; from ddcore import batch; "
+    program = ("import sys; from pathlib import Path; from ddcore.lab import batch; "
                "batch._papermill(Path(sys.argv[1]), Path(sys.argv[2]), {}, None, batch.Orders())")
     driver = subprocess.Popen([sys.executable, "-c", program, str(notebook), str(tmp_path / "out.ipynb")])
     deadline = time.monotonic() + 300

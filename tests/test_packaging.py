@@ -195,7 +195,9 @@ def wheel(tmp_path_factory) -> Path:
 
 INSTALLED = """
 import contextlib, json, sys
-from ddcore import batch, cli, figures, records
+from ddcore import cli, figures
+from ddcore.files import records
+from ddcore.lab import batch
 assert not records.CHECKOUT
 for command in sys.argv[1:]:
     sys.argv = ["ddcore", *command.split()]
