@@ -56,6 +56,7 @@ test-metadata: $(INSTALLED) ## CITATION.cff by cffconvert, an exported RO-Crate 
 
 lint: $(INSTALLED) ## ruff over the code and the notebooks, and the layers of the package
 	@"$(VENV)/bin/ruff" check .
+	@"$(VENV)/bin/ruff" format --check --quiet .
 	@"$(VENV)/bin/lint-imports" --no-cache
 
 refresh: $(INSTALLED) ## execute the committed notebooks anew, in place

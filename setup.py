@@ -6,7 +6,13 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ("figures/*.*", "figures/records/*.json", "notebooks/*.ipynb", "notebooks/presets.yaml", "notebooks/ipython/profile_default/*.py")
+SHIPPED = (
+    "figures/*.*",
+    "figures/records/*.json",
+    "notebooks/*.ipynb",
+    "notebooks/presets.yaml",
+    "notebooks/ipython/profile_default/*.py",
+)
 
 
 class BuildWithFigures(build_py):
@@ -15,7 +21,9 @@ class BuildWithFigures(build_py):
     def run(self):
         super().run()
         if not self.editable_mode:
-            for path in (path for pattern in SHIPPED for path in Path().glob(pattern) if path.name != "index.html"):
+            for path in (
+                path for pattern in SHIPPED for path in Path().glob(pattern) if path.name != "index.html"
+            ):
                 target = Path(self.build_lib, "ddcore", "shipped", path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)

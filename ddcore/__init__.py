@@ -14,6 +14,30 @@ from ddcore.synthetic.adaptive import Adaptive
 from ddcore.synthetic.tucker import Tucker
 
 __version__ = "0.1.0"
-__all__ = ["DC", "DM", "DSA", "MTT", "Adaptive", "BadInput", "Dataset", "Diverged", "Experts", "Interrupted", "LowRank",
-           "MutualInformation", "Pixels", "Protocol", "SRe2L", "Scores", "Squeeze", "Synthetic", "Tucker", "WeightAdjustment",
-           "baseline", "distill", "evaluate", "load", "load_synthetic"]
+__all__ = [
+    "DC",
+    "DM",
+    "DSA",
+    "MTT",
+    "Adaptive",
+    "BadInput",
+    "Dataset",
+    "Diverged",
+    "Experts",
+    "Interrupted",
+    "LowRank",
+    "MutualInformation",
+    "Pixels",
+    "Protocol",
+    "SRe2L",
+    "Scores",
+    "Squeeze",
+    "Synthetic",
+    "Tucker",
+    "WeightAdjustment",
+    "baseline",
+    "distill",
+    "evaluate",
+    "load",
+    "load_synthetic",
+]

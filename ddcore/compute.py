@@ -21,7 +21,9 @@ PRECISIONS = ("float32", "bfloat16")
 # not depend on the memory that is free. On a CPU less than its last cache where the network is compiled; elsewhere twice that, since
 # each of its many operations costs a call. On a GPU a quarter of a card of 8 GiB.
 BUDGET = {"cpu": 48 * 2**20, "cpu, compiled": 24 * 2**20, "cuda": 2 * 2**30}
-WORTH_COMPILING = 128 * 2**30  # bytes of activations: some 40 s of a ConvNet on two cores, of which compiling saves a third and takes it
+WORTH_COMPILING = (
+    128 * 2**30
+)  # bytes of activations: some 40 s of a ConvNet on two cores, of which compiling saves a third and takes it
 SHAPES = 64  # that a function is compiled for; torch's own limit is 8
 SHARED = 16  # compilations of one function that share what is compiled
 HELD = 16  # chunks whose tape may wait for one backward pass
@@ -40,7 +42,9 @@ def device(name: str | torch.device = "auto") -> torch.device:
     return found
 
 
-def accelerate(function: Callable, at: torch.device, *, precision: str = "float32", compiled: bool = False) -> Callable:
+def accelerate(
+    function: Callable, at: torch.device, *, precision: str = "float32", compiled: bool = False
+) -> Callable:
     """`function` under autocast to `precision`, compiled for each shape it meets if asked; outputs in float32.
 
     'float32' is the exact mode. 'bfloat16' rounds inside the network only: inputs, parameters, losses stay float32.
@@ -68,7 +72,9 @@ def compiled_alone(function: Callable, *, fullgraph: bool = False) -> Callable:
     def call(*inputs, **settings):
         return function(*inputs, **settings)
 
-    own = types.FunctionType(_code(function, call.__code__), call.__globals__, call.__name__, call.__defaults__, call.__closure__)
+    own = types.FunctionType(
+        _code(function, call.__code__), call.__globals__, call.__name__, call.__defaults__, call.__closure__
+    )
     compiled = torch.compile(own, dynamic=False, fullgraph=fullgraph)
 
     def run(*inputs, **settings):
@@ -93,9 +99,16 @@ def _code(function: Callable, code: types.CodeType) -> types.CodeType:
 def bits(at: torch.device) -> dict:
     """What the bits of a computation at `at` depend on besides its settings: the version of torch, the threads and vector instructions
     of a CPU or the name of a GPU, and the bytes of activations of a chunk."""
-    on = {"gpu": torch.cuda.get_device_name(at)} if at.type == "cuda" else {
-        "threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
-    return {"torch": str(torch.__version__), **on, "chunk_bytes": {kind: size for kind, size in BUDGET.items() if kind.startswith(at.type)}}
+    on = (
+        {"gpu": torch.cuda.get_device_name(at)}
+        if at.type == "cuda"
+        else {"threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    )
+    return {
+        "torch": str(torch.__version__),
+        **on,
+        "chunk_bytes": {kind: size for kind, size in BUDGET.items() if kind.startswith(at.type)},
+    }
 
 
 @functools.cache
@@ -126,13 +139,18 @@ def give_memory_back() -> bool:
 def pays(images: int, network: nn.Module, shape: tuple[int, int, int]) -> bool:
     """Whether `torch.compile` saves more time than it takes, where so many `images` of `shape` pass `network` in all, forward and back:
     by a rule on sizes, since a measurement would let the clock choose the bits. False without a compiler."""
-    there = next(network.parameters()).is_cuda or any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++", "c++"))
+    there = next(network.parameters()).is_cuda or any(
+        shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++", "c++")
+    )
     return there and images * activation_bytes(network, shape) > WORTH_COMPILING
 
 
 def divisible(network: nn.Module) -> bool:
     """Whether the images of a batch may pass `network` in parts: not through a batch norm that takes its statistics from the batch."""
-    return not any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in network.modules())
+    return not any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+        for module in network.modules()
+    )
 
 
 def activation_bytes(network: nn.Module, shape: tuple[int, int, int]) -> int:
@@ -158,7 +176,14 @@ def activation_bytes(network: nn.Module, shape: tuple[int, int, int]) -> int:
     return max(1, sum(kept.values()))
 
 
-def chunk(network: nn.Module, shape: tuple[int, int, int], given: int | None = None, *, whole: int = 1, compiled: bool = False) -> int:
+def chunk(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    given: int | None = None,
+    *,
+    whole: int = 1,
+    compiled: bool = False,
+) -> int:
     """The most images that pass `network` at once: `given`, or the power of two whose activations come nearest to the `BUDGET`; at least
     `whole`, the images that can't be parted.
 
@@ -176,7 +201,9 @@ def chunk(network: nn.Module, shape: tuple[int, int, int], given: int | None = N
 def evenly(count: int, most: int) -> int:
     """The size of the parts of `count` things, `most` at once: equal parts where a divisor of `count` is not far below `most`, since a
     compiled function is compiled anew for each size."""
-    return next((size for size in range(min(count, most), most // 2, -1) if count % size == 0), min(count, most))
+    return next(
+        (size for size in range(min(count, most), most // 2, -1) if count % size == 0), min(count, most)
+    )
 
 
 def slices(count: int, size: int) -> Iterator[slice]:
@@ -184,15 +211,19 @@ def slices(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def in_chunks(function: Callable[[Tensor], Sequence[Tensor]], images: Tensor, size: int) -> tuple[Tensor, ...]:
+def in_chunks(
+    function: Callable[[Tensor], Sequence[Tensor]], images: Tensor, size: int
+) -> tuple[Tensor, ...]:
     """`function(images)`, tensors that have the images in their first dimension, `size` images at a time.
 
     Where gradients are recorded and there are more than `HELD` chunks, a chunk is computed again in the backward pass, so that only one
     of them holds activations at a time.
     """
     again = torch.is_grad_enabled() and images.requires_grad and len(images) > HELD * size
-    parts = [checkpoint(function, part, use_reentrant=False, preserve_rng_state=False) if again else function(part)
-             for part in images.split(evenly(len(images), size) if len(images) else 1)]
+    parts = [
+        checkpoint(function, part, use_reentrant=False, preserve_rng_state=False) if again else function(part)
+        for part in images.split(evenly(len(images), size) if len(images) else 1)
+    ]
     return tuple(torch.cat(part) if len(parts) > 1 else part[0] for part in zip(*parts, strict=True))
 
 
@@ -206,8 +237,10 @@ def need_memory(bytes_: int, what: str, at: torch.device) -> None:
     """Raise BadInput, before anything runs, where `what` takes more memory than `at` has free."""
     free = free_bytes(at)
     if free is not None and bytes_ > free:
-        raise BadInput(f"{what} takes {bytes_ / 2**30:.1f} GiB, but {at} has {free / 2**30:.1f} GiB free; use a narrower network, smaller "
-                       "images, fewer classes, or a machine with more memory")
+        raise BadInput(
+            f"{what} takes {bytes_ / 2**30:.1f} GiB, but {at} has {free / 2**30:.1f} GiB free; use a narrower network, smaller "
+            "images, fewer classes, or a machine with more memory"
+        )
 
 
 def free_bytes(at: torch.device) -> int | None:
@@ -225,8 +258,10 @@ def free_bytes(at: torch.device) -> int | None:
 def _left_in_group() -> float:
     """What a control group leaves to this process, infinite where there is none."""
     try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as most, open("/sys/fs/cgroup/memory.current", encoding="ascii") as now:
+        with (
+            open("/sys/fs/cgroup/memory.max", encoding="ascii") as most,
+            open("/sys/fs/cgroup/memory.current", encoding="ascii") as now,
+        ):
             return int(most.read()) - int(now.read())
     except (OSError, ValueError):
         return math.inf
-

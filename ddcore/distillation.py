@@ -45,10 +45,23 @@ def check(lr_img: float, momentum: float, optimiser: str, beta2: float, schedule
     one_of("distill", SCHEDULES, schedule=schedule)
 
 
-def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Sequence[Plugin] = (), steps: int, lr_img: float = 1.0,
-            momentum: float = 0.5, optimiser: str = "sgd", beta2: float = 0.9, schedule: str = "constant", seed: int = 0,
-            checkpoint: str | Path | None = None, every_seconds: float = 60.0,
-            progress: Callable[[int, float], None] | None = None) -> Trace:
+def distill(
+    data: Dataset,
+    synthetic: Synthetic,
+    method: Method,
+    *,
+    plugins: Sequence[Plugin] = (),
+    steps: int,
+    lr_img: float = 1.0,
+    momentum: float = 0.5,
+    optimiser: str = "sgd",
+    beta2: float = 0.9,
+    schedule: str = "constant",
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    every_seconds: float = 60.0,
+    progress: Callable[[int, float], None] | None = None,
+) -> Trace:
     """Update `synthetic` in place on the matches of `method`, one optimiser over all it stores: 'sgd' with `momentum`, or 'adam'
     with betas (momentum, beta2); the rate is lr_img, or falls from it to zero over the steps (schedule 'cosine').
 
@@ -63,10 +76,23 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     rule = {"lr_img": lr_img, "momentum": momentum}
     rule |= {} if optimiser == "sgd" else {"optimiser": optimiser, "beta2": beta2}
     rule |= {} if schedule == "constant" else {"schedule": schedule, "of_steps": steps}
-    run = json.dumps({"method": described(method), "plugins": [described(plugin) for plugin in plugins], "set": synthetic.settings,
-                      "seed": seed, "data": data.sha256, **rule}, sort_keys=True)
+    run = json.dumps(
+        {
+            "method": described(method),
+            "plugins": [described(plugin) for plugin in plugins],
+            "set": synthetic.settings,
+            "seed": seed,
+            "data": data.sha256,
+            **rule,
+        },
+        sort_keys=True,
+    )
     parameters = synthetic.parameters()
-    updates = SGD(parameters, lr=lr_img, momentum=momentum) if optimiser == "sgd" else Adam(parameters, lr=lr_img, betas=(momentum, beta2))
+    updates = (
+        SGD(parameters, lr=lr_img, momentum=momentum)
+        if optimiser == "sgd"
+        else Adam(parameters, lr=lr_img, betas=(momentum, beta2))
+    )
     state = {f"set.{name}": tensor for name, tensor in synthetic.tensors.items()}
     for kind, tensors in updates.state.items():
         state |= {f"{kind}.{name}": tensor for name, tensor in zip(synthetic.tensors, tensors, strict=True)}
@@ -92,23 +118,40 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
     good = (start, _copies(state), _copied(memories))
     began = saved = time.perf_counter()
     reads = [plugin.read for plugin in plugins if hasattr(plugin, "read")]
-    matches = method.matches(data, synthetic, seed=seed, start=start, look=look if adjusting else unadjusted, memory=memories["method"],
-                             **{"reads": reads} if reads else {})
+    matches = method.matches(
+        data,
+        synthetic,
+        seed=seed,
+        start=start,
+        look=look if adjusting else unadjusted,
+        memory=memories["method"],
+        **{"reads": reads} if reads else {},
+    )
     with heed() as stop:
         for step in range(start, steps):
             match = next(matches)
             loss = match.loss
             for place, plugin in enumerate(plugins):
-                loss = loss + plugin.loss(match, memories[f"plugin {place}"]) if hasattr(plugin, "loss") else loss
+                loss = (
+                    loss + plugin.loss(match, memories[f"plugin {place}"])
+                    if hasattr(plugin, "loss")
+                    else loss
+                )
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            if unused := [name for name, gradient in zip(synthetic.tensors, gradients, strict=True) if gradient is None]:
-                raise BadInput(f"{type(method).__name__} does not learn the '{unused[0]}' of this set; make the set without it")
+            if unused := [
+                name for name, gradient in zip(synthetic.tensors, gradients, strict=True) if gradient is None
+            ]:
+                raise BadInput(
+                    f"{type(method).__name__} does not learn the '{unused[0]}' of this set; make the set without it"
+                )
             losses[step] = loss.detach()
             if schedule == "cosine":
                 updates.lr = lr_img * cosine(step, steps)
             updates.step(gradients)
             synthetic.project()
-            finite &= torch.stack([tensor.detach().isfinite().all() for tensor in (loss, *gradients, *parameters)]).all()
+            finite &= torch.stack(
+                [tensor.detach().isfinite().all() for tensor in (loss, *gradients, *parameters)]
+            ).all()
             checking = step % check_every == 0 or step == steps - 1 or stop
             if checking and not finite:
                 _diverge(good, state, losses, step, checkpoint, save)
@@ -122,10 +165,20 @@ def distill(data: Dataset, synthetic: Synthetic, method: Method, *, plugins: Seq
             if stop and checking:
                 if checkpoint:
                     save(memories, step + 1)
-                where = f"the state is in {checkpoint}: the same call goes on from there" if checkpoint else "no checkpoint was asked for"
+                where = (
+                    f"the state is in {checkpoint}: the same call goes on from there"
+                    if checkpoint
+                    else "no checkpoint was asked for"
+                )
                 raise stop.interrupted(f"stopped after step {step + 1} of {steps}; {where}")
-    synthetic.settings["distilled"] = {"method": type(method).__name__, **_settings(method), "steps": steps, **rule, "seed": seed,
-                                       "plugins": [{"plugin": type(plugin).__name__, **_settings(plugin)} for plugin in plugins]}
+    synthetic.settings["distilled"] = {
+        "method": type(method).__name__,
+        **_settings(method),
+        "steps": steps,
+        **rule,
+        "seed": seed,
+        "plugins": [{"plugin": type(plugin).__name__, **_settings(plugin)} for plugin in plugins],
+    }
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
     return Trace(tuple(losses.tolist()), before + time.perf_counter() - began, start)
@@ -145,14 +198,18 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def _diverge(good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoint: str | Path | None, save: Callable) -> None:
+def _diverge(
+    good, state: dict[str, Tensor], losses: Tensor, step: int, checkpoint: str | Path | None, save: Callable
+) -> None:
     last, tensors, memories = good
     with torch.no_grad():
         for name, tensor in tensors.items():
             state[name].copy_(tensor)
     wrong = (~losses[: step + 1].isfinite()).nonzero().flatten().tolist()
     first = wrong[0] if wrong else step
-    what = f"the loss became {float(losses[first])}" if wrong else "a gradient or a stored number was not finite"
+    what = (
+        f"the loss became {float(losses[first])}" if wrong else "a gradient or a stored number was not finite"
+    )
     kept = f"the finite state after {last} steps"
     if checkpoint and last:
         save(memories, last)
@@ -167,8 +224,12 @@ def _copied(memories: Memories) -> Memories:
     return {owner: _copies(memory) for owner, memory in memories.items()}
 
 
-def _save(path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor, seconds: float) -> None:
-    tensors = state | {f"{owner}.{name}": tensor for owner, memory in memories.items() for name, tensor in memory.items()}
+def _save(
+    path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor, seconds: float
+) -> None:
+    tensors = state | {
+        f"{owner}.{name}": tensor for owner, memory in memories.items() for name, tensor in memory.items()
+    }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     tensors["losses"] = losses.detach().cpu().clone()
     said = {"run": run, "seconds": f"{seconds:.3f}"}
@@ -176,7 +237,9 @@ def _save(path: Path, run: str, state: dict[str, Tensor], memories: Memories, lo
         save_file(tensors, part, said | {"sha256": checksums.of_json([said, checksums.of_tensors(tensors)])})
 
 
-def _restore(path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor) -> tuple[int, float]:
+def _restore(
+    path: Path, run: str, state: dict[str, Tensor], memories: Memories, losses: Tensor
+) -> tuple[int, float]:
     """The steps that the checkpoint has done, and the seconds that they took; 0 and 0 without one."""
     if not path.is_file():
         return 0, 0.0
@@ -190,10 +253,14 @@ def _restore(path: Path, run: str, state: dict[str, Tensor], memories: Memories,
     if written and written != checksums.of_json([metadata, checksums.of_tensors(tensors)]):
         raise Broken(f"{path}: does not have the sha256 that it was written with; remove it to begin anew")
     if metadata.get("run") != run:
-        raise BadInput(f"{path}: is the checkpoint of a run with other settings; remove it, or name another checkpoint")
+        raise BadInput(
+            f"{path}: is the checkpoint of a run with other settings; remove it, or name another checkpoint"
+        )
     past = tensors.pop("losses")
     if len(past) > len(losses):
-        raise BadInput(f"{path}: has done {len(past)} steps, but only {len(losses)} are asked for; remove it to begin anew")
+        raise BadInput(
+            f"{path}: has done {len(past)} steps, but only {len(losses)} are asked for; remove it to begin anew"
+        )
     with torch.no_grad():
         for name, tensor in tensors.items():
             owner, _, rest = name.partition(".")

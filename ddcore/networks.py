@@ -60,7 +60,9 @@ def beside_zeros(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     answers one channel with its maps laid out row by row, over which the compiler's pooling is not vectorised, and takes twice the time."""
     if x.shape[1] > 1 or x.device.type != "cpu" or not torch.compiler.is_compiling():
         return x, weight
-    return tuple(F.pad(one, (0, 0, 0, 0, 0, 1)).contiguous(memory_format=torch.channels_last) for one in (x, weight))
+    return tuple(
+        F.pad(one, (0, 0, 0, 0, 0, 1)).contiguous(memory_format=torch.channels_last) for one in (x, weight)
+    )
 
 
 class RectifiedPool(nn.Module):
@@ -71,7 +73,13 @@ class RectifiedPool(nn.Module):
 
 
 def _norm(kind: str, channels: int) -> list[nn.Module]:
-    return {"instance": [nn.GroupNorm(channels, channels)], "batch": [nn.BatchNorm2d(channels)], "none": []}[kind] if channels else []
+    return (
+        {"instance": [nn.GroupNorm(channels, channels)], "batch": [nn.BatchNorm2d(channels)], "none": []}[
+            kind
+        ]
+        if channels
+        else []
+    )
 
 
 def _first_padding(shape: tuple[int, int, int], usual: int) -> int:
@@ -82,15 +90,23 @@ def _convnet(shape, width, depth, norm):
     blocks, channels = [], shape[0]
     for level in range(depth):
         padding = _first_padding(shape, 1) if level == 0 else 1
-        blocks.append(nn.Sequential(Convolution(channels, width, 3, padding=padding), *_norm(norm, width), RectifiedPool()))
+        blocks.append(
+            nn.Sequential(
+                Convolution(channels, width, 3, padding=padding), *_norm(norm, width), RectifiedPool()
+            )
+        )
         channels = width
     return blocks
 
 
 def _mlp(shape, width, depth, norm):
     sizes = [math.prod(shape), *[width] * depth]
-    return [nn.Sequential(*([nn.Flatten()] if level == 0 else []), nn.Linear(sizes[level], sizes[level + 1]), nn.ReLU())
-            for level in range(depth)]
+    return [
+        nn.Sequential(
+            *([nn.Flatten()] if level == 0 else []), nn.Linear(sizes[level], sizes[level + 1]), nn.ReLU()
+        )
+        for level in range(depth)
+    ]
 
 
 def _lenet(shape, width, depth, norm):
@@ -105,12 +121,20 @@ def _lenet(shape, width, depth, norm):
 
 def _alexnet(shape, width, depth, norm):
     def layer(before, after, kernel, padding, pool):
-        return nn.Sequential(nn.Conv2d(before, after, kernel, padding=padding), *(_norm(norm, after) if norm == "batch" else []),
-                             nn.ReLU(), *([nn.MaxPool2d(2)] if pool else []))
+        return nn.Sequential(
+            nn.Conv2d(before, after, kernel, padding=padding),
+            *(_norm(norm, after) if norm == "batch" else []),
+            nn.ReLU(),
+            *([nn.MaxPool2d(2)] if pool else []),
+        )
 
-    return [layer(shape[0], width, 5, _first_padding(shape, 2), True), layer(width, width * 3 // 2, 5, 2, True),
-            layer(width * 3 // 2, 2 * width, 3, 1, False), layer(2 * width, width * 3 // 2, 3, 1, False),
-            layer(width * 3 // 2, width * 3 // 2, 3, 1, True)]
+    return [
+        layer(shape[0], width, 5, _first_padding(shape, 2), True),
+        layer(width, width * 3 // 2, 5, 2, True),
+        layer(width * 3 // 2, 2 * width, 3, 1, False),
+        layer(2 * width, width * 3 // 2, 3, 1, False),
+        layer(width * 3 // 2, width * 3 // 2, 3, 1, True),
+    ]
 
 
 def _vgg11(shape, width, depth, norm):
@@ -119,7 +143,11 @@ def _vgg11(shape, width, depth, norm):
         layers = []
         for index, factor in enumerate(plan):
             padding = _first_padding(shape, 1) if level == index == 0 else 1
-            layers += [nn.Conv2d(channels, factor * width, 3, padding=padding), *_norm(norm, factor * width), nn.ReLU()]
+            layers += [
+                nn.Conv2d(channels, factor * width, 3, padding=padding),
+                *_norm(norm, factor * width),
+                nn.ReLU(),
+            ]
             channels = factor * width
         blocks.append(nn.Sequential(*layers, nn.MaxPool2d(2)))
     return blocks
@@ -131,17 +159,30 @@ class Residual(nn.Module):
     def __init__(self, before: int, after: int, stride: int, norm: str):
         super().__init__()
         bare = norm == "none"
-        self.path = nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=bare), *_norm(norm, after), nn.ReLU(),
-                                  nn.Conv2d(after, after, 3, 1, 1, bias=bare), *_norm(norm, after))
+        self.path = nn.Sequential(
+            nn.Conv2d(before, after, 3, stride, 1, bias=bare),
+            *_norm(norm, after),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 3, 1, 1, bias=bare),
+            *_norm(norm, after),
+        )
         same = before == after and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=bare), *_norm(norm, after))
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=bare), *_norm(norm, after))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.path(x) + self.shortcut(x))
 
 
 def _resnet18(shape, width, depth, norm):
-    stem = nn.Sequential(nn.Conv2d(shape[0], width, 3, 1, _first_padding(shape, 1), bias=norm == "none"), *_norm(norm, width), nn.ReLU())
+    stem = nn.Sequential(
+        nn.Conv2d(shape[0], width, 3, 1, _first_padding(shape, 1), bias=norm == "none"),
+        *_norm(norm, width),
+        nn.ReLU(),
+    )
     blocks, channels = [stem], width
     for level in range(4):
         after = width << level
@@ -155,20 +196,33 @@ def _imagenet(stem, shape, width, depth, norm):
     from torchvision import models  # takes long to import
 
     if shape[0] != 3 or width != 64:
-        raise BadInput(f"network {stem}-imagenet: {shape[0]} channels and width {width} were given, but torchvision's own reads 3 channels "
-                       "and has width 64; use 'resnet18-bn', which takes others")
+        raise BadInput(
+            f"network {stem}-imagenet: {shape[0]} channels and width {width} were given, but torchvision's own reads 3 channels "
+            "and has width 64; use 'resnet18-bn', which takes others"
+        )
     whole = models.get_model(stem, weights=None)
-    return [nn.Sequential(whole.conv1, whole.bn1, whole.relu, whole.maxpool), whole.layer1, whole.layer2, whole.layer3,
-            nn.Sequential(*whole.layer4, whole.avgpool)]
+    return [
+        nn.Sequential(whole.conv1, whole.bn1, whole.relu, whole.maxpool),
+        whole.layer1,
+        whole.layer2,
+        whole.layer3,
+        nn.Sequential(*whole.layer4, whole.avgpool),
+    ]
 
 
 IMAGENET = ("resnet18", "resnet50", "resnet101")  # torchvision's names of them
 # Mean and standard deviation a channel of the pixels that torchvision's weights for ImageNet were trained on.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # name: (blocks, default width, default depth)
-ARCHITECTURES = {"convnet": (_convnet, 128, 3), "mlp": (_mlp, 128, 2), "lenet": (_lenet, 6, 5), "alexnet": (_alexnet, 128, 5),
-                 "vgg11": (_vgg11, 64, 11), "resnet18": (_resnet18, 64, 18),
-                 **{f"{stem}-imagenet": (functools.partial(_imagenet, stem), 64, None) for stem in IMAGENET}}
+ARCHITECTURES = {
+    "convnet": (_convnet, 128, 3),
+    "mlp": (_mlp, 128, 2),
+    "lenet": (_lenet, 6, 5),
+    "alexnet": (_alexnet, 128, 5),
+    "vgg11": (_vgg11, 64, 11),
+    "resnet18": (_resnet18, 64, 18),
+    **{f"{stem}-imagenet": (functools.partial(_imagenet, stem), 64, None) for stem in IMAGENET},
+}
 NORMS = {"bn": "batch", "in": "instance", "nonorm": "none"}
 NAMES = tuple(ARCHITECTURES)
 
@@ -178,8 +232,16 @@ def usual_depth(shape: tuple[int, int, int]) -> int:
     return max(2, round(math.log2(min(shape[1:]))) - 2)
 
 
-def build(name: str, shape: tuple[int, int, int], classes: int, *, generator: torch.Generator, width: int | None = None,
-          device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Network:
+def build(
+    name: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    generator: torch.Generator,
+    width: int | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Network:
     """A network by name, e.g. 'convnet', 'convnet3', 'convnet4-bn', 'mlp', 'lenet', 'alexnet', 'vgg11', 'resnet18-bn'.
 
     'convnetD' sets the depth, 'convnet' takes the usual one (`usual_depth`); '-bn', '-in', '-nonorm' the norm of those that
@@ -195,20 +257,31 @@ def build(name: str, shape: tuple[int, int, int], classes: int, *, generator: to
     if stem not in ARCHITECTURES or suffix not in ("", *NORMS):
         raise unknown("network", name, [*NAMES, *(f"convnet3-{norm}" for norm in NORMS)])
     if (suffix and stem in ("mlp", "lenet")) or (stem, suffix) == ("alexnet", "in"):
-        raise BadInput(f"network {name}: {stem} has no such norm; use '{'alexnet-bn' if stem == 'alexnet' else stem}'")
+        raise BadInput(
+            f"network {name}: {stem} has no such norm; use '{'alexnet-bn' if stem == 'alexnet' else stem}'"
+        )
     blocks_of, usual_width, layers = ARCHITECTURES[stem]
     width = usual_width if width is None else width
     positive(f"network {name}", width=width, classes=classes)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():  # modules draw from the global state when made; `initialise` draws anew
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.no_grad(),
+    ):  # modules draw from the global state when made; `initialise` draws anew
         blocks = blocks_of(tuple(shape), width, depth or layers, NORMS.get(suffix, "instance"))
         x = torch.zeros(1, *shape)
         for block in blocks:
             try:
-                x = block.eval()(x)  # of one image: an instance norm of one value, always zero, is refused by torch as well
+                x = block.eval()(
+                    x
+                )  # of one image: an instance norm of one value, always zero, is refused by torch as well
             except (RuntimeError, ValueError) as error:
-                raise BadInput(f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one") from error
+                raise BadInput(
+                    f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one"
+                ) from error
             if 0 in x.shape:
-                raise BadInput(f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one")
+                raise BadInput(
+                    f"network {name}: images of {shape[1]}x{shape[2]} are too small for it; use a shallower one"
+                )
         kind = ImageNetResNet if stem.endswith("-imagenet") else Network
         network = kind(blocks, nn.Linear(x[0].numel(), classes)).train()
     return initialise(network.to(device, dtype), generator)
@@ -220,7 +293,9 @@ def initialise(network: Network, generator: torch.Generator) -> Network:
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d) and isinstance(network, ImageNetResNet):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+                nn.init.kaiming_normal_(
+                    module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+                )
             elif isinstance(module, nn.Conv2d | nn.Linear):
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 module.weight.uniform_(-bound, bound, generator=generator)

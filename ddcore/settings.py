@@ -71,7 +71,11 @@ def merge(*parts: Mapping) -> dict:
     for part in parts:
         for name, value in part.items():
             before = found.get(name)
-            found[name] = merge(before if isinstance(before, Mapping) else {}, value) if isinstance(value, Mapping) else value
+            found[name] = (
+                merge(before if isinstance(before, Mapping) else {}, value)
+                if isinstance(value, Mapping)
+                else value
+            )
     return found
 
 
@@ -106,8 +110,15 @@ def typed(what: str, fields: typing.Iterable[tuple], given: Mapping) -> dict:
 
 def keywords(function: Callable, given: Mapping, what: str, *, without: typing.Iterable[str] = ()) -> dict:
     """The keyword-only arguments of `function` but those of `without`, defaults included."""
-    fields = [(one.name, one.annotation, dataclasses.field(default=dataclasses.MISSING if one.default is one.empty else one.default))
-              for one in inspect.signature(function).parameters.values() if one.kind is one.KEYWORD_ONLY and one.name not in without]
+    fields = [
+        (
+            one.name,
+            one.annotation,
+            dataclasses.field(default=dataclasses.MISSING if one.default is one.empty else one.default),
+        )
+        for one in inspect.signature(function).parameters.values()
+        if one.kind is one.KEYWORD_ONLY and one.name not in without
+    ]
     return typed(what, fields, given)
 
 

@@ -42,18 +42,34 @@ class Tab:
             time.sleep(0.1)
 
     def size(self, width: int = 1400, height: int = 1000, *, dark: bool = False) -> None:
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.send(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
 
     def run(self, expression: str):
         """The value of an expression of JavaScript, awaited, as of a click of the user."""
-        done = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True)
+        done = self.send(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
+        )
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
     def press(self, key: str) -> None:
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, **({"text": key} if len(key) == 1 and kind == "keyDown" else {}))
+            self.send(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                **({"text": key} if len(key) == 1 and kind == "keyDown" else {}),
+            )
 
     @property
     def wrong(self) -> list[dict]:
@@ -65,7 +81,11 @@ class Tab:
     @property
     def asked(self) -> set[str]:
         self.run("0")
-        return {event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"}
+        return {
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event["method"] == "Network.requestWillBeSent"
+        }
 
     def picture(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
@@ -74,9 +94,19 @@ class Tab:
 @contextlib.contextmanager
 def chromium(folder: Path) -> Iterator[Tab]:
     """A browser with its profile in `folder`, ended afterwards."""
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-               "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
-               f"--user-data-dir={folder}", "about:blank"]
+    command = [
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={folder}",
+        "about:blank",
+    ]
     environment = dict(os.environ) | {"HOME": str(folder)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
@@ -88,8 +118,12 @@ def chromium(folder: Path) -> Iterator[Tab]:
         address = f"ws://127.0.0.1:{lines[0]}{lines[1]}"
         browser = websocket.create_connection(address, timeout=120, suppress_origin=True)
         tab = _of(browser, "Target.createTarget", url="about:blank")["targetId"]
-        _of(browser, "Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
-        socket = websocket.create_connection(f"ws://127.0.0.1:{lines[0]}/devtools/page/{tab}", timeout=120, suppress_origin=True)
+        _of(
+            browser, "Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"]
+        )
+        socket = websocket.create_connection(
+            f"ws://127.0.0.1:{lines[0]}/devtools/page/{tab}", timeout=120, suppress_origin=True
+        )
         yield Tab(socket)
         socket.close()
         browser.close()

@@ -12,8 +12,14 @@ from hypothesis import HealthCheck, settings
 import ddcore
 from ddcore.data import Dataset
 
-settings.register_profile("ddcore", deadline=None, max_examples=15, derandomize=True, database=None,
-                          suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ddcore",
+    deadline=None,
+    max_examples=15,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("ddcore")
 
 

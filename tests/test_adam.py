@@ -12,14 +12,26 @@ from ddcore.random import stream
 def test_it_is_that_of_torch(betas, decay):
     from torch import optim
 
-    ours, theirs = ([torch.randn(3, 2, generator=stream(0, "a"), dtype=torch.float64),
-                     torch.randn(4, generator=stream(0, "b"), dtype=torch.float64)] for _ in range(2))
+    ours, theirs = (
+        [
+            torch.randn(3, 2, generator=stream(0, "a"), dtype=torch.float64),
+            torch.randn(4, generator=stream(0, "b"), dtype=torch.float64),
+        ]
+        for _ in range(2)
+    )
     theirs = [tensor.requires_grad_() for tensor in theirs]
     mine = Adam(ours, lr=0.05, betas=betas, weight_decay=decay)
-    optimiser = optim.AdamW(theirs, lr=0.05, betas=betas, weight_decay=decay) if decay else optim.Adam(theirs, lr=0.05, betas=betas)
+    optimiser = (
+        optim.AdamW(theirs, lr=0.05, betas=betas, weight_decay=decay)
+        if decay
+        else optim.Adam(theirs, lr=0.05, betas=betas)
+    )
     for step in range(40):
-        gradients = [torch.randn(tensor.shape, generator=stream(step, "gradient"), dtype=torch.float64) * 10.0 ** (step % 5 - 3)
-                     for tensor in ours]
+        gradients = [
+            torch.randn(tensor.shape, generator=stream(step, "gradient"), dtype=torch.float64)
+            * 10.0 ** (step % 5 - 3)
+            for tensor in ours
+        ]
         mine.lr = optimiser.param_groups[0]["lr"] = 0.05 * (1 - step / 50)
         mine.step(gradients)
         for tensor, gradient in zip(theirs, gradients, strict=True):
@@ -30,7 +42,10 @@ def test_it_is_that_of_torch(betas, decay):
 
 
 def test_its_state_is_all_it_needs_to_go_on():
-    start, gradients = torch.ones(3, dtype=torch.float64), [[torch.randn(3, generator=stream(step, "g")).double()] for step in range(6)]
+    start, gradients = (
+        torch.ones(3, dtype=torch.float64),
+        [[torch.randn(3, generator=stream(step, "g")).double()] for step in range(6)],
+    )
     whole, half = [start.clone()], [start.clone()]
     one, two = Adam(whole, lr=0.1), Adam(half, lr=0.1)
     for gradient in gradients:

@@ -38,7 +38,10 @@ def test_no_set_of_a_fixed_rank_is_nearer_to_the_real_images(budget_ipc, rank, s
 
 
 def test_a_rank_above_break_even_is_warned_of(digits):
-    with pytest.warns(UserWarning, match=r"Adaptive: an image of rank 5 takes 80 numbers.*pixels 64: 1 images a class in place of 2"):
+    with pytest.warns(
+        UserWarning,
+        match=r"Adaptive: an image of rank 5 takes 80 numbers.*pixels 64: 1 images a class in place of 2",
+    ):
         Adaptive(digits, 2, rank=5)
 
 
@@ -57,7 +60,9 @@ def test_images_are_sums_of_their_own_triplets_and_slices_rows_of_the_whole(digi
     assert len(set(ranks)) > 1
     for image in (0, 7, len(ranks) - 1):
         rows = slice(sum(ranks[:image]), sum(ranks[: image + 1]))
-        assert torch.allclose(whole[image, 0], found.tensors["u"][rows].mT @ found.tensors["v"][rows], atol=1e-6)
+        assert torch.allclose(
+            whole[image, 0], found.tensors["u"][rows].mT @ found.tensors["v"][rows], atol=1e-6
+        )
     index = torch.tensor([5, 0, 31])
     assert torch.equal(found.images(index), whole[index])
     gradients = torch.autograd.grad(found.images().square().sum(), found.parameters())

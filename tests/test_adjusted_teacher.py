@@ -14,8 +14,14 @@ from ddcore.random import stream
 from ddcore.settings import build
 
 TEACHER = {"network": "convnet2-bn", "width": 6, "epochs": 2, "crop": 1, "flip": False}
-ASKED = {"teacher": TEACHER, "rhos": (1e-6, 1e-3), "directions": ("ascent", "descent", "gaussian"), "steps": 3, "batches": 3,
-         "images": 10**6}
+ASKED = {
+    "teacher": TEACHER,
+    "rhos": (1e-6, 1e-3),
+    "directions": ("ascent", "descent", "gaussian"),
+    "steps": 3,
+    "batches": 3,
+    "images": 10**6,
+}
 
 pytestmark = pytest.mark.usefixtures("teachers")
 
@@ -34,8 +40,12 @@ def test_a_vanishing_adjustment_is_the_teacher(digits, found):
     for direction in ASKED["directions"]:
         assert found[direction, 1e-6]["accuracy"] == pytest.approx(right.mean().item(), abs=1e-3)
         assert found[direction, 1e-6]["batch_loss"] == pytest.approx(loss, abs=1e-4)
-    ends = adjusted_teacher(digits, seed=1, **ASKED | {"images": 2, "batches": 1, "rhos": (1e-6,), "directions": ("ascent",)})
-    assert ends[0]["accuracy"] == right[[0, -1]].mean().item(), "at even distances: of two the first and the last"
+    ends = adjusted_teacher(
+        digits, seed=1, **ASKED | {"images": 2, "batches": 1, "rhos": (1e-6,), "directions": ("ascent",)}
+    )
+    assert ends[0]["accuracy"] == right[[0, -1]].mean().item(), (
+        "at even distances: of two the first and the last"
+    )
 
 
 def test_a_small_step_changes_the_loss_by_its_length_times_the_gradient(digits, found):
@@ -43,10 +53,15 @@ def test_a_small_step_changes_the_loss_by_its_length_times_the_gradient(digits, 
     network = squeeze(digits, build(Squeeze, TEACHER)).requires_grad_()
     norms, ways = [], []
     for rows in digits.sample(3, stream(1, "adjusted_teacher")).unflatten(0, (10, 3)).T:
-        g = torch.autograd.grad(F.cross_entropy(network(digits.x_train[rows]), digits.y_train[rows]), list(network.parameters()))
+        g = torch.autograd.grad(
+            F.cross_entropy(network(digits.x_train[rows]), digits.y_train[rows]), list(network.parameters())
+        )
         ways.append(torch.cat([one.flatten() for one in g]).double())
         norms.append(ways[-1].norm().item())
-    rise = {name: found[name, 1e-3]["batch_loss"] - found[name, 1e-6]["batch_loss"] for name in ASKED["directions"]}
+    rise = {
+        name: found[name, 1e-3]["batch_loss"] - found[name, 1e-6]["batch_loss"]
+        for name in ASKED["directions"]
+    }
     expected = 1e-3 * sum(norms) / 3
     assert rise["ascent"] == pytest.approx(expected, rel=0.05)
     assert rise["descent"] == pytest.approx(-expected, rel=0.05)
@@ -61,7 +76,10 @@ def test_opposite_ways_agree_among_batches_alike_and_noise_does_not(found):
 
 
 def test_one_batch_has_no_cosine_and_no_batch_is_refused(digits, refuses):
-    assert adjusted_teacher(digits, seed=0, **ASKED | {"batches": 1, "rhos": (0.1,), "images": 20})[0]["cosine"] is None
+    assert (
+        adjusted_teacher(digits, seed=0, **ASKED | {"batches": 1, "rhos": (0.1,), "images": 20})[0]["cosine"]
+        is None
+    )
     for wrong in ({"batches": 0}, {"images": 0}, {"rhos": (0.1, 0.0)}, {"directions": ("up",)}):
         with refuses(next(iter(wrong)).removesuffix("s").removesuffix("[1]")):
             adjusted_teacher(digits, seed=0, **ASKED | wrong)
@@ -72,7 +90,15 @@ def test_one_batch_has_no_cosine_and_no_batch_is_refused(digits, refuses):
 @pytest.fixture(scope="module")
 def made(teachers):
     runner = Runner("smoke", None, device="cpu")
-    how = {"protocol": "relabel", "network": "convnet2-bn", "width": 5, "epochs": 1, "crop": 1, "flip": False, "teacher": TEACHER}
+    how = {
+        "protocol": "relabel",
+        "network": "convnet2-bn",
+        "width": 5,
+        "epochs": 1,
+        "crop": 1,
+        "flip": False,
+        "teacher": TEACHER,
+    }
     experiment = Experiment("digits", 2, {"kind": "pixels", "init": "real"}, evaluate=how)
     return runner, runner.run(experiment), experiment.start(runner.data("digits"))
 
@@ -85,7 +111,12 @@ def test_a_map_places_every_image_and_is_the_same_again(made):
     assert first == again
     assert [row["set"] for row in first] == ["real"] * 60 + ["random"] * 20
     assert [row["label"] for row in first[60:]] == synthetic.labels.tolist()
-    apart = [sum((a[axis] - b[axis]) ** 2 for axis in "xy") for a in first[:60] for b in first[:60] if a["label"] == b["label"]]
+    apart = [
+        sum((a[axis] - b[axis]) ** 2 for axis in "xy")
+        for a in first[:60]
+        for b in first[:60]
+        if a["label"] == b["label"]
+    ]
     whole = [sum((a[axis] - b[axis]) ** 2 for axis in "xy") for a in first[:60] for b in first[:60]]
     assert sum(apart) / len(apart) < sum(whole) / len(whole)
 

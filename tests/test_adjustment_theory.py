@@ -40,7 +40,10 @@ def rationals(tensor):
 
 def two_channels(seed, images=3, places=2):
     """Rational z (2, n), its targets, and the same as tensors: x (images, 2, places, 1), mean, variance."""
-    z, mean, var = (rationals(one) for one in (normal(seed, 2, images * places), normal(seed, 1, 2), normal(seed, 1, 2).square()))
+    z, mean, var = (
+        rationals(one)
+        for one in (normal(seed, 2, images * places), normal(seed, 1, 2), normal(seed, 1, 2).square())
+    )
     x = numbers(z).view(2, images, places, 1).movedim(0, 1).contiguous()
     return (z, list(mean), list(var)), (x, numbers(mean)[0], numbers(var)[0])
 
@@ -70,12 +73,18 @@ def test_the_kernel_obeys_the_law_in_every_group(seed, groups, images, channels)
 
 
 def test_the_moments_of_images_add_up_to_those_of_the_batch(digits):
-    network = networks.build("convnet2-bn", digits.shape, 10, width=4, generator=stream(0, "net"), dtype=torch.float64).eval()
+    network = networks.build(
+        "convnet2-bn", digits.shape, 10, width=4, generator=stream(0, "net"), dtype=torch.float64
+    ).eval()
     images = digits.x_train[::5].double()
-    for (mean, inside), (x, *_) in zip(image_moments(network, images), norm_inputs(network, images), strict=True):
+    for (mean, inside), (x, *_) in zip(
+        image_moments(network, images), norm_inputs(network, images), strict=True
+    ):
         expected = channel_moments(x)
         torch.testing.assert_close(mean.mean(0), expected[0][0], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(inside.mean(0) + mean.var(0, unbiased=False), expected[1][0], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            inside.mean(0) + mean.var(0, unbiased=False), expected[1][0], rtol=1e-12, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -85,7 +94,8 @@ def test_the_gradients_are_a_translation_and_a_dispersion(seed):
     for name, formula in (("mean", theory.translation(z, mean)), ("variance", theory.dispersion(z, var))):
         torch.testing.assert_close(by_channel(found[name]), -numbers(formula), rtol=1e-12, atol=1e-14)
     assert statistics_loss(x, mu, sigma2, r_var=3.0).item() == pytest.approx(
-        float(theory.mean_loss(z, mean) + 3 * theory.variance_loss(z, var)), rel=1e-12)
+        float(theory.mean_loss(z, mean) + 3 * theory.variance_loss(z, var)), rel=1e-12
+    )
 
 
 @given(seeds)
@@ -102,8 +112,10 @@ def test_one_moves_the_mean_alone_and_the_other_the_spread_alone(seed):
     shares = (channel_moments(x)[1][0] - sigma2) / (channel_moments(x)[1][0] - sigma2).norm()
     for channel, share in enumerate(shares.tolist()):
         factor = float(theory.dispersion_factor(share, step).subs(theory.n, n)) ** 2
-        for part in (lambda one, c=channel: one[:, c].flatten(1).var(1, unbiased=False).mean(),
-                     lambda one, c=channel: one[:, c].flatten(1).mean(1).var(unbiased=False)):
+        for part in (
+            lambda one, c=channel: one[:, c].flatten(1).var(1, unbiased=False).mean(),
+            lambda one, c=channel: one[:, c].flatten(1).mean(1).var(unbiased=False),
+        ):
             assert part(spread).item() == pytest.approx(factor * part(x).item(), rel=1e-10)
 
 
@@ -114,8 +126,9 @@ def test_the_pushes_do_not_weaken_near_their_targets(seed, far):
     found = pushes(x, mean + far * towards, var + far * towards.abs())
     n, shares = x[:, 0].numel(), towards.abs() / towards.norm()
     assert found["mean"].norm().item() == pytest.approx(value(theory.translation_size(), n=n), rel=1e-9)
-    assert found["variance"].norm().item() == pytest.approx(float(theory.dispersion_size(shares.tolist(), var.tolist()).subs(theory.n, n)),
-                                                            rel=1e-9)
+    assert found["variance"].norm().item() == pytest.approx(
+        float(theory.dispersion_size(shares.tolist(), var.tolist()).subs(theory.n, n)), rel=1e-9
+    )
 
 
 @given(seeds)
@@ -123,7 +136,10 @@ def test_through_a_circular_convolution_the_pixel_gradients_are_orthogonal_too(s
     images, weight = normal(seed, 4, 2, 5, 5).requires_grad_(), normal(seed, 3, 2, 3, 3)
     x = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="circular"), weight)
     mean, var = normal(seed, 3), normal(seed, 3).square()
-    one, both = (torch.autograd.grad(statistics_loss(x, mean, var, r_var=r_var), images, retain_graph=True)[0] for r_var in (0.0, 1.0))
+    one, both = (
+        torch.autograd.grad(statistics_loss(x, mean, var, r_var=r_var), images, retain_graph=True)[0]
+        for r_var in (0.0, 1.0)
+    )
     assert torch.cosine_similarity(one.flatten(), (both - one).flatten(), 0).abs() < 1e-12
 
 
@@ -140,14 +156,20 @@ def test_expected_variance_between_images_by_enumeration():
 
     b, w = variance(of_means), sum(map(variance, classes)) / 3
     assert average(itertools.product(*classes)) == theory.expected_between(b, w, sympy.Integer(3))
-    assert average(itertools.product(itertools.chain(*classes), repeat=2)) == theory.expected_between(0, b + w, sympy.Integer(2))
-    assert sum(average(itertools.product(one, repeat=2)) for one in classes) / 3 == theory.expected_between(0, w, sympy.Integer(2))
+    assert average(itertools.product(itertools.chain(*classes), repeat=2)) == theory.expected_between(
+        0, b + w, sympy.Integer(2)
+    )
+    assert sum(average(itertools.product(one, repeat=2)) for one in classes) / 3 == theory.expected_between(
+        0, w, sympy.Integer(2)
+    )
 
 
 def test_batches_that_repeat_each_other_match_as_well_as_different_ones():
     x, mean, var = normal(0, 4, 3, 2, 2), normal(0, 3), normal(0, 3).square()
     alike = x.repeat_interleave(5, 0)  # five identical batches
-    assert statistics_loss(alike, mean, var, groups=5).item() == pytest.approx(5 * statistics_loss(x, mean, var).item(), rel=1e-12)
+    assert statistics_loss(alike, mean, var, groups=5).item() == pytest.approx(
+        5 * statistics_loss(x, mean, var).item(), rel=1e-12
+    )
 
 
 @given(seeds, st.integers(1, 30))
@@ -179,9 +201,15 @@ def test_the_regression_is_what_it_says(problem):
     torch.testing.assert_close(frame.T @ frame, torch.eye(9, dtype=torch.float64), rtol=0, atol=1e-14)
     assert frame.sum(0).abs().max() < 1e-14
     by_autograd = torch.autograd.functional.jacobian(lambda at: problem.loss(at, w), theta)
-    torch.testing.assert_close(w @ problem.gradients(theta) + 100 * problem.decay * theta, by_autograd, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(problem.hessian(theta, w), torch.autograd.functional.hessian(lambda at: problem.loss(at, w), theta),
-                               rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(
+        w @ problem.gradients(theta) + 100 * problem.decay * theta, by_autograd, rtol=1e-10, atol=1e-12
+    )
+    torch.testing.assert_close(
+        problem.hessian(theta, w),
+        torch.autograd.functional.hessian(lambda at: problem.loss(at, w), theta),
+        rtol=1e-9,
+        atol=1e-11,
+    )
     assert torch.bincount(problem.y).tolist() == [10] * 10
 
 
@@ -190,7 +218,9 @@ def test_its_features_are_principal_components_and_a_constant(digits, problem):
     images = digits.x_train[digits.sample(10, stream(0, "leave_out"))].double().flatten(1)
     values = torch.linalg.eigvalsh(torch.cov(images.T)).flip(0)[:5]
     moments = problem.x.T @ problem.x / 100
-    torch.testing.assert_close(moments, torch.cat([values / values[0], values.new_ones(1)]).diag(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        moments, torch.cat([values / values[0], values.new_ones(1)]).diag(), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_the_minimum_is_the_same_from_any_start(problem):
@@ -230,7 +260,9 @@ def test_the_safe_step_of_a_quadratic():
     safe = value(theory.safe_length(), **at)
     assert safe == pytest.approx(float(2 * g.norm() ** 3 / (g @ hessian @ g)))
     for share in (0.3, 0.5, 1.0, 1.3):
-        assert change(share * safe) == pytest.approx(value(theory.rest_change(), rho=share * safe, **at), abs=1e-12)
+        assert change(share * safe) == pytest.approx(
+            value(theory.rest_change(), rho=share * safe, **at), abs=1e-12
+        )
     assert change(0.99 * safe) < 0 < change(1.01 * safe)
 
 
@@ -260,7 +292,9 @@ def test_newton_is_exact_in_least_squares():
 @given(seeds, st.floats(1.01, 1e4))
 def test_no_hessian_is_worse_than_the_floors_and_some_are_as_bad(seed, kappa):
     vectors = torch.linalg.qr(normal(seed, 5, 5))[0]
-    values = torch.cat([torch.tensor([1.0, kappa], dtype=torch.float64), 1 + (kappa - 1) * normal(seed, 3).sigmoid()])
+    values = torch.cat(
+        [torch.tensor([1.0, kappa], dtype=torch.float64), 1 + (kappa - 1) * normal(seed, 3).sigmoid()]
+    )
     hessian = vectors @ values.diag() @ vectors.T
     floors = [float(floor.subs(theory.kappa, kappa)) for floor in FLOORS]
 
@@ -291,7 +325,9 @@ def test_the_length_of_the_adjustment(seed, steps):
     cosine = sum(pairs) / len(pairs) if pairs else 0.0
     rho = 0.015
     length = float((units * rho / steps).sum(0).norm())
-    assert length == pytest.approx(value(theory.adjustment_length(), K=steps, rho=rho, cosine=cosine), rel=1e-6)
+    assert length == pytest.approx(
+        value(theory.adjustment_length(), K=steps, rho=rho, cosine=cosine), rel=1e-6
+    )
     assert length <= rho * (1 + 1e-12)
     assert theory.adjustment_length(sympy.Integer(1)).equals(theory.rho)
 
@@ -310,7 +346,9 @@ def test_an_ascent_goes_on_from_where_it_is():
     """One step and then two are three."""
     turn, theta = normal(0, 4, 4), normal(1, 4)
     first = ascend(turn.mv, theta, 0.3, 1)
-    torch.testing.assert_close(ascend(turn.mv, theta, 0.9, 3), first + ascend(turn.mv, theta + first, 0.6, 2), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        ascend(turn.mv, theta, 0.9, 3), first + ascend(turn.mv, theta + first, 0.6, 2), rtol=1e-12, atol=1e-14
+    )
 
 
 def stationary(seed, images, dims=3):
@@ -324,12 +362,16 @@ def test_batch_gradients_have_the_covariance_of_the_images_by_enumeration(batch)
     sums = torch.stack([gradients[list(rows)].sum(0) for rows in itertools.combinations(range(6), batch)])
     assert sums.mean(0).abs().max() < 1e-14
     factor = float(theory.batch_covariance().subs({theory.N: 6, theory.B: batch}))
-    torch.testing.assert_close(sums.T @ sums / len(sums), factor * gradients.T @ gradients / 6, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        sums.T @ sums / len(sums), factor * gradients.T @ gradients / 6, rtol=1e-12, atol=1e-14
+    )
 
 
 def test_one_image_a_class_has_the_covariance_within_classes_alone():
     by_class = stationary(1, 9).unflatten(0, (3, 3))
-    sums = torch.stack([sum(by_class[c, i] for c, i in enumerate(rows)) for rows in itertools.product(range(3), repeat=3)])
+    sums = torch.stack(
+        [sum(by_class[c, i] for c, i in enumerate(rows)) for rows in itertools.product(range(3), repeat=3)]
+    )
     assert sums.mean(0).abs().max() < 1e-14
     inside = sum(torch.cov(one.T, correction=0) for one in by_class)
     torch.testing.assert_close(sums.T @ sums / len(sums), inside, rtol=1e-12, atol=1e-14)
@@ -347,7 +389,12 @@ def test_how_alike_two_adjustments_are():
 def test_stale_statistics_of_a_convolution(seed):
     x, weight, delta = normal(seed, 5, 2, 6, 6), normal(seed, 1, 2, 3, 3), 0.1 * normal(seed + 1, 1, 2, 3, 3)
     patches = F.unfold(x, 3).movedim(1, 2).flatten(0, 1)
-    arguments = [weight.view(-1, 1), delta.view(-1, 1), patches.mean(0)[:, None], torch.cov(patches.T, correction=0)]
+    arguments = [
+        weight.view(-1, 1),
+        delta.view(-1, 1),
+        patches.mean(0)[:, None],
+        torch.cov(patches.T, correction=0),
+    ]
     found = theory.stale_statistics(*(Matrix(one.tolist()) for one in arguments))
     before, after = (channel_moments(F.conv2d(x, one)) for one in (weight, weight + delta))
     for formula, first, second in zip(found, before, after, strict=True):
@@ -380,20 +427,28 @@ def test_at_high_temperature_it_is_the_centred_difference():
 def test_the_labels_of_imagenet(ipc, gib):
     stored = value(theory.label_bytes(), ipc=ipc, C=1000, epochs=300)
     assert stored / 2**30 == pytest.approx(gib, abs=0.005)
-    assert value(theory.label_share(), C=1000, epochs=300, H=224, W=224) == pytest.approx(stored / (ipc * 1000 * 3 * 224**2))
+    assert value(theory.label_share(), C=1000, epochs=300, H=224, W=224) == pytest.approx(
+        stored / (ipc * 1000 * 3 * 224**2)
+    )
 
 
 def test_label_bytes_are_those_of_a_tensor():
     labels = torch.zeros(2 * 5, 3, 5, dtype=torch.float16)  # two images a class of five, three epochs
     assert value(theory.label_bytes(), ipc=2, C=5, epochs=3) == labels.nbytes
     images = torch.zeros(2 * 5, 3, 4, 7, dtype=torch.uint8)
-    assert value(theory.label_share(), C=5, epochs=3, H=4, W=7) == pytest.approx(labels.nbytes / images.nbytes)
+    assert value(theory.label_share(), C=5, epochs=3, H=4, W=7) == pytest.approx(
+        labels.nbytes / images.nbytes
+    )
 
 
-@pytest.mark.parametrize(("K", "iterations", "percent"), [(12, 1000, 1.8), (12, 2000, 0.9), (15, 2000, 1.125)])
+@pytest.mark.parametrize(
+    ("K", "iterations", "percent"), [(12, 1000, 1.8), (12, 2000, 0.9), (15, 2000, 1.125)]
+)
 def test_overheads(K, iterations, percent):
     assert 100 * value(theory.adjustment_overhead(), K=K, iterations=iterations) == pytest.approx(percent)
-    assert 100 * value(theory.adjustment_overhead(frozen=False), K=K, iterations=iterations) == pytest.approx(50 + percent)
+    assert 100 * value(theory.adjustment_overhead(frozen=False), K=K, iterations=iterations) == pytest.approx(
+        50 + percent
+    )
 
 
 # Measurements
@@ -403,12 +458,16 @@ def test_overheads(K, iterations, percent):
 def test_measured_variances_are_the_expected_ones(digits, untouched):
     settings = {"teacher": TEACHER, "images": 300, "sizes": (1, 2, 10), "draws": 2000, "points": 7}
     frame = pd.DataFrame(batch_variance(digits, seed=0, **settings))
-    table = frame[frame.layer.notna()].pivot_table(index=["layer", "law", "size"], columns="quantity", values="value")
+    table = frame[frame.layer.notna()].pivot_table(
+        index=["layer", "law", "size"], columns="quantity", values="value"
+    )
     assert set(table.index.get_level_values("layer")) == {1, 2}
     assert (table.between - table.expected).abs().max() < 0.02
     assert (table.between.loc[:, ["any class", "one class"], 1] == 0).all()
     whole = table.xs("any class", level="law").drop(index=1, level="size").reset_index("size")
-    assert (whole.within + whole.expected / (1 - 1 / whole["size"])).tolist() == pytest.approx([1] * 4, abs=0.02), "the total variance"
+    assert (whole.within + whole.expected / (1 - 1 / whole["size"])).tolist() == pytest.approx(
+        [1] * 4, abs=0.02
+    ), "the total variance"
     each = table.expected.unstack("law").xs(10, level="size")
     assert (each["one class"] < each["any class"]).all()
     assert (each["any class"] < each["one a class"]).all()
@@ -420,7 +479,11 @@ def test_measured_variances_are_the_expected_ones(digits, untouched):
 
 
 def test_arrows_are_in_standard_deviations_of_the_two_channels_that_vary_most():
-    x, mean, var = normal(0, 4, 3, 2, 2) * torch.tensor([5.0, 0.1, 2.0]).view(3, 1, 1), normal(0, 3), normal(1, 3).square()
+    x, mean, var = (
+        normal(0, 4, 3, 2, 2) * torch.tensor([5.0, 0.1, 2.0]).view(3, 1, 1),
+        normal(0, 3),
+        normal(1, 3).square(),
+    )
     frame, at = pd.DataFrame(_arrows(x, mean, var, 16)), (x - mean.view(3, 1, 1)) / var.sqrt().view(3, 1, 1)
     for (name, push), columns in itertools.product(pushes(x, mean, var).items(), (["x", "y"], ["dx", "dy"])):
         shown = at if "x" in columns else push / var.sqrt().view(3, 1, 1)
@@ -431,18 +494,31 @@ def test_arrows_are_in_standard_deviations_of_the_two_channels_that_vary_most():
 def test_where_the_decay_outweighs_the_images_the_rest_is_a_bowl(digits):
     """H is N decay times the identity, nearly: the gradient is the way to the minimum, and on any way of length l and cosine c to it
     L_rest changes by l^2 - 2 l c of its fall."""
-    frame = pd.DataFrame(leave_out(digits, seed=0, images=50, components=3, decays=(1e4,), batches=2, steps=3, lengths=(0.5, 2.0)))
+    frame = pd.DataFrame(
+        leave_out(
+            digits, seed=0, images=50, components=3, decays=(1e4,), batches=2, steps=3, lengths=(0.5, 2.0)
+        )
+    )
     of_gradient = frame[frame.arm == "gradient"].groupby("quantity").value.mean()
     expected = {"safe": 2, "share": 1, "floor": 1, "condition": 1}
     assert of_gradient[list(expected)].to_dict() == pytest.approx(expected, abs=1e-3)
     cosine = frame[frame.quantity == "cosine"].groupby("arm").value.mean()
     assert cosine[["retrained", "Newton", "gradient", "ascent"]].tolist() == pytest.approx([1] * 4, abs=1e-3)
     changes = frame[frame.quantity == "change"]
-    assert changes.value.tolist() == pytest.approx((changes.length**2 - 2 * changes.length * changes.arm.map(cosine)).tolist(), abs=2e-3)
+    assert changes.value.tolist() == pytest.approx(
+        (changes.length**2 - 2 * changes.length * changes.arm.map(cosine)).tolist(), abs=2e-3
+    )
 
 
 def test_measured_directions(digits, untouched):
-    settings = {"images": 200, "components": 8, "decays": (0.1, 0.001), "batches": 3, "steps": 12, "lengths": (0.5, 1.0)}
+    settings = {
+        "images": 200,
+        "components": 8,
+        "decays": (0.1, 0.001),
+        "batches": 3,
+        "steps": 12,
+        "lengths": (0.5, 1.0),
+    }
     frame = pd.DataFrame(leave_out(digits, seed=0, **settings))
     cosines = frame[frame.quantity == "cosine"].pivot_table(index="arm", columns="decay", values="value")
     assert cosines.loc["retrained"].tolist() == [1, 1]
@@ -464,7 +540,16 @@ def test_measured_directions(digits, untouched):
     ("batch_variance", {"teacher": {"epoch": 1}}, "'epoch'"), ("batch_variance", {"images": 10**5}, "images=100000"),
 ])  # fmt: skip
 def test_measurements_refuse_bad_settings(digits, refuses, name, wrong, word):
-    good = {"leave_out": {"images": 100, "components": 4, "decays": [0.1], "batches": 1, "steps": 1, "lengths": [1.0]},
-            "batch_variance": {"teacher": TEACHER, "images": 100, "sizes": [1], "draws": 1, "points": 1}}[name]
+    good = {
+        "leave_out": {
+            "images": 100,
+            "components": 4,
+            "decays": [0.1],
+            "batches": 1,
+            "steps": 1,
+            "lengths": [1.0],
+        },
+        "batch_variance": {"teacher": TEACHER, "images": 100, "sizes": [1], "draws": 1, "points": 1},
+    }[name]
     with refuses(word):
         Measurement(name, "digits", good | wrong).make(digits, None)

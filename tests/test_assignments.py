@@ -9,9 +9,18 @@ GIVEN = {
     "nothing": ([], {}),
     "of the method": (["r_var=11"], {"method": {"r_var": 11}}),
     "of the method in full": (["method.r_var=11"], {"method": {"r_var": 11}}),
-    "nested": (["teacher.epochs=5", "method.teacher.width=8"], {"method": {"teacher": {"epochs": 5, "width": 8}}}),
-    "nested in words of YAML": (["teacher={epochs: 5}", "teacher.width=8"], {"method": {"teacher": {"epochs": 5, "width": 8}}}),
-    "of the set": (["synthetic.balance=true", "synthetic.step_rate=1e-3"], {"synthetic": {"balance": True, "step_rate": 1e-3}}),
+    "nested": (
+        ["teacher.epochs=5", "method.teacher.width=8"],
+        {"method": {"teacher": {"epochs": 5, "width": 8}}},
+    ),
+    "nested in words of YAML": (
+        ["teacher={epochs: 5}", "teacher.width=8"],
+        {"method": {"teacher": {"epochs": 5, "width": 8}}},
+    ),
+    "of the set": (
+        ["synthetic.balance=true", "synthetic.step_rate=1e-3"],
+        {"synthetic": {"balance": True, "step_rate": 1e-3}},
+    ),
     "of a plugin": (["mutual_information.layers=[0, 1]"], {"mutual_information": {"layers": [0, 1]}}),
     "a whole group": (["synthetic={balance: true}"], {"synthetic": {"balance": True}}),
     "unknown to the method, which refuses it": (["r_bar=1"], {"method": {"r_bar": 1}}),
@@ -20,12 +29,18 @@ REFUSED = {
     "no value": (["r_var"], ("--set r_var", "name=value")),
     "twice": (["r_var=1", "r_var=1"], ("r_var is given twice",)),
     "twice in other words": (["r_var=1", "method.r_var=1"], ("--set method.r_var", "given twice")),
-    "twice, nested": (["teacher={epochs: 5}", "teacher.epochs=6"], ("--set teacher.epochs", "epochs is given twice")),
+    "twice, nested": (
+        ["teacher={epochs: 5}", "teacher.epochs=6"],
+        ("--set teacher.epochs", "epochs is given twice"),
+    ),
     "a value and its parts": (["teacher=5", "teacher.epochs=6"], ("teacher is given twice",)),
     "parts and the value": (["teacher.epochs=6", "teacher=5"], ("teacher is given twice",)),
     "no YAML": (["r_var=[1"], ("'[1'", "YAML")),
     "a group alone": (["synthetic=lowrank"], ("--set synthetic=lowrank", "--set synthetic.SETTING=value")),
-    "of nothing": (["sintetic.balance=true"], ("--set sintetic.balance", "'sintetic'", "did you mean 'synthetic'", "mutual_information")),
+    "of nothing": (
+        ["sintetic.balance=true"],
+        ("--set sintetic.balance", "'sintetic'", "did you mean 'synthetic'", "mutual_information"),
+    ),
 }
 
 

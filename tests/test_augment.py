@@ -58,7 +58,10 @@ def oracle(family, image, u):
     if family == "flip":
         return torch.stack([image[:, :, width - 1 - j] for j in range(width)], 2) if u[0] < 0.5 else image
     if family == "crop":
-        down, right = (whole(u[axis], -math.floor(side / 8 + 0.5), math.floor(side / 8 + 0.5)) for axis, side in ((0, height), (1, width)))
+        down, right = (
+            whole(u[axis], -math.floor(side / 8 + 0.5), math.floor(side / 8 + 0.5))
+            for axis, side in ((0, height), (1, width))
+        )
         for i in range(height):
             for j in range(width):
                 if 0 <= i + down < height and 0 <= j + right < width:
@@ -93,8 +96,12 @@ def test_family_equals_its_published_definition(family, shape, seed):
 def test_family_equals_its_definition_at_the_ends_of_its_range(family, u):
     x = pictures((1, 3, 9, 12))
     drawn = Draw(torch.tensor([FAMILIES.index(family)]), torch.full((1, 4), u))
-    torch.testing.assert_close(apply(drawn, x, torch.zeros(1, dtype=torch.long))[0], oracle(family, x[0], drawn.uniform[0]),
-                               rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        apply(drawn, x, torch.zeros(1, dtype=torch.long))[0],
+        oracle(family, x[0], drawn.uniform[0]),
+        rtol=1e-6,
+        atol=1e-6,
+    )
 
 
 @given(st.integers(0, 10**6))
@@ -110,7 +117,15 @@ def test_siamese_sides_share_their_transform():
     drawn, x = draw(DSA, 10, stream(0, "draw")), pictures((10, 1, 8, 8))
     real = apply(drawn, x.repeat_interleave(5, 0), torch.arange(10).repeat_interleave(5))
     assert torch.equal(real[::5], apply(drawn, x, torch.arange(10)))
-    assert len({tuple(part.flatten().tolist()) for part in apply(drawn, x[:1].expand(10, -1, -1, -1), torch.arange(10))}) > 5
+    assert (
+        len(
+            {
+                tuple(part.flatten().tolist())
+                for part in apply(drawn, x[:1].expand(10, -1, -1, -1), torch.arange(10))
+            }
+        )
+        > 5
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -125,7 +140,9 @@ def test_per_sample_gives_each_image_its_own(family):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_batch_of_one_works(family, channels):
-    out = apply(draw(family, 1, stream(0, "draw")), pictures((1, channels, 28, 28)), torch.zeros(1, dtype=torch.long))
+    out = apply(
+        draw(family, 1, stream(0, "draw")), pictures((1, channels, 28, 28)), torch.zeros(1, dtype=torch.long)
+    )
     assert out.shape == (1, channels, 28, 28)
     assert out.isfinite().all()
 
@@ -162,7 +179,12 @@ def test_no_strategy_changes_nothing(strategy):
     assert torch.equal(apply(draw(strategy, 3, stream(0, "draw")), x, torch.arange(3)), x)
 
 
-@given(st.integers(0, 10**6), st.sampled_from([DSA, WITHOUT_FLIP, "flip", "none"]), st.integers(1, 5), st.integers(1, 4))
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([DSA, WITHOUT_FLIP, "flip", "none"]),
+    st.integers(1, 5),
+    st.integers(1, 4),
+)
 def test_a_draw_depends_on_its_generator_only(seed, strategy, calls, each):
     one, other = (draw(strategy, calls, stream(seed, "draw"), each=each) for _ in range(2))
     assert torch.equal(one.family, other.family)
@@ -176,7 +198,10 @@ def test_a_draw_depends_on_its_generator_only(seed, strategy, calls, each):
 def test_families_are_drawn_equally_often_and_only_from_the_strategy():
     count = torch.bincount(draw(DSA, 6000, stream(0, "draw")).family, minlength=6)
     assert ((count - 1000) ** 2 / 1000).sum() < 20.5  # chi-square, 5 degrees of freedom, p = 0.001
-    assert draw("crop_rotate", 500, stream(0, "draw")).family.unique().tolist() == [FAMILIES.index("crop"), FAMILIES.index("rotate")]
+    assert draw("crop_rotate", 500, stream(0, "draw")).family.unique().tolist() == [
+        FAMILIES.index("crop"),
+        FAMILIES.index("rotate"),
+    ]
     assert FAMILIES.index("flip") not in draw(WITHOUT_FLIP, 500, stream(0, "draw")).family
 
 
@@ -210,15 +235,26 @@ def test_crop_shifts_and_cutout_places_are_equally_likely():
     out = apply(draw("crop", 1, stream(0, "draw"), each=9000), x, torch.arange(9000))
     count = torch.bincount((out[:, 0, 4, 4] - 1).long(), minlength=64)
     assert (count > 0).sum() == 9
-    assert ((count[count > 0] - 1000.0) ** 2 / 1000).sum() < 26.1  # chi-square, 8 degrees of freedom, p = 0.001
-    hidden = apply(draw("cutout", 1, stream(0, "draw"), each=9000), torch.ones(9000, 1, 8, 8), torch.arange(9000))[:, 0] == 0
-    chance = torch.tensor([3, 4, 4, 4, 4, 4, 4, 3]) / 9  # of the nine windows of four rows, from -2 to 1 up to 6 to 9, those over a row
+    assert (
+        (count[count > 0] - 1000.0) ** 2 / 1000
+    ).sum() < 26.1  # chi-square, 8 degrees of freedom, p = 0.001
+    hidden = (
+        apply(draw("cutout", 1, stream(0, "draw"), each=9000), torch.ones(9000, 1, 8, 8), torch.arange(9000))[
+            :, 0
+        ]
+        == 0
+    )
+    chance = (
+        torch.tensor([3, 4, 4, 4, 4, 4, 4, 3]) / 9
+    )  # of the nine windows of four rows, from -2 to 1 up to 6 to 9, those over a row
     assert ((hidden.any(2).double().mean(0) - chance).abs() < 4 * (0.25 / 9000) ** 0.5).all()
 
 
 def test_flip_happens_half_of_the_time():
     x = pictures((1, 1, 4, 4)).expand(4000, -1, -1, -1)
-    flipped = (apply(draw("flip", 1, stream(0, "draw"), each=4000), x, torch.arange(4000)) != x).flatten(1).any(1)
+    flipped = (
+        (apply(draw("flip", 1, stream(0, "draw"), each=4000), x, torch.arange(4000)) != x).flatten(1).any(1)
+    )
     assert abs(flipped.double().mean() - 0.5) < 4 * 0.5 / 4000**0.5
 
 
@@ -297,7 +333,12 @@ def test_join_keeps_each_draw(seed):
 
 def test_identity_parameters_give_the_image_back():
     x = pictures((1, 3, 8, 8))
-    for family, u in (("color", [0.5, 0.5, 0.5, 0]), ("crop", [0.5, 0.5, 0, 0]), ("flip", [0.7, 0, 0, 0]), ("rotate", [0.5, 0, 0, 0])):
+    for family, u in (
+        ("color", [0.5, 0.5, 0.5, 0]),
+        ("crop", [0.5, 0.5, 0, 0]),
+        ("flip", [0.7, 0, 0, 0]),
+        ("rotate", [0.5, 0, 0, 0]),
+    ):
         drawn = Draw(torch.tensor([FAMILIES.index(family)]), torch.tensor([u]))
         torch.testing.assert_close(apply(drawn, x, torch.zeros(1, dtype=torch.long)), x, rtol=0, atol=1e-12)
 
@@ -305,6 +346,11 @@ def test_identity_parameters_give_the_image_back():
 def test_affine_families_agree_with_torch_on_a_rotation_of_the_grid():
     x, u = pictures((1, 1, 9, 9)), torch.tensor([[0.9, 0.2, 0.0, 0.0]])
     angle = torch.tensor(0.8 * math.radians(15), dtype=torch.float64)
-    theta = torch.stack([torch.stack([angle.cos(), -angle.sin(), angle * 0]), torch.stack([angle.sin(), angle.cos(), angle * 0])])[None]
+    theta = torch.stack(
+        [
+            torch.stack([angle.cos(), -angle.sin(), angle * 0]),
+            torch.stack([angle.sin(), angle.cos(), angle * 0]),
+        ]
+    )[None]
     expected = F.grid_sample(x, F.affine_grid(theta, (1, 1, 9, 9), align_corners=True), align_corners=True)
     torch.testing.assert_close(augment.rotate(x, u.double()), expected, rtol=1e-5, atol=1e-5)

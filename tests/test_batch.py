@@ -40,7 +40,9 @@ def output_text(cell) -> str:
     found = []
     for output in cell.get("outputs", []):
         found.append("".join(output.get("text", [])))
-        found += ["".join(value) for kind, value in output.get("data", {}).items() if kind.startswith("text/")]
+        found += [
+            "".join(value) for kind, value in output.get("data", {}).items() if kind.startswith("text/")
+        ]
     return "\n".join(found)
 
 
@@ -53,7 +55,9 @@ def test_presets_change_numbers_only(path):
     found = [batch.preset(name, path.stem) for name in batch.PRESETS]
     assert list(PRESETS) == list(batch.PRESETS)
     for one in found:
-        assert {key: type(value) for key, value in one.items()} == {key: type(value) for key, value in found[0].items()}
+        assert {key: type(value) for key, value in one.items()} == {
+            key: type(value) for key, value in found[0].items()
+        }
     assert found[0].get("dataset", "digits") == "digits", "smoke takes embedded data, or none"
 
 
@@ -78,11 +82,16 @@ def test_a_preset_gives_its_numbers_and_takes_others():
     found = batch.preset("smoke", name)
     assert found == PRESETS["smoke"][name], "a copy"
     assert batch.preset("smoke", name, {"steps": 3, "epochs": None}) == found | {"steps": 3}
-    assert batch.preset("smoke", name, {"lrs": [1, 0.5], "compiled": True}) == found | {"lrs": [1, 0.5], "compiled": True}
+    assert batch.preset("smoke", name, {"lrs": [1, 0.5], "compiled": True}) == found | {
+        "lrs": [1, 0.5],
+        "compiled": True,
+    }
     assert batch.preset("smoke", name) == found
     assert batch.preset("laptop", name) != found
     teacher = batch.preset("smoke", "40_variance_and_weights")["teacher"]
-    assert batch.preset("smoke", "40_variance_and_weights", {"teacher": {"epochs": 2}})["teacher"] == teacher | {"epochs": 2}
+    assert batch.preset("smoke", "40_variance_and_weights", {"teacher": {"epochs": 2}})[
+        "teacher"
+    ] == teacher | {"epochs": 2}
 
 
 @pytest.mark.parametrize(("preset", "given", "words"), [
@@ -124,7 +133,12 @@ def test_papermill_sees_every_parameter(path):
 @every_notebook
 def test_a_study_is_given_every_parameter(path):
     """So that what it finds beside them was injected, or is a misspelling."""
-    calls = [node for cell in code(path) for node in ast.walk(ast.parse(source(cell))) if isinstance(node, ast.Call)]
+    calls = [
+        node
+        for cell in code(path)
+        for node in ast.walk(ast.parse(source(cell)))
+        if isinstance(node, ast.Call)
+    ]
     study = next(call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Study")
     assert study.args[0].value == path.stem
     assert {keyword.arg for keyword in study.keywords} == set(batch.defaults(path))
@@ -149,16 +163,28 @@ def test_every_number_of_a_preset_can_be_given(path, preset):
 def test_no_number_of_a_preset_hides_a_name_that_the_notebook_reads(path):
     """papermill assigns what it is given in the notebook's own namespace: `map` or an import would be another."""
     trees = [ast.parse(source(cell)) for cell in code(path)]
-    imported = {name.asname or name.name.split(".")[0] for tree in trees for node in ast.walk(tree)
-                if isinstance(node, ast.Import | ast.ImportFrom) for name in node.names}
-    read = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    imported = {
+        name.asname or name.name.split(".")[0]
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    read = {
+        node.id
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
     hidden = (imported | set(dir(builtins))) & read
     assert not hidden & set(PRESETS["smoke"][path.stem])
 
 
 @every_notebook
 def test_every_parameter_is_used_after_its_cell(path):
-    at = next(index for index, cell in enumerate(code(path)) if "parameters" in cell["metadata"].get("tags", []))
+    at = next(
+        index for index, cell in enumerate(code(path)) if "parameters" in cell["metadata"].get("tags", [])
+    )
     later = ast.walk(ast.parse("\n".join(source(cell) for cell in code(path)[at + 1 :])))
     read = {node.id for node in later if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     assert set(batch.defaults(path)) <= read
@@ -168,21 +194,34 @@ def test_every_parameter_is_used_after_its_cell(path):
 @every_notebook
 def test_every_number_of_the_preset_is_used(path):
     """As numbers["key"] or settings["key"], or by a loop over names that hold it; `seeds` by the study itself."""
-    used = {node.value for cell in code(path) for node in ast.walk(ast.parse(source(cell))) if isinstance(node, ast.Constant)}
+    used = {
+        node.value
+        for cell in code(path)
+        for node in ast.walk(ast.parse(source(cell)))
+        if isinstance(node, ast.Constant)
+    }
     assert set(PRESETS["smoke"][path.stem]) - {"seeds"} <= used
 
 
 @every_notebook
 def test_no_notebook_asks_which_preset_it_is(path):
-    assert not [cell for cell in code(path) if re.search(r"\b(if|while)\b[^\n]*\b(preset|smoke)\b", source(cell))]
+    assert not [
+        cell for cell in code(path) if re.search(r"\b(if|while)\b[^\n]*\b(preset|smoke)\b", source(cell))
+    ]
 
 
 @every_notebook
 def test_a_notebook_was_run_from_top_to_bottom_without_error(path):
     assert [cell["execution_count"] for cell in code(path)] == list(range(1, len(code(path)) + 1))
     outputs = [output for cell in code(path) for output in cell["outputs"]]
-    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
-    assert not [cell for cell in cells(path) if set(cell["metadata"].get("tags", [])) - {"parameters", "nbval-check-output"}]
+    assert not [
+        output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"
+    ]
+    assert not [
+        cell
+        for cell in cells(path)
+        if set(cell["metadata"].get("tags", [])) - {"parameters", "nbval-check-output"}
+    ]
 
 
 @every_notebook
@@ -215,7 +254,9 @@ def test_strip_changes_nothing_in_a_committed_notebook_and_is_idempotent(path, t
     copy = tmp_path / path.name
     shutil.copy(path, copy)
     batch.strip(copy)
-    assert copy.read_text(encoding="utf-8") == path.read_text(encoding="utf-8"), "commit what `ddcore refresh` writes"
+    assert copy.read_text(encoding="utf-8") == path.read_text(encoding="utf-8"), (
+        "commit what `ddcore refresh` writes"
+    )
     content = json.loads(path.read_text(encoding="utf-8"))
     content["metadata"]["papermill"] = {"duration": 3.4}
     content["metadata"]["language_info"]["version"] = "3.11.7"
@@ -255,7 +296,9 @@ def notebook(folder, name, *cells_):
 def presets(folder):
     """The same numbers for every notebook of a folder at every preset."""
     numbers = {path.stem: {"steps": 1} for path in folder.glob("*.ipynb")}
-    (folder / "presets.yaml").write_text(yaml.safe_dump(dict.fromkeys(batch.PRESETS, numbers)), encoding="utf-8")
+    (folder / "presets.yaml").write_text(
+        yaml.safe_dump(dict.fromkeys(batch.PRESETS, numbers)), encoding="utf-8"
+    )
 
 
 @pytest.fixture
@@ -276,7 +319,13 @@ def empty(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny(empty):
     """Notebooks 50 (fails half-way) and 51 (works)."""
-    notebook(empty, "50_fails", "print('before', seeds)", "raise ValueError('boom [red] of a kind')", "print('after')")
+    notebook(
+        empty,
+        "50_fails",
+        "print('before', seeds)",
+        "raise ValueError('boom [red] of a kind')",
+        "print('after')",
+    )
     notebook(empty, "51_works", "import sys\nprint('worked', preset, seeds, steps, sys.executable)", "")
     presets(empty)
     return empty
@@ -293,7 +342,9 @@ def test_bad_parameters_are_refused_before_any_notebook_starts(tiny, monkeypatch
 
 
 @pytest.mark.parametrize(("preset", "only"), [("big", ""), ("smoke", "77")])
-def test_an_unknown_preset_or_notebook_is_refused_before_any_notebook_starts(tiny, monkeypatch, refuses, preset, only):
+def test_an_unknown_preset_or_notebook_is_refused_before_any_notebook_starts(
+    tiny, monkeypatch, refuses, preset, only
+):
     monkeypatch.setattr(batch, "execute", None)
     with refuses(preset if preset == "big" else only):
         list(batch.reproduce(preset, only=only))
@@ -317,7 +368,9 @@ def run_main(monkeypatch, *arguments) -> int:
 
 def test_every_end_of_a_notebook_is_told_and_keeps_what_was_computed(tiny, monkeypatch, capsys):
     notebook(tiny, "52_dies", "print('before')", "import os\nos.kill(os.getpid(), 9)", "print('after')")
-    notebook(tiny, "53_leaves", "print('before')", "import sys\nsys.exit(0)", "print('after')", "print('at last')")
+    notebook(
+        tiny, "53_leaves", "print('before')", "import sys\nsys.exit(0)", "print('after')", "print('at last')"
+    )
     presets(tiny)
     assert run_main(monkeypatch, "reproduce", "--jobs", "2", "--set", "seeds=[4, 5]", "--set", "steps=9") == 1
     out = tiny.parent / "runs" / "smoke"
@@ -415,11 +468,18 @@ def test_paths_are_those_of_the_callers_folder(tmp_path, monkeypatch):
                             "a/b-zca": f"{here}/a/b-zca", "digits": "digits", "no.npz": "no.npz", f"{here}/a": f"{here}/a"}  # fmt: skip
     for value, found in expected.items():
         assert batch.from_here("dataset", value) == found
-    assert batch.from_here("places", [["set.npz", 1], ["photos", 2]]) == [[f"{here}/set.npz", 1], ["photos", 2]]
+    assert batch.from_here("places", [["set.npz", 1], ["photos", 2]]) == [
+        [f"{here}/set.npz", 1],
+        ["photos", 2],
+    ]
     assert batch.from_here("arms", ["real"]) == ["real"]
-    assert batch.from_here("hosts", [{"dataset": "photos", "real": "real"}]) == [{"dataset": f"{here}/photos", "real": "real"}]
+    assert batch.from_here("hosts", [{"dataset": "photos", "real": "real"}]) == [
+        {"dataset": f"{here}/photos", "real": "real"}
+    ]
     given = []
-    monkeypatch.setattr(batch, "execute", lambda path, **keywords: given.append(keywords["given"]) or outcome(path))
+    monkeypatch.setattr(
+        batch, "execute", lambda path, **keywords: given.append(keywords["given"]) or outcome(path)
+    )
     list(batch.reproduce("smoke", only="11", given={"dataset": "photos"}))
     assert given[0]["dataset"] == f"{here}/photos"
 
@@ -443,9 +503,19 @@ def outcome(path, status="done"):
     return batch.Outcome(path.stem, status, 1.0, (), path)
 
 
-@pytest.mark.parametrize(("preset", "cores", "jobs", "at_once", "threads"), [
-    ("smoke", 8, 1, 1, None), ("smoke", 8, 2, 2, 4), ("smoke", 5, 3, 2, 1), ("smoke", 1, 2, 2, 1),
-    ("smoke", 1, None, 1, None), ("smoke", 2, None, 2, 1), ("smoke", 16, None, 2, 4), ("laptop", 16, None, 1, None)])
+@pytest.mark.parametrize(
+    ("preset", "cores", "jobs", "at_once", "threads"),
+    [
+        ("smoke", 8, 1, 1, None),
+        ("smoke", 8, 2, 2, 4),
+        ("smoke", 5, 3, 2, 1),
+        ("smoke", 1, 2, 2, 1),
+        ("smoke", 1, None, 1, None),
+        ("smoke", 2, None, 2, 1),
+        ("smoke", 16, None, 2, 4),
+        ("laptop", 16, None, 1, None),
+    ],
+)
 def test_jobs_run_side_by_side_and_share_the_cores(tiny, monkeypatch, preset, cores, jobs, at_once, threads):
     running, most, shares = [], [], set()
 
@@ -475,7 +545,9 @@ def test_a_kernel_takes_its_share_of_threads_unless_the_reader_chose(monkeypatch
 
 def test_after_an_interruption_no_other_notebook_begins(tiny, monkeypatch):
     begun = []
-    monkeypatch.setattr(batch, "execute", lambda path, **_: begun.append(path) or time.sleep(0.3) or outcome(path))
+    monkeypatch.setattr(
+        batch, "execute", lambda path, **_: begun.append(path) or time.sleep(0.3) or outcome(path)
+    )
     for number in range(52, 56):
         shutil.copy(tiny / "51_works.ipynb", tiny / f"{number}_more.ipynb")
     presets(tiny)
@@ -492,7 +564,10 @@ def papermill(monkeypatch):
     def run(path, output, given, threads, orders, scheduler=""):
         content = json.loads(path.read_text(encoding="utf-8"))
         content["metadata"]["papermill"] = {"duration": time.perf_counter()}
-        content["cells"][1] |= {"execution_count": 1, "outputs": [{"name": "stdout", "output_type": "stream", "text": ["computed"]}]}
+        content["cells"][1] |= {
+            "execution_count": 1,
+            "outputs": [{"name": "stdout", "output_type": "stream", "text": ["computed"]}],
+        }
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(content), encoding="utf-8")
         return batch.Outcome(path.stem, "failed" if path.stem.startswith("50") else "done", 1.0, (), output)

@@ -12,8 +12,20 @@ from ddcore.cli import doctor
 CPU = torch.device("cpu")
 accelerate = compute.accelerate
 
-FIELDS = {"name", "provider", "ratio", "ratio_p20", "ratio_p80", "memory_ratio", "peak_bytes", "operations", "fraction_of_ceiling",
-          "max_rel_error", "seconds", "n"}
+FIELDS = {
+    "name",
+    "provider",
+    "ratio",
+    "ratio_p20",
+    "ratio_p80",
+    "memory_ratio",
+    "peak_bytes",
+    "operations",
+    "fraction_of_ceiling",
+    "max_rel_error",
+    "seconds",
+    "n",
+}
 
 
 OF_STEPS = {"step", "ipc", "batch_real", "classes"}
@@ -38,7 +50,12 @@ def check_fields(rows, more=frozenset()):
     assert rows[0]["ratio"] == 1.0
     assert "published" in rows[0]["provider"]
     for row in rows[1:]:
-        assert row["ratio_p20"] == row["ratio"] == row["ratio_p80"] == pytest.approx(rows[0]["seconds"] / row["seconds"], 1e-3, 2e-3)
+        assert (
+            row["ratio_p20"]
+            == row["ratio"]
+            == row["ratio_p80"]
+            == pytest.approx(rows[0]["seconds"] / row["seconds"], 1e-3, 2e-3)
+        )
 
 
 def test_rows_of_the_dm_step(digits, quick):
@@ -54,7 +71,9 @@ def test_rows_of_the_dm_step(digits, quick):
 
 def test_the_grid_is_every_step_at_every_size_and_generates_what_it_has_no_images_for(digits, quick):
     """With many classes every form is called once, and compared with the published one: what it gives is the same."""
-    rows = steps.grid_rows(digits, ipcs=[1, 2], batches=[3], classes=[10, 11], width=4, rounds=1, compiled=False)
+    rows = steps.grid_rows(
+        digits, ipcs=[1, 2], batches=[3], classes=[10, 11], width=4, rounds=1, compiled=False
+    )
     cells = {(row["step"], row["ipc"], row["batch_real"], row["classes"]) for row in rows}
     assert cells == set(itertools.product(("dm", "dc", "dsa"), (1, 2), (3,), (10, 11)))
     assert len(rows) == 2 * len(cells)
@@ -93,7 +112,10 @@ def test_operations_are_counted_without_views(digits):
 
 @pytest.mark.skipif(yardsticks.peak_bytes(lambda: None, CPU) is None, reason="this system does not tell")
 def test_the_peak_counts_what_is_held_at_once():
-    together, after = ((lambda: [torch.ones(1 << 22) for _ in range(8)]), (lambda: [float(torch.ones(1 << 22).sum()) for _ in range(8)]))
+    together, after = (
+        (lambda: [torch.ones(1 << 22) for _ in range(8)]),
+        (lambda: [float(torch.ones(1 << 22).sum()) for _ in range(8)]),
+    )
     assert yardsticks.peak_bytes(together, CPU) > 0.9 * 8 * 4 * (1 << 22)
     assert yardsticks.peak_bytes(after, CPU) < 0.4 * 8 * 4 * (1 << 22)
 
@@ -101,7 +123,9 @@ def test_the_peak_counts_what_is_held_at_once():
 @pytest.mark.slow
 @pytest.mark.skipif("no C++" in doctor.examine()["torch.compile"], reason="no C++ compiler")
 def test_a_compiled_step_is_exact_too(digits):
-    net = bench.networks.build("convnet", digits.shape, 10, width=8, generator=torch.Generator().manual_seed(0))
+    net = bench.networks.build(
+        "convnet", digits.shape, 10, width=8, generator=torch.Generator().manual_seed(0)
+    )
     x = digits.x_train[:20]
     found = accelerate(net.features, CPU, compiled=True)(x)[-1]
     torch.testing.assert_close(found, net.features(x)[-1], rtol=1e-4, atol=1e-5)
@@ -141,7 +165,12 @@ def test_what_slows_the_machine_changes_no_ratio(monkeypatch, digits):
 
         return yardsticks.Provider(run)
 
-    providers = {"published": taking(6.0), "half": taking(3.0), "twice": taking(12.0), "erratic": taking(3.0, 1.0, 2.0, 6.0, 12.0)}
+    providers = {
+        "published": taking(6.0),
+        "half": taking(3.0),
+        "twice": taking(12.0),
+        "erratic": taking(3.0, 1.0, 2.0, 6.0, 12.0),
+    }
     rows = yardsticks.compare("step", providers, digits.x_train[:1].double(), CPU, 5)
     found = [(row["ratio_p20"], row["ratio"], row["ratio_p80"]) for row in rows]
     assert found == [(1, 1, 1), (2, 2, 2), (0.5, 0.5, 0.5), (0.9, 2, 3.6)], "of 2, 6, 3, 1, 0.5 in the last"

@@ -53,9 +53,16 @@ def found(data, method, plugins, chunk, ipc, soft):
     reads = [plugin.read for plugin in plugins if hasattr(plugin, "read")]
     match = next(method.matches(data, synthetic, seed=1, look=look, memory={}, reads=reads))
     terms = [match.loss, *(plugin.loss(match, {}) for plugin in plugins if hasattr(plugin, "loss"))]
-    gradients = [torch.autograd.grad(term, synthetic.parameters(), retain_graph=True, allow_unused=True) for term in terms]
-    return [*(term.detach() for term in terms), *(one for each in gradients for one in each if one is not None),
-            *match.real_features, *(one.detach() for one in match.synthetic_features)]
+    gradients = [
+        torch.autograd.grad(term, synthetic.parameters(), retain_graph=True, allow_unused=True)
+        for term in terms
+    ]
+    return [
+        *(term.detach() for term in terms),
+        *(one for each in gradients for one in each if one is not None),
+        *match.real_features,
+        *(one.detach() for one in match.synthetic_features),
+    ]
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
@@ -67,7 +74,9 @@ def test_any_chunk_is_the_whole(unequal, name, plugin):
     @given(st.integers(1, 9), st.sampled_from([1, 3]), st.booleans())
     def check(chunk, ipc, soft):
         soft = soft and ipc > 1 and (name.startswith("dc") or name in ("dsa", "mtt", "tesla"))
-        whole, parts = (found(unequal, METHODS[name], PLUGINS[plugin], size, ipc, soft) for size in (WHOLE, chunk))
+        whole, parts = (
+            found(unequal, METHODS[name], PLUGINS[plugin], size, ipc, soft) for size in (WHOLE, chunk)
+        )
         assert len(whole) == len(parts)
         for ours, theirs in zip(parts, whole, strict=True):
             assert float((ours - theirs).abs().max()) <= 1e-12 * max(1.0, float(theirs.abs().max()))
@@ -77,7 +86,9 @@ def test_any_chunk_is_the_whole(unequal, name, plugin):
 
 def test_no_network_sees_more_images_than_a_chunk(unequal, monkeypatch):
     """In every method and plugin, on either side, in training and evaluation."""
-    monkeypatch.setattr(compute, "chunk", lambda network, shape, given=None, whole=1, compiled=False: max(5, whole))
+    monkeypatch.setattr(
+        compute, "chunk", lambda network, shape, given=None, whole=1, compiled=False: max(5, whole)
+    )
     most = []
     before = networks.Network.features
     monkeypatch.setattr(networks.Network, "features", lambda self, x: most.append(len(x)) or before(self, x))
@@ -94,8 +105,10 @@ def test_no_network_sees_more_images_than_a_chunk(unequal, monkeypatch):
 def test_a_training_step_in_parts_is_the_whole_step(unequal, network):
     net = networks.build(network, unequal.shape, 3, width=4, dtype=torch.float64, generator=stream(0, "net"))
     targets = torch.rand(26, 3, dtype=torch.float64, generator=stream(0, "t")).softmax(1)
-    whole, *parts = (training.gradient(net, list(net.parameters()), unequal.x_train, training.cross_entropy(targets), size)
-                     for size in (26, 1, 5, 7, 25))
+    whole, *parts = (
+        training.gradient(net, list(net.parameters()), unequal.x_train, training.cross_entropy(targets), size)
+        for size in (26, 1, 5, 7, 25)
+    )
     for part in parts:
         for ours, theirs in zip(part, whole, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
@@ -103,11 +116,15 @@ def test_a_training_step_in_parts_is_the_whole_step(unequal, network):
 
 def test_batch_norms_in_training_are_not_parted(unequal):
     """The statistics of a batch are those of all of it."""
-    net = networks.build("convnet1-bn", unequal.shape, 3, width=4, dtype=torch.float64, generator=stream(0, "net"))
+    net = networks.build(
+        "convnet1-bn", unequal.shape, 3, width=4, dtype=torch.float64, generator=stream(0, "net")
+    )
     assert not compute.divisible(net.train())
     assert compute.divisible(net.eval())
     assert training.images_at_once(net.train(), unequal.shape, 26) >= 26
-    match = next(ddcore.DM(network="convnet1-bn", chunk=2, **FEW).matches(unequal, ddcore.Pixels(unequal, 2), seed=1))
+    match = next(
+        ddcore.DM(network="convnet1-bn", chunk=2, **FEW).matches(unequal, ddcore.Pixels(unequal, 2), seed=1)
+    )
     whole = next(ddcore.DM(network="convnet1-bn", **FEW).matches(unequal, ddcore.Pixels(unequal, 2), seed=1))
     assert torch.equal(match.loss, whole.loss)
 
@@ -117,7 +134,7 @@ def test_the_evaluation_is_the_same_in_parts(unequal, monkeypatch):
 
     def trained(budget):
         monkeypatch.setitem(compute.BUDGET, "cpu", budget)
-        net, = how.train(images, unequal.y_train[::2], unequal, (0,))
+        (net,) = how.train(images, unequal.y_train[::2], unequal, (0,))
         return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
 
     torch.testing.assert_close(trained(1), trained(2**30), rtol=1e-12, atol=1e-14)
@@ -146,7 +163,10 @@ def test_one_image_is_counted_without_its_parameters_and_leaves_the_network_as_i
 
 
 def test_the_chunk_depends_on_the_network_and_the_budget_alone(monkeypatch):
-    small, large = (networks.build("convnet", (3, 32, 32), 10, width=width, generator=stream(0, "net")) for width in (64, 128))
+    small, large = (
+        networks.build("convnet", (3, 32, 32), 10, width=width, generator=stream(0, "net"))
+        for width in (64, 128)
+    )
     assert (compute.chunk(small, (3, 32, 32)), compute.chunk(large, (3, 32, 32))) == (64, 32)
     assert [compute.chunk(net, (3, 32, 32), compiled=True) for net in (small, large)] == [32, 16]
     monkeypatch.setitem(compute.BUDGET, "cpu", 1)
@@ -171,12 +191,14 @@ def test_a_chunk_is_computed_again_where_its_tape_would_have_to_wait(monkeypatch
         calls.append(len(x))
         return net.features(x)
 
-    x = torch.randn(2 * (compute.HELD + 1), 1, 4, 4, dtype=torch.float64, generator=stream(0, "x"), requires_grad=True)
+    x = torch.randn(
+        2 * (compute.HELD + 1), 1, 4, 4, dtype=torch.float64, generator=stream(0, "x"), requires_grad=True
+    )
     ours = compute.in_chunks(features, x, 2)[-1]
     assert calls == [2] * (compute.HELD + 1)
-    gradient, = torch.autograd.grad(ours.square().sum(), x)
+    (gradient,) = torch.autograd.grad(ours.square().sum(), x)
     assert calls == [2] * 2 * (compute.HELD + 1)
-    expected, = torch.autograd.grad(net.features(x)[-1].square().sum(), x)
+    (expected,) = torch.autograd.grad(net.features(x)[-1].square().sum(), x)
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=0)
 
 
@@ -184,18 +206,26 @@ def test_unrolled_and_adjoint_agree_for_parts_of_any_size(unequal):
     generator = stream(0, "test")
     x, y = unequal.x_train[:7].clone().requires_grad_(), unequal.y_train[:7]
     weight = torch.randn(3, x[0].numel(), generator=generator, dtype=torch.float64)
-    steps = [unrolling.Step(torch.randperm(7, generator=generator)[:5], ddcore.augment.draw("none", 1, generator, each=5))
-             for _ in range(3)]
+    steps = [
+        unrolling.Step(
+            torch.randperm(7, generator=generator)[:5], ddcore.augment.draw("none", 1, generator, each=5)
+        )
+        for _ in range(3)
+    ]
     alpha = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
 
     def forward(flat, images):
         return images.flatten(1).tanh() @ flat.view_as(weight).T
 
     def gradients(function):
-        loss, last = function(forward, weight.flatten(), torch.zeros_like(weight).flatten(), x, y, alpha, steps)
+        loss, last = function(
+            forward, weight.flatten(), torch.zeros_like(weight).flatten(), x, y, alpha, steps
+        )
         return loss.detach(), last, *torch.autograd.grad(loss, (x, alpha))
 
     expected = gradients(unrolling.unrolled)
     for size in (1, 2, 3, 4, 9):
-        for ours, theirs in zip(gradients(functools.partial(unrolling.adjoint, size=size)), expected, strict=True):
+        for ours, theirs in zip(
+            gradients(functools.partial(unrolling.adjoint, size=size)), expected, strict=True
+        ):
             torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-14)

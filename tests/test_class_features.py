@@ -21,7 +21,9 @@ def draw(name: str, *shape: int) -> torch.Tensor:
 
 def matrix(images: torch.Tensor, labels: torch.Tensor, classes: int) -> np.ndarray:
     rows = class_correlation(pixels(images[0].numel(), classes), images, labels)
-    assert [(row["row"], row["column"]) for row in rows] == [(a, b) for a in range(classes) for b in range(classes)]
+    assert [(row["row"], row["column"]) for row in rows] == [
+        (a, b) for a in range(classes) for b in range(classes)
+    ]
     return np.array([row["correlation"] for row in rows]).reshape(classes, classes)
 
 
@@ -50,18 +52,26 @@ def test_the_vendi_score_counts_what_differs_within_a_class():
     same, axes = draw("same", 1, 1, 1, 4), torch.eye(4, dtype=torch.float64)[:3].view(3, 1, 1, 4)
     images, labels = torch.cat([same, axes, 2 * same, 5 * same]), torch.tensor([1, 0, 0, 0, 1, 1])
     assert class_vendi(pixels(4, 2), images, labels) == pytest.approx(2)
-    assert class_vendi(pixels(4, 2), torch.cat([images, images]), torch.cat([labels, labels])) == pytest.approx(2)
+    assert class_vendi(
+        pixels(4, 2), torch.cat([images, images]), torch.cat([labels, labels])
+    ) == pytest.approx(2)
 
 
 def test_in_the_plane_neighbours_are_those_of_the_features():
     """Three clusters far apart, each in two sets: the nearest image in the plane is of the same cluster."""
     centres = 50 * torch.eye(3, 5, dtype=torch.float64)
-    sets = {name: (centres[labels].view(-1, 1, 1, 5) + draw(name, len(labels), 1, 1, 5), labels)
-            for name, labels in (("real", torch.arange(1, 31) % 3), ("synthetic", torch.arange(3)))}
+    sets = {
+        name: (centres[labels].view(-1, 1, 1, 5) + draw(name, len(labels), 1, 1, 5), labels)
+        for name, labels in (("real", torch.arange(1, 31) % 3), ("synthetic", torch.arange(3)))
+    }
     found = plane(pixels(5, 3), sets, seed=0)
     assert [(one["set"], one["label"]) for one in found] == [
-        (name, label) for name, (_, labels) in sets.items() for label in labels.tolist()]
-    at, labels = torch.tensor([[one["x"], one["y"]] for one in found]), torch.tensor([one["label"] for one in found])
+        (name, label) for name, (_, labels) in sets.items() for label in labels.tolist()
+    ]
+    at, labels = (
+        torch.tensor([[one["x"], one["y"]] for one in found]),
+        torch.tensor([one["label"] for one in found]),
+    )
     nearest = (torch.cdist(at, at) + 1e9 * torch.eye(len(at))).argmin(1)
     assert torch.equal(labels[nearest], labels)
 

@@ -54,7 +54,10 @@ def test_what_a_cluster_can_not_be_started_with_is_refused(tmp_path, refuses):
 
 
 def test_a_file_names_class_settings_and_numbers(tmp_path):
-    path = described(tmp_path, {"cluster": "SLURMCluster", "settings": {"cores": 8, "memory": "16 GB"}, "workers": {"most": 9}})
+    path = described(
+        tmp_path,
+        {"cluster": "SLURMCluster", "settings": {"cores": 8, "memory": "16 GB"}, "workers": {"most": 9}},
+    )
     cls, settings, least, most = cluster.read(path)
     assert (cls.__name__, settings, least, most) == ("SLURMCluster", {"cores": 8, "memory": "16 GB"}, 0, 9)
     assert cluster.read(described(tmp_path, {"cluster": "LocalCluster", "workers": 3}))[2:] == (3, 3)
@@ -63,18 +66,27 @@ def test_a_file_names_class_settings_and_numbers(tmp_path):
 def test_a_worker_of_a_queue_runs_one_experiment_with_all_its_cores(tmp_path):
     from dask_jobqueue import SLURMCluster
 
-    settings = {"cores": 8, "processes": 2, "memory": "16 GB", "job_script_prologue": ["module load x"],
-                "worker_extra_args": ["--lifetime", "50m"]}
+    settings = {
+        "cores": 8,
+        "processes": 2,
+        "memory": "16 GB",
+        "job_script_prologue": ["module load x"],
+        "worker_extra_args": ["--lifetime", "50m"],
+    }
     with SLURMCluster(**cluster._one_experiment_a_worker(SLURMCluster, settings)) as made:
         script = made.job_script()
     assert re.search(r"--nthreads 4 .*--nthreads 1 ", script), "the last one counts"
     assert "--lifetime 50m" in script
-    assert script.index("export OMP_NUM_THREADS=4") < script.index("module load x") < script.index("--nthreads")
+    assert (
+        script.index("export OMP_NUM_THREADS=4") < script.index("module load x") < script.index("--nthreads")
+    )
 
 
 def test_the_file_shown_on_the_page_describes_a_cluster(tmp_path):
     page = (batch.NOTEBOOKS / "CLUSTER.md").read_text(encoding="utf-8")
-    cls, settings, least, most = cluster.read(described(tmp_path, re.search(r"```yaml\n(.*?)```", page, re.S)[1]))
+    cls, settings, least, most = cluster.read(
+        described(tmp_path, re.search(r"```yaml\n(.*?)```", page, re.S)[1])
+    )
     assert (least, most) == (0, 100)
     with cls(**cluster._one_experiment_a_worker(cls, settings)) as made:
         assert "--gres=gpu:1" in made.job_script()
@@ -87,11 +99,15 @@ def run_main(monkeypatch, *arguments) -> int:
     return left.value.code or 0
 
 
-@pytest.mark.parametrize(("given", "words"), [
-    (("--workers", "2", "--scheduler", "tcp://127.0.0.1:9"), "--workers and --scheduler are given"),
-    (("--scheduler", "tcp://127.0.0.1:9"), "no scheduler answers at tcp://127.0.0.1:9"),
-    (("--cluster", "none.yaml"), "none.yaml"), (("--workers", "2", "--set", "stepps=1"), "stepps"),
-])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--workers", "2", "--scheduler", "tcp://127.0.0.1:9"), "--workers and --scheduler are given"),
+        (("--scheduler", "tcp://127.0.0.1:9"), "no scheduler answers at tcp://127.0.0.1:9"),
+        (("--cluster", "none.yaml"), "none.yaml"),
+        (("--workers", "2", "--set", "stepps=1"), "stepps"),
+    ],
+)
 def test_bad_input_is_a_sentence_before_any_notebook_begins(monkeypatch, tmp_path, capsys, given, words):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(batch, "execute", lambda *_, **__: pytest.fail("a notebook has begun"))
@@ -120,14 +136,27 @@ def test_all_notebooks_of_a_pool_run_at_once_with_its_address_and_threads(monkey
 def test_a_notebook_ends_with_the_batch_that_is_killed(tmp_path):
     """Its kernel too, so that the same command can be given again at once."""
     notebook = tmp_path / "50_waits.ipynb"
-    cell = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": [],
-            "source": f"import os, pathlib, time\npathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\ntime.sleep(600)"}
-    notebook.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
-    program = ("import sys; from pathlib import Path; from ddcore.lab import batch; "
-               "batch._papermill(Path(sys.argv[1]), Path(sys.argv[2]), {}, None, batch.Orders())")
+    cell = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": "a",
+        "metadata": {},
+        "outputs": [],
+        "source": f"import os, pathlib, time\npathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\ntime.sleep(600)",
+    }
+    notebook.write_text(
+        json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8"
+    )
+    program = (
+        "import sys; from pathlib import Path; from ddcore.lab import batch; "
+        "batch._papermill(Path(sys.argv[1]), Path(sys.argv[2]), {}, None, batch.Orders())"
+    )
     driver = subprocess.Popen([sys.executable, "-c", program, str(notebook), str(tmp_path / "out.ipynb")])
     deadline = time.monotonic() + 300
-    while not ((pid := tmp_path / "pid").exists() and pid.read_text(encoding="utf-8")) and time.monotonic() < deadline:
+    while (
+        not ((pid := tmp_path / "pid").exists() and pid.read_text(encoding="utf-8"))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     driver.send_signal(signal.SIGKILL)
     driver.wait()

@@ -16,7 +16,9 @@ def test_a_device_that_is_there_is_given():
     assert compute.device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "hpu", "meta", "privateuseone", "gpu", "", "cpu0", "CPU", "vulkan"])
+@pytest.mark.parametrize(
+    "name", ["cuda:99", "hpu", "meta", "privateuseone", "gpu", "", "cpu0", "CPU", "vulkan"]
+)
 def test_an_absent_device_is_refused(name, refuses):
     with refuses(f"device '{name}'", "use 'auto' or 'cpu'"):
         compute.device(name)
@@ -49,8 +51,10 @@ def test_bfloat16_rounds_inside_and_gives_float32():
 def test_gradients_pass_through_bfloat16():
     net = networks.build("mlp", (1, 8, 8), 10, width=8, generator=stream(0, "net"))
     x = torch.randn(4, 1, 8, 8, generator=stream(0, "x"), requires_grad=True)
-    rounded, = torch.autograd.grad(compute.accelerate(net, torch.device("cpu"), precision="bfloat16")(x).square().sum(), x)
-    exact, = torch.autograd.grad(net(x).square().sum(), x)
+    (rounded,) = torch.autograd.grad(
+        compute.accelerate(net, torch.device("cpu"), precision="bfloat16")(x).square().sum(), x
+    )
+    (exact,) = torch.autograd.grad(net(x).square().sum(), x)
     assert rounded.dtype == torch.float32
     assert (rounded - exact).norm() < 0.05 * exact.norm()
 
@@ -59,12 +63,19 @@ def test_gradients_pass_through_bfloat16():
 def test_kept_memory_is_not_given_back(kernel):
     """In a process of its own, by the call or by what a notebook's kernel is started with:
     large tensors one after another take, after a while, pages that are there already."""
-    program = ("import resource, sys, torch; from ddcore import compute; kept = len(sys.argv) > 1 or compute.keep_memory(); "
-               "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; "
-               "several = lambda: [torch.ones(1 << 24).numel() for _ in range(20)]; several(); "
-               "before = faults(); several(); print(int(kept), faults() - before)")
-    run = subprocess.run([sys.executable, "-c", program, *(["kernel"] if kernel else [])], capture_output=True, encoding="utf-8",
-                         check=True, env=batch.environment() if kernel else None)
+    program = (
+        "import resource, sys, torch; from ddcore import compute; kept = len(sys.argv) > 1 or compute.keep_memory(); "
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; "
+        "several = lambda: [torch.ones(1 << 24).numel() for _ in range(20)]; several(); "
+        "before = faults(); several(); print(int(kept), faults() - before)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, *(["kernel"] if kernel else [])],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        env=batch.environment() if kernel else None,
+    )
     kept, faults = map(int, run.stdout.split())
     if platform.libc_ver()[0] == "glibc":
         assert kept

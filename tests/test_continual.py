@@ -14,8 +14,11 @@ from ddcore.lab.runner import Runner
 from ddcore.settings import canonical
 
 EVALUATE = {"width": 8, "epochs": 8, "networks": 2, "strategy": "none"}
-DM = {"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},
-      "distill": {"steps": 3}}
+DM = {
+    "synthetic": {"kind": "lowrank", "rank": 1},
+    "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},
+    "distill": {"steps": 3},
+}
 
 
 def test_only_keeps_the_images_of_its_classes_and_numbers_them_in_order(digits):
@@ -48,11 +51,17 @@ def test_nothing_is_forgotten_while_accuracies_rise(values):
     assert forgetting([[60.0], [10.0, 70.0]]) == 50.0
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"synthetic": {"kind": "lowrank", "rank": 1, "soft": 2.0}}, "without `soft`"),
-    ({"synthetic": {"kind": "whole"}, "method": {}, "distill": {}}, "no memory"),
-    ({"evaluate": {"protocol": "relabel", "teacher": {"network": "convnet-bn", "width": 8}}}, "images of earlier steps"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"synthetic": {"kind": "lowrank", "rank": 1, "soft": 2.0}}, "without `soft`"),
+        ({"synthetic": {"kind": "whole"}, "method": {}, "distill": {}}, "no memory"),
+        (
+            {"evaluate": {"protocol": "relabel", "teacher": {"network": "convnet-bn", "width": 8}}},
+            "images of earlier steps",
+        ),
+    ],
+)
 def test_what_a_learner_in_time_can_not_have_is_refused(change, words):
     with pytest.raises(BadInput, match=words):
         Continual(Experiment("digits", 1, **{"evaluate": EVALUATE, **DM} | change))
@@ -69,7 +78,9 @@ def test_one_task_is_the_plain_experiment(digits):
 def test_a_step_knows_nothing_of_the_classes_to_come(digits):
     continual = Continual(Experiment("digits", 1, evaluate=EVALUATE, **DM), tasks=5)
     late = torch.isin(digits.y_train, torch.tensor(class_order(10, 0)[4:]))
-    other = dataclasses.replace(digits, x_train=torch.where(late[:, None, None, None], -digits.x_train[:], digits.x_train[:]))
+    other = dataclasses.replace(
+        digits, x_train=torch.where(late[:, None, None, None], -digits.x_train[:], digits.x_train[:])
+    )
     here, there = (continual.make(data, None)[0]["steps"] for data in (digits, other))
     for step in range(2):
         assert here[step]["task_scores"] == there[step]["task_scores"]
@@ -77,14 +88,29 @@ def test_a_step_knows_nothing_of_the_classes_to_come(digits):
 
 
 def test_the_memory_grows_by_the_same_cost_a_class(digits):
-    result, _ = Continual(Experiment("digits", 2, evaluate=EVALUATE, synthetic={"kind": "herding"}), tasks=5).make(digits, None)
+    result, _ = Continual(
+        Experiment("digits", 2, evaluate=EVALUATE, synthetic={"kind": "herding"}), tasks=5
+    ).make(digits, None)
     assert [step["stored_numbers"] for step in result["steps"]] == [4 * 64 * task for task in range(1, 6)]
     assert [step["classes"] for step in result["steps"]] == [2, 4, 6, 8, 10]
-    assert [len(scores) for step in result["steps"] for scores in step["task_scores"]] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert [len(scores) for step in result["steps"] for scores in step["task_scores"]] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+        4,
+        5,
+        5,
+    ]
 
 
 def test_a_score_is_the_mean_of_its_tasks_weighted_by_test_images(digits):
-    result, _ = Continual(Experiment("digits", 1, evaluate=EVALUATE, synthetic={"kind": "pixels"}), tasks=2).make(digits, None)
+    result, _ = Continual(
+        Experiment("digits", 1, evaluate=EVALUATE, synthetic={"kind": "pixels"}), tasks=2
+    ).make(digits, None)
     order, counts = class_order(10, 0), torch.bincount(digits.y_test)
     weights = torch.stack([counts[list(order[:5])].sum(), counts[list(order[5:])].sum()]).double()
     for score, tasks in zip(result["steps"][1]["scores"], result["steps"][1]["task_scores"], strict=True):
@@ -122,7 +148,11 @@ def test_its_record_is_kept_and_read_again(tmp_path):
     runner = Runner("laptop", tmp_path, device="cpu")
     record = runner.run(continual)
     assert runner.run(continual).hash == record.hash
-    assert record.hash != runner.key(Continual(continual.experiment, tasks=10)) != runner.key(continual.experiment)
+    assert (
+        record.hash
+        != runner.key(Continual(continual.experiment, tasks=10))
+        != runner.key(continual.experiment)
+    )
     assert json.loads(canonical(record.result)) == record.result
 
 
@@ -132,7 +162,10 @@ def test_bad_input_is_refused_in_a_sentence(digits):
         Continual(plain, tasks=3).make(digits, None)
     with pytest.raises(BadInput, match="learned step size"):
         Continual(Experiment("digits", 1, synthetic={"kind": "pixels", "step": 0.01}), tasks=5)
-    gradient = {"method": {"name": "dc", "width": 8, "batch_real": 8, "strategy": "none"}, "distill": {"steps": 1}}
+    gradient = {
+        "method": {"name": "dc", "width": 8, "batch_real": 8, "strategy": "none"},
+        "distill": {"steps": 1},
+    }
     with pytest.raises(BadInput, match="one class"):
         Continual(Experiment("digits", 1, evaluate=EVALUATE, **gradient), tasks=10).make(digits, None)
 
@@ -143,5 +176,7 @@ def test_forgetting_counts_from_the_best_accuracy_ever():
 
 def test_a_large_memory_teaches_every_task(digits):
     how = {"width": 32, "epochs": 40, "lr": 0.05, "networks": 1, "strategy": "none"}
-    result, _ = Continual(Experiment("digits", 20, evaluate=how, synthetic={"kind": "pixels"}), tasks=5).make(digits, None)
+    result, _ = Continual(Experiment("digits", 20, evaluate=how, synthetic={"kind": "pixels"}), tasks=5).make(
+        digits, None
+    )
     assert min(result["steps"][-1]["task_scores"][0]) > 30

@@ -18,8 +18,10 @@ negatives = pytest.mark.parametrize("own", [False, True])
 
 def sides(layers=2, fakes=5, reals=12, width=4, classes=3, dtype=torch.float64):
     """Labels in no order, those of the real side balanced where `classes` divides `reals`."""
-    fake, real = (torch.randn(layers, rows, width, generator=stream(0, "contrast", name), dtype=torch.float64).to(dtype)
-                  for name, rows in (("fake", fakes), ("real", reals)))
+    fake, real = (
+        torch.randn(layers, rows, width, generator=stream(0, "contrast", name), dtype=torch.float64).to(dtype)
+        for name, rows in (("fake", fakes), ("real", reals))
+    )
     return fake, torch.arange(fakes) * 2 % classes, real, torch.arange(reals) % classes, classes
 
 
@@ -31,8 +33,17 @@ def on_the_sphere(rows: torch.Tensor) -> torch.Tensor:
 @negatives
 def test_the_definition_by_hand(critic, own):
     fake, fake_labels, real, real_labels, classes = sides()
-    found = contrast_reference(fake, fake_labels, real, real_labels, classes, temperature=0.5, critic=critic, own=own,
-                               log_z=torch.tensor([0.3, -1.0], dtype=torch.float64))
+    found = contrast_reference(
+        fake,
+        fake_labels,
+        real,
+        real_labels,
+        classes,
+        temperature=0.5,
+        critic=critic,
+        own=own,
+        log_z=torch.tensor([0.3, -1.0], dtype=torch.float64),
+    )
     for layer, log_z in enumerate((0.3, -1.0)):
         losses, log_hs, exps = [], [], []
         for u, label in zip(fake[layer], fake_labels, strict=True):
@@ -50,14 +61,27 @@ def test_the_definition_by_hand(critic, own):
         assert [float(one[layer]) for one in found] == pytest.approx(by_hand, rel=1e-12)
 
 
-@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 30), st.integers(1, 9), st.integers(1, 5), st.sampled_from(CRITICS),
-       st.booleans(), st.sampled_from([1e-4, 0.1, 1.0, 1e4]))
+@given(
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(1, 30),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.sampled_from(CRITICS),
+    st.booleans(),
+    st.sampled_from([1e-4, 0.1, 1.0, 1e4]),
+)
 @example(2, 3, 4, 2, 1, "infonce", False, 1.0)
 def test_chunked_is_the_reference(layers, fakes, reals, width, classes, critic, own, temperature):
     """One row, one class and hence no negatives, a class without real rows: all come up."""
     fake, *others = sides(layers, fakes, reals, width, classes)
     fake.requires_grad_()
-    how = {"temperature": temperature, "critic": critic, "own": own, "log_z": torch.linspace(-1, 2, layers, dtype=torch.float64)}
+    how = {
+        "temperature": temperature,
+        "critic": critic,
+        "own": own,
+        "log_z": torch.linspace(-1, 2, layers, dtype=torch.float64),
+    }
     found, expected = (op(fake, *others, **how) for op in (contrast_chunked, contrast_reference))
     for x, y in zip(found, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
@@ -86,7 +110,9 @@ def test_many_blocks_are_as_one(critic, own):
     expected = contrast_reference(fake, fake_labels, real, real_labels, classes, **how)
     for x, y in zip(whole, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=0)
-    torch.testing.assert_close(grad(whole.loss.sum(), fake)[0], grad(expected.loss.sum(), fake)[0], rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(
+        grad(whole.loss.sum(), fake)[0], grad(expected.loss.sum(), fake)[0], rtol=1e-10, atol=1e-14
+    )
 
 
 class Largest(TorchDispatchMode):
@@ -129,8 +155,17 @@ def test_a_normalised_critic_that_knows_nothing_has_the_loss_of_a_guess(reals):
 def test_one_negative_costs_log_of_one_plus_exp_to_rounding(dtype):
     """log(1 + e^s) of every s, to the last digits of the smallest too, which 1 + e^s has lost."""
     s = torch.linspace(-80, 80, 321, dtype=dtype)
-    found = contrast(s[:, None, None], torch.tensor([0]), torch.ones(321, 1, 1, dtype=dtype), torch.tensor([1]), 2, temperature=1.0)
-    expected = torch.tensor([max(one, 0) + math.log1p(math.exp(-abs(one))) for one in s.tolist()], dtype=torch.float64)
+    found = contrast(
+        s[:, None, None],
+        torch.tensor([0]),
+        torch.ones(321, 1, 1, dtype=dtype),
+        torch.tensor([1]),
+        2,
+        temperature=1.0,
+    )
+    expected = torch.tensor(
+        [max(one, 0) + math.log1p(math.exp(-abs(one))) for one in s.tolist()], dtype=torch.float64
+    )
     torch.testing.assert_close(found.loss.double(), expected, rtol=8 * torch.finfo(dtype).eps, atol=0)
 
 
@@ -138,28 +173,56 @@ def test_one_negative_costs_log_of_one_plus_exp_to_rounding(dtype):
 def test_infonce_on_balanced_classes_tells_no_more_than_log_classes(classes, each, temperature):
     """log N + mean log h <= log N - log P by Jensen's inequality: it can't exceed the entropy of the label."""
     fake, fake_labels, real, real_labels, _ = sides(2, 7, classes * each, 3, classes)
-    found = contrast(fake, fake_labels, real, real_labels, classes, temperature=temperature, critic="infonce", own=True)
+    found = contrast(
+        fake, fake_labels, real, real_labels, classes, temperature=temperature, critic="infonce", own=True
+    )
     assert float(found.log_h.max()) + math.log(len(real_labels)) <= math.log(classes) + 1e-9
     torch.testing.assert_close(found.loss, -found.log_h)
     onto = torch.eye(classes, dtype=torch.float64)
-    sure = contrast(onto[None, fake_labels], fake_labels, onto[None, real_labels], real_labels, classes, temperature=1e-3, critic="infonce",
-                    own=True)
+    sure = contrast(
+        onto[None, fake_labels],
+        fake_labels,
+        onto[None, real_labels],
+        real_labels,
+        classes,
+        temperature=1e-3,
+        critic="infonce",
+        own=True,
+    )
     assert float(sure.log_h) + math.log(len(real_labels)) == pytest.approx(math.log(classes), rel=1e-9)
 
 
 def test_infonce_sees_no_shift_of_all_real_features():
     fake, fake_labels, real, real_labels, classes = sides()
     how = {"temperature": 0.5, "critic": "infonce"}
-    moved = contrast(fake, fake_labels, real + torch.ones(4, dtype=torch.float64), real_labels, classes, **how)
-    torch.testing.assert_close(moved.loss, contrast(fake, fake_labels, real, real_labels, classes, **how).loss, rtol=1e-12, atol=1e-12)
+    moved = contrast(
+        fake, fake_labels, real + torch.ones(4, dtype=torch.float64), real_labels, classes, **how
+    )
+    torch.testing.assert_close(
+        moved.loss,
+        contrast(fake, fake_labels, real, real_labels, classes, **how).loss,
+        rtol=1e-12,
+        atol=1e-12,
+    )
 
 
 @critics
 def test_rows_are_a_set(critic):
     fake, fake_labels, real, real_labels, classes = sides()
-    order, others = torch.randperm(12, generator=stream(0, "order")), torch.randperm(5, generator=stream(1, "order"))
+    order, others = (
+        torch.randperm(12, generator=stream(0, "order")),
+        torch.randperm(5, generator=stream(1, "order")),
+    )
     one = contrast(fake, fake_labels, real, real_labels, classes, temperature=0.3, critic=critic)
-    two = contrast(fake[:, others], fake_labels[others], real[:, order], real_labels[order], classes, temperature=0.3, critic=critic)
+    two = contrast(
+        fake[:, others],
+        fake_labels[others],
+        real[:, order],
+        real_labels[order],
+        classes,
+        temperature=0.3,
+        critic=critic,
+    )
     for x, y in zip(one, two, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
 
@@ -183,27 +246,42 @@ def test_float32_is_as_near_to_float64_as_the_reference_is(critic):
 
     def gradient(op, kind):
         given = fake.detach().to(kind).requires_grad_()
-        return grad(op(given, fake_labels, real.to(kind), real_labels, classes, **how).loss.sum(), given)[0].double()
+        return grad(op(given, fake_labels, real.to(kind), real_labels, classes, **how).loss.sum(), given)[
+            0
+        ].double()
 
     exact = gradient(contrast_reference, torch.float64)
-    ours, theirs = (float((gradient(op, torch.float32) - exact).norm()) for op in (contrast_chunked, contrast_reference))
+    ours, theirs = (
+        float((gradient(op, torch.float32) - exact).norm()) for op in (contrast_chunked, contrast_reference)
+    )
     assert ours <= 2 * theirs
 
 
 def test_what_is_not_computed_is_refused(refuses):
     fake, fake_labels, real, real_labels, classes = sides()
     fake.requires_grad_()
-    with pytest.raises(NotImplementedError, match=r"contrast_chunked has no second derivative.*contrast_reference"):
-        grad(contrast(fake, fake_labels, real, real_labels, classes, temperature=1.0).loss.sum(), fake, create_graph=True)
+    with pytest.raises(
+        NotImplementedError, match=r"contrast_chunked has no second derivative.*contrast_reference"
+    ):
+        grad(
+            contrast(fake, fake_labels, real, real_labels, classes, temperature=1.0).loss.sum(),
+            fake,
+            create_graph=True,
+        )
     with refuses("contrast_chunked", "`real`", "contrast_reference"):
         contrast(fake, fake_labels, real.requires_grad_(), real_labels, classes, temperature=1.0)
 
 
 def test_ill_input_is_refused(refuses):
     fake, fake_labels, real, real_labels, classes = sides()
-    for wrong in [(fake[0], fake_labels, real, real_labels), (fake, fake_labels[:2], real, real_labels),
-                  (fake, fake_labels, real[:1], real_labels), (fake, fake_labels, real[..., :2], real_labels),
-                  (fake, fake_labels, real[:, :0], real_labels[:0]), (fake, fake_labels, real.float(), real_labels)]:
+    for wrong in [
+        (fake[0], fake_labels, real, real_labels),
+        (fake, fake_labels[:2], real, real_labels),
+        (fake, fake_labels, real[:1], real_labels),
+        (fake, fake_labels, real[..., :2], real_labels),
+        (fake, fake_labels, real[:, :0], real_labels[:0]),
+        (fake, fake_labels, real.float(), real_labels),
+    ]:
         with refuses("contrast: shapes", "(K, M, D)"):
             contrast(*wrong, classes, temperature=1.0)
     for temperature in (0.0, -1.0, math.nan):

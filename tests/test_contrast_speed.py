@@ -12,7 +12,11 @@ SMALL = {"seed": 0, "rounds": 2, "width": 4, "classes": 3, "compiled": False}
 def test_every_case_and_provider_has_a_row_a_round():
     found = contrast_speed(CPU, cases=[[1, 3, 7], [2, 5, 9]], most_bytes=1e9, **SMALL)
     assert [(row["K"], row["M"], row["N"], row["provider"], row["round"]) for row in found] == [
-        (*case, provider, turn) for case in ((1, 3, 7), (2, 5, 9)) for turn in range(2) for provider in ("eager", "chunked")]
+        (*case, provider, turn)
+        for case in ((1, 3, 7), (2, 5, 9))
+        for turn in range(2)
+        for provider in ("eager", "chunked")
+    ]
     assert all(row["seconds"] > 0 for row in found)
 
 
@@ -37,8 +41,15 @@ def test_a_step_is_the_gradient_in_the_synthetic_rows_of_all_layers():
     torch.testing.assert_close(chunked, eager, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("changed", "words"), [({"rounds": 0}, ["rounds=0"]), ({"cases": [[1, 2, 0]]}, ["cases[0][2]=0"]),
-                                                ({"cases": [[3, 4]]}, ["[3, 4]", "three"]), ({"most_bytes": 0.0}, ["most_bytes=0.0"])])
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"rounds": 0}, ["rounds=0"]),
+        ({"cases": [[1, 2, 0]]}, ["cases[0][2]=0"]),
+        ({"cases": [[3, 4]]}, ["[3, 4]", "three"]),
+        ({"most_bytes": 0.0}, ["most_bytes=0.0"]),
+    ],
+)
 def test_bad_input_is_refused(refuses, changed, words):
     with refuses("contrast_speed", *words):
         contrast_speed(CPU, **SMALL | {"cases": [[1, 3, 7]], "most_bytes": 1e9} | changed)

@@ -46,7 +46,9 @@ def test_its_plugin_smooths_what_it_is_added_to(digits):
     assert steepness(100.0) < 0.9 * steepness(1e-6)
 
 
-@pytest.mark.parametrize("plugins", [[], [ddcore.MutualInformation(weight=0.1)]], ids=["alone", "with a plugin"])
+@pytest.mark.parametrize(
+    "plugins", [[], [ddcore.MutualInformation(weight=0.1)]], ids=["alone", "with a plugin"]
+)
 def test_its_method_brings_the_class_means_together(digits, untouched, plugins):
     method = made("class ClassMeans")["ClassMeans"](width=8, batch_real=8)
     syn = ddcore.LowRank(digits, 1, rank=1, seed=0)
@@ -84,10 +86,14 @@ def test_both_are_named_on_the_command_line(monkeypatch, tmp_path):
 
 
 def test_its_figure_is_an_entry_and_a_drawing():
-    (key, entry), = yaml.safe_load(example("lodc-loss:")).items()
+    ((key, entry),) = yaml.safe_load(example("lodc-loss:")).items()
     assert build(figures.Entry, {"id": key, **entry}).notebook == "11_low_rank_condensation"
     loss_by_step = made("def loss_by_step")["loss_by_step"]
-    rows = [{"method": method, "step": step, "seed": 0, "loss": 1 / (1 + step)} for method in ("DM", "LoDM") for step in range(5)]
+    rows = [
+        {"method": method, "step": step, "seed": 0, "loss": 1 / (1 + step)}
+        for method in ("DM", "LoDM")
+        for step in range(5)
+    ]
     frame = pd.DataFrame(rows)
-    axis, = loss_by_step(frame).axes
+    (axis,) = loss_by_step(frame).axes
     assert [text.get_text() for text in axis.get_legend().texts] == ["DM", "LoDM"]

@@ -18,6 +18,7 @@ def cloud(many, size, seed):
 def herding_by_force(features, count):
     chosen = []
     for _ in range(count):
+
         def distance(index):
             mean = sum(features[i] for i in [*chosen, index]) / (len(chosen) + 1)
             return float((mean - features.mean(0)).norm())
@@ -29,6 +30,7 @@ def herding_by_force(features, count):
 def k_center_by_force(features, count):
     chosen = [min(range(len(features)), key=lambda index: float((features[index] - features.mean(0)).norm()))]
     while len(chosen) < count:
+
         def gap(index):
             return min(float((features[index] - features[other]).norm()) for other in chosen)
 
@@ -59,7 +61,10 @@ def test_herding_of_all_has_the_mean_and_of_one_the_nearest():
 def test_k_center_covers_within_twice_the_best():
     features = cloud(9, 2, 3)
     distance = torch.cdist(features, features)
-    best = min(distance[:, list(subset)].min(1).values.max() for subset in torch.combinations(torch.arange(9), 3).tolist())
+    best = min(
+        distance[:, list(subset)].min(1).values.max()
+        for subset in torch.combinations(torch.arange(9), 3).tolist()
+    )
     assert distance[:, k_center(features, 3)].min(1).values.max() <= 2 * best + 1e-12
 
 
@@ -77,7 +82,11 @@ def test_baseline_costs_its_budget_and_has_sorted_balanced_labels(name, ipc, dig
 def test_baseline_is_of_distinct_training_images_of_the_class(name, coloured):
     found = ddcore.baseline(name, coloured, 3, width=4)
     for label in range(3):
-        same = (found.images()[found.labels == label][:, None] == coloured.class_images(label)[None]).flatten(2).all(2)
+        same = (
+            (found.images()[found.labels == label][:, None] == coloured.class_images(label)[None])
+            .flatten(2)
+            .all(2)
+        )
         assert same.sum() == 3
         assert same.any(0).sum() == 3
 
@@ -86,7 +95,10 @@ def test_baseline_is_of_distinct_training_images_of_the_class(name, coloured):
 def test_baseline_follows_the_rule_on_the_network_it_names(name, force, coloured):
     net = networks.build("convnet", coloured.shape, 3, width=4, generator=stream(7, "coreset"))
     with torch.no_grad():
-        chosen = [coloured.class_images(label)[sorted(force(net.embed(coloured.class_images(label)), 2))] for label in range(3)]
+        chosen = [
+            coloured.class_images(label)[sorted(force(net.embed(coloured.class_images(label)), 2))]
+            for label in range(3)
+        ]
     assert torch.equal(ddcore.baseline(name, coloured, 2, width=4, seed=7).images(), torch.cat(chosen))
 
 
@@ -99,8 +111,10 @@ def test_whole_is_the_training_set(coloured):
 
 
 def test_svd_baseline_is_the_set_of_that_init(digits):
-    assert torch.equal(ddcore.baseline("svd", digits, 2, rank=3, seed=1).images(),
-                       ddcore.LowRank(digits, 2, rank=3, init="svd", seed=1).images())
+    assert torch.equal(
+        ddcore.baseline("svd", digits, 2, rank=3, seed=1).images(),
+        ddcore.LowRank(digits, 2, rank=3, init="svd", seed=1).images(),
+    )
 
 
 def test_an_unknown_baseline_is_refused(digits, refuses):

@@ -9,10 +9,17 @@ KINDS = {"pixels": {"kind": "pixels", "init": "real"}, "factors": {"kind": "lowr
 
 def test_every_method_and_kind_has_a_row_a_round():
     data = ddcore.load("digits", "cpu")
-    rows = cost(data, seed=0, methods={"DM": {"name": "dm", **SMALL}, "DC": {"name": "dc", **SMALL, "inner": 1}}, kinds=KINDS, budget_ipc=1,
-                rounds=2)
+    rows = cost(
+        data,
+        seed=0,
+        methods={"DM": {"name": "dm", **SMALL}, "DC": {"name": "dc", **SMALL, "inner": 1}},
+        kinds=KINDS,
+        budget_ipc=1,
+        rounds=2,
+    )
     assert {(row["method"], row["kind"], row["round"]) for row in rows} == {
-        (method, kind, turn) for method in ("DM", "DC") for kind in KINDS for turn in range(2)}
+        (method, kind, turn) for method in ("DM", "DC") for kind in KINDS for turn in range(2)
+    }
     assert {(row["kind"], row["images_per_class"]) for row in rows} == {("pixels", 1), ("factors", 4)}
     assert all(row["seconds"] > 0 for row in rows)
 

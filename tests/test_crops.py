@@ -27,7 +27,9 @@ def test_a_crop_is_the_window_of_the_padded_image(shape, pad, seed):
     x, drawn = images(shape), crops.draw(shape[0], stream(seed, "draw"), pad=pad)
     fill = torch.arange(shape[1], dtype=torch.float64).view(-1, 1, 1) - 7
     found = crops.apply(drawn, x, fill)
-    for image, one, (down, right), mirrored in zip(x, found, drawn.offset.tolist(), drawn.mirrored.tolist(), strict=True):
+    for image, one, (down, right), mirrored in zip(
+        x, found, drawn.offset.tolist(), drawn.mirrored.tolist(), strict=True
+    ):
         padded = F.pad(image - fill, (pad,) * 4) + fill
         window = padded[:, pad + down : pad + down + shape[2], pad + right : pad + right + shape[3]]
         torch.testing.assert_close(one, window.flip(2) if mirrored else window, rtol=0, atol=1e-12)
@@ -50,7 +52,9 @@ def test_the_gradient_of_a_roll_is_the_roll_back():
 def test_offsets_are_uniform_and_half_are_mirrored():
     drawn = crops.draw(20000, stream(0, "draw"), pad=2)
     counts = torch.bincount((drawn.offset[:, 0] + 2) * 5 + drawn.offset[:, 1] + 2, minlength=25)
-    assert set(map(tuple, drawn.offset.unique(dim=0).tolist())) == set(itertools.product(range(-2, 3), repeat=2))
+    assert set(map(tuple, drawn.offset.unique(dim=0).tolist())) == set(
+        itertools.product(range(-2, 3), repeat=2)
+    )
     assert float((counts - 800).abs().max()) < 5 * 800**0.5
     assert float(drawn.mirrored.double().mean()) == pytest.approx(0.5, abs=0.02)
 
@@ -96,13 +100,17 @@ def test_drawing_touches_no_global_state():
 def test_a_resized_window_is_that_of_torchvision(shape, scale, seed):
     x, drawn = images(shape), crops.windows(shape[0], shape[2:], stream(seed, "windows"), scale=scale)
     for image, one, window in zip(x, crops.resized(x, drawn), drawn.tolist(), strict=True):
-        torch.testing.assert_close(one, resized_crop(image, *window, list(shape[2:]), antialias=False), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            one, resized_crop(image, *window, list(shape[2:]), antialias=False), rtol=0, atol=1e-12
+        )
 
 
 def test_a_window_in_single_precision_is_exact_to_rounding_at_the_size_of_imagenet():
     x = images((2, 3, 224, 224))
     drawn = crops.windows(2, (224, 224), stream(0, "windows"), scale=0.08)
-    torch.testing.assert_close(crops.resized(x.float(), drawn).double(), crops.resized(x, drawn), rtol=0, atol=2e-4)
+    torch.testing.assert_close(
+        crops.resized(x.float(), drawn).double(), crops.resized(x, drawn), rtol=0, atol=2e-4
+    )
 
 
 def test_the_gradient_of_a_resized_window_is_exact():
@@ -117,7 +125,9 @@ def test_windows_lie_in_the_image_and_keep_the_part_asked_for(height, width, sca
     assert int(torch.stack([top, left]).min()) >= 0
     assert int(torch.stack([high, wide]).min()) > 0
     assert bool((top + high <= height).all() & (left + wide <= width).all())
-    inner = (3 / 4 <= width / height <= 4 / 3) * scale * height * width  # an image of another shape has no such window at times
+    inner = (
+        (3 / 4 <= width / height <= 4 / 3) * scale * height * width
+    )  # an image of another shape has no such window at times
     assert bool(((high + 0.5) * (wide + 0.5) >= inner).all())
 
 
@@ -126,7 +136,12 @@ def test_windows_are_drawn_as_torchvision_draws_them(sides):
     ours = crops.windows(4000, sides, stream(0, "windows"), scale=0.08)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = torch.tensor([RandomResizedCrop.get_params(torch.empty(1, *sides), [0.08, 1.0], list(crops.RATIOS)) for _ in range(4000)])
+        theirs = torch.tensor(
+            [
+                RandomResizedCrop.get_params(torch.empty(1, *sides), [0.08, 1.0], list(crops.RATIOS))
+                for _ in range(4000)
+            ]
+        )
     for axis in range(4):
         assert ks_2samp(ours[:, axis], theirs[:, axis]).pvalue > 1e-3
     assert ks_2samp(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > 1e-3
@@ -160,15 +175,26 @@ def test_windows_do_not_depend_on_how_many_are_drawn():
 def test_a_view_cuts_then_mirrors_then_rolls():
     x, drawn = images((3, 2, 6, 8)), crops.windows(3, (6, 8), stream(0, "windows"), scale=0.3)
     view = crops.View(torch.tensor([[1, 2], [0, 0], [3, 1]]), torch.tensor([True, False, True]), drawn)
-    for image, one, window, shift, flip in zip(x, view.through(x), drawn.tolist(), view.shift.tolist(), (1, 0, 1), strict=True):
+    for image, one, window, shift, flip in zip(
+        x, view.through(x), drawn.tolist(), view.shift.tolist(), (1, 0, 1), strict=True
+    ):
         expected = resized_crop(image, *window, [6, 8], antialias=False)
-        torch.testing.assert_close(one, torch.roll(expected.flip(2) if flip else expected, shift, (1, 2)), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            one, torch.roll(expected.flip(2) if flip else expected, shift, (1, 2)), rtol=0, atol=1e-12
+        )
     again = view.of(torch.tensor([2, 2])).through(x[1:])
     torch.testing.assert_close(again[1], view.through(x)[2], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("given", "words"), [((0, 0.0), ("crop_scale=0.0", "above 0")), ((0, 1.5), ("crop_scale=1.5",)),
-                                              ((0, float("nan")), ("crop_scale=nan",)), ((4, 0.08), ("crop=4", "crop_scale=0.08", "one"))])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((0, 0.0), ("crop_scale=0.0", "above 0")),
+        ((0, 1.5), ("crop_scale=1.5",)),
+        ((0, float("nan")), ("crop_scale=nan",)),
+        ((4, 0.08), ("crop=4", "crop_scale=0.08", "one")),
+    ],
+)
 def test_ill_crops_are_refused(given, words, refuses):
     with refuses("relabel", *words):
         crops.check("relabel", *given)

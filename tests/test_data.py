@@ -21,8 +21,12 @@ from ddcore.random import stream
 def arrays(many=12, classes=3, shape=(5, 6, 3), seed=0):
     rng = np.random.default_rng(seed)
     y = np.arange(many) % classes
-    return {"x_train": rng.integers(0, 256, (many, *shape), np.uint8), "y_train": y[::-1].copy(),
-            "x_test": rng.integers(0, 256, (classes, *shape), np.uint8), "y_test": np.arange(classes)}
+    return {
+        "x_train": rng.integers(0, 256, (many, *shape), np.uint8),
+        "y_train": y[::-1].copy(),
+        "x_test": rng.integers(0, 256, (classes, *shape), np.uint8),
+        "y_test": np.arange(classes),
+    }
 
 
 @pytest.fixture
@@ -51,13 +55,16 @@ def folder(tmp_path):
 
 def pixels_of(data, x):
     """Denormalised, as uint8 NHWC, with the rounding error before it."""
-    exact = (x[:].double() * torch.tensor(data.std, dtype=torch.float64).view(-1, 1, 1)
-             + torch.tensor(data.mean, dtype=torch.float64).view(-1, 1, 1)) * 255
+    exact = (
+        x[:].double() * torch.tensor(data.std, dtype=torch.float64).view(-1, 1, 1)
+        + torch.tensor(data.mean, dtype=torch.float64).view(-1, 1, 1)
+    ) * 255
     assert (exact - exact.round()).abs().max() < 1e-3
     return exact.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 # digits
+
 
 def test_digits_are_1797_sorted_images(digits):
     assert len(digits.x_train) + len(digits.x_test) == 1797
@@ -84,7 +91,11 @@ def test_digits_invert_to_the_source_exactly(digits):
 def test_digits_are_normalised(digits):
     assert abs(digits.x_train[:].mean()) < 1e-3
     assert abs(digits.x_train[:].std() - 1) < 1e-3
-    assert torch.allclose(digits.to_pixels(digits.x_test[:]) * 255, (digits.to_pixels(digits.x_test[:]) * 255).round(), atol=1e-3)
+    assert torch.allclose(
+        digits.to_pixels(digits.x_test[:]) * 255,
+        (digits.to_pixels(digits.x_test[:]) * 255).round(),
+        atol=1e-3,
+    )
 
 
 def test_sha256_is_that_of_the_bytes(digits):
@@ -105,11 +116,15 @@ def test_sha256_sees_one_pixel_and_one_label_but_not_the_integer_type(saved):
     labels[[0, 1]] = labels[[1, 0]]
     assert load(saved(y_train=labels), "cpu").sha256 != plain
     many = {"x_train": np.zeros((300, 1, 1, 1), np.uint8), "x_test": np.zeros((300, 1, 1, 1), np.uint8)}
-    wide = {load(saved(**many, y_train=np.arange(300, dtype=kind), y_test=np.arange(300)), "cpu").sha256 for kind in (np.int16, np.int64)}
+    wide = {
+        load(saved(**many, y_train=np.arange(300, dtype=kind), y_test=np.arange(300)), "cpu").sha256
+        for kind in (np.int16, np.int64)
+    }
     assert len(wide) == 1
 
 
 # npz
+
 
 def test_npz_by_path_and_by_name_are_one(saved, monkeypatch, refuses):
     path = saved()
@@ -124,7 +139,9 @@ def test_npz_by_path_and_by_name_are_one(saved, monkeypatch, refuses):
         load("other", "cpu")
 
 
-@given(many=st.integers(3, 20), channels=st.sampled_from([1, 3]), side=st.integers(1, 7), seed=st.integers(0, 99))
+@given(
+    many=st.integers(3, 20), channels=st.sampled_from([1, 3]), side=st.integers(1, 7), seed=st.integers(0, 99)
+)
 def test_npz_inverts_to_its_pixels(tmp_path_factory, many, channels, side, seed):
     given = arrays(many, 3, (side, 4, channels), seed)
     path = tmp_path_factory.getbasetemp() / "inverts.npz"
@@ -170,8 +187,14 @@ def npz_cases():
         "negative label": ({"y_train": y - 1}, ("y_train", "-1 to 1", "0 to 1")),
         "test label too high": ({"y_test": np.array([0, 1, 3])}, ("y_test", "0 to 3", "0 to 2")),
         "gap": ({"y_train": missing}, ("class 1", "no training image")),
-        "fourteen labels an image": ({"y_train": np.ones((12, 14), int)}, ("(12, 14)", "(12,)", "one class an image", "argmax")),
-        "from 1 with a gap": ({"y_train": np.where(y == 1, 3, y + 1), "y_test": np.array([1, 2, 3])}, ("class 2 of 1 to 3",)),
+        "fourteen labels an image": (
+            {"y_train": np.ones((12, 14), int)},
+            ("(12, 14)", "(12,)", "one class an image", "argmax"),
+        ),
+        "from 1 with a gap": (
+            {"y_train": np.where(y == 1, 3, y + 1), "y_test": np.array([1, 2, 3])},
+            ("class 2 of 1 to 3",),
+        ),
         "from 1, tested from 0": ({"y_train": y + 1}, ("class 0 of 0 to 3", "no training image")),
         "from 2": ({"y_train": y + 2, "y_test": np.array([2, 3, 4])}, ("class 0", "no training image")),
         "late gap": ({"y_train": late}, ("class 3", "no training image")),
@@ -191,7 +214,9 @@ def test_wrong_arrays_are_refused(case, saved, refuses):
 
 def test_labels_in_one_column_are_labels(saved):
     plain, given = load(saved(), "cpu"), arrays()
-    columns = load(saved(**{f"y_{split}": given[f"y_{split}"][:, None] for split in ("train", "test")}), "cpu")
+    columns = load(
+        saved(**{f"y_{split}": given[f"y_{split}"][:, None] for split in ("train", "test")}), "cpu"
+    )
     assert columns.sha256 == plain.sha256
     assert torch.equal(columns.y_train, plain.y_train)
     assert columns.notes == ()
@@ -200,7 +225,9 @@ def test_labels_in_one_column_are_labels(saved):
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int64])
 def test_labels_that_begin_at_1_are_taken_from_0_and_that_is_said(kind, saved):
     plain, given = load(saved(), "cpu"), arrays()
-    data = load(saved(**{f"y_{split}": (given[f"y_{split}"] + 1).astype(kind) for split in ("train", "test")}), "cpu")
+    data = load(
+        saved(**{f"y_{split}": (given[f"y_{split}"] + 1).astype(kind) for split in ("train", "test")}), "cpu"
+    )
     assert data.class_names == ("1", "2", "3")
     for split in ("train", "test"):
         assert torch.equal(getattr(data, f"y_{split}"), getattr(plain, f"y_{split}"))
@@ -274,11 +301,14 @@ def test_names_that_are_nothing_are_refused_with_the_nearest(tmp_path, refuses):
 
 # torchvision
 
+
 def test_torchvision_gives_the_five_names(tmp_path, monkeypatch):
     def fake(root, download, train):
         assert root == tmp_path / "torchvision"
         images = torch.arange(20 * 4 * 4, dtype=torch.uint8).view(20, 4, 4)
-        return types.SimpleNamespace(data=images if train else images[:10], targets=torch.arange(20 if train else 10) % 10)
+        return types.SimpleNamespace(
+            data=images if train else images[:10], targets=torch.arange(20 if train else 10) % 10
+        )
 
     monkeypatch.setattr(datasets, "FashionMNIST", fake)
     data = load("fashion_mnist", "cpu", root=tmp_path)
@@ -291,19 +321,30 @@ def test_torchvision_gives_the_five_names(tmp_path, monkeypatch):
 
 def test_torchvision_svhn_is_turned_to_channels_last(tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (10, 3, 4, 4), np.uint8)
-    monkeypatch.setattr(datasets, "SVHN", lambda root, download, split: types.SimpleNamespace(data=images, labels=np.arange(10)))
+    monkeypatch.setattr(
+        datasets,
+        "SVHN",
+        lambda root, download, split: types.SimpleNamespace(data=images, labels=np.arange(10)),
+    )
     data = load("svhn", "cpu", root=tmp_path)
     assert np.array_equal(pixels_of(data, data.x_train), images.transpose(0, 2, 3, 1))
 
 
 def test_torchvision_cifar_lists_become_arrays(tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), np.uint8)
-    monkeypatch.setattr(datasets, "CIFAR10", lambda root, download, train: types.SimpleNamespace(data=images, targets=list(range(10))))
+    monkeypatch.setattr(
+        datasets,
+        "CIFAR10",
+        lambda root, download, train: types.SimpleNamespace(data=images, targets=list(range(10))),
+    )
     data = load("cifar10", "cpu", root=tmp_path)
     assert np.array_equal(pixels_of(data, data.x_train), images)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("Dataset not found.\nYou can download it"), OSError("no route to host"), RuntimeError()])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("Dataset not found.\nYou can download it"), OSError("no route to host"), RuntimeError()],
+)
 def test_no_download_is_refused(error, tmp_path, monkeypatch, refuses):
     def fail(*args, **settings):
         raise error
@@ -314,7 +355,9 @@ def test_no_download_is_refused(error, tmp_path, monkeypatch, refuses):
 
 
 def test_a_file_goes_before_a_download(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "FashionMNIST", lambda *args, **settings: pytest.fail("asked for a download"))
+    monkeypatch.setattr(
+        datasets, "FashionMNIST", lambda *args, **settings: pytest.fail("asked for a download")
+    )
     np.savez(tmp_path / "fashion_mnist.npz", **arrays(shape=(4, 4, 1)))
     assert load("fashion_mnist", "cpu", root=tmp_path).shape == (1, 4, 4)
 
@@ -326,6 +369,7 @@ def test_a_file_of_other_channels_than_its_name_is_refused(tmp_path, refuses):
 
 
 # what a dataset can do
+
 
 def test_class_images_are_those_of_the_class(coloured):
     for label in range(3):
@@ -343,7 +387,9 @@ def test_sample_is_sorted_balanced_and_without_replacement(coloured, per_class, 
 
 def test_sample_is_uniform_in_each_class(coloured):
     generator, draws = stream(0, "sample"), 3000
-    count = torch.bincount(torch.cat([coloured.sample(3, generator) for _ in range(draws)]), minlength=20).double()
+    count = torch.bincount(
+        torch.cat([coloured.sample(3, generator) for _ in range(draws)]), minlength=20
+    ).double()
     expected = 3 * draws / coloured.counts[coloured.y_train].double()
     # Of class c: (n_c - 3) / (n_c - 1) times a chi-square of n_c - 1 degrees of freedom; 41 is the 99.9 % point of 17 in all.
     assert ((count - expected) ** 2 / expected).sum() < 41
@@ -359,12 +405,15 @@ def test_sample_of_more_than_a_class_holds_is_refused(per_class, coloured, refus
         coloured.sample(per_class, stream(0, "sample"))
 
 
-@pytest.mark.parametrize("call", [
-    lambda data: data.need(5, "this test"),
-    lambda data: ddcore.Pixels(data, 5),
-    lambda data: ddcore.LowRank(data, 5, rank=3, init="svd"),
-    lambda data: ddcore.baseline("herding", data, 5, width=4),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda data: data.need(5, "this test"),
+        lambda data: ddcore.Pixels(data, 5),
+        lambda data: ddcore.LowRank(data, 5, rank=3, init="svd"),
+        lambda data: ddcore.baseline("herding", data, 5, width=4),
+    ],
+)
 def test_fewer_images_than_asked_for_are_refused(call, coloured, refuses):
     with refuses("coloured", "class a has 4 training images", "a class"):
         call(coloured)

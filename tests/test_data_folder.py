@@ -60,7 +60,12 @@ def stored(x):
 
 
 def files(root, pattern):
-    return np.stack([np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB")) for path in sorted(root.glob(pattern))])
+    return np.stack(
+        [
+            np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
+            for path in sorted(root.glob(pattern))
+        ]
+    )
 
 
 @pytest.fixture
@@ -91,7 +96,9 @@ def test_train_and_test(insects):
     mean, std = channel_statistics([files(insects, "train/*/*.png")])
     assert (data.mean, data.std) == (mean, std)
     x = torch.from_numpy(files(insects, "train/*/*.png")).permute(0, 3, 1, 2).float().div(255)
-    assert torch.equal(data.x_train[:], (x - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1))
+    assert torch.equal(
+        data.x_train[:], (x - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    )
     assert load("insects", "cpu", root=insects.parent).sha256 == data.sha256
 
 
@@ -124,7 +131,10 @@ def test_tiny_imagenet_names_its_val_images_in_a_file(tmp_path):
     assert data.sizes == (2, 2, 2)
     assert np.array_equal(stored(data.x_test), files(tmp_path, "tiny/val/images/*.JPEG")[[1, 2, 0]])
     assert np.array_equal(stored(data.x_train), files(tmp_path, "tiny/train/*/images/*.JPEG"))
-    assert set(data.notes) == {"1 file(s) left out: test/, as val/ is for testing", "3 file(s) left out: '.txt' is not read as an image"}
+    assert set(data.notes) == {
+        "1 file(s) left out: test/, as val/ is for testing",
+        "3 file(s) left out: '.txt' is not read as an image",
+    }
 
 
 def test_tiny_imagenet_with_files_and_lines_that_do_not_agree(tmp_path, refuses):
@@ -223,10 +233,15 @@ def test_hidden_and_foreign_files_are_left_out_and_counted(insects):
     assert data.sizes == (3, 3)
     reasons = [f"'.{suffix}' is not read as an image" for suffix in ("db", "heic", "txt")]
     reasons += ["no suffix, so no image by name", "in no class folder"]
-    assert set(data.notes) == {"4 file(s) left out: hidden", *(f"1 file(s) left out: {reason}" for reason in reasons)}
+    assert set(data.notes) == {
+        "4 file(s) left out: hidden",
+        *(f"1 file(s) left out: {reason}" for reason in reasons),
+    }
 
 
-@pytest.mark.parametrize("name", ["sub/deeper/0.png", "0.PNG", "0.JPG", "0.tif", "0.TIFF", "0.gif", "0.bmp", "0.webp", "0.ppm"])
+@pytest.mark.parametrize(
+    "name", ["sub/deeper/0.png", "0.PNG", "0.JPG", "0.tif", "0.TIFF", "0.gif", "0.bmp", "0.webp", "0.ppm"]
+)
 def test_sub_folders_suffixes_in_capitals_and_other_kinds_are_read(name, insects):
     path = insects / "train" / "ant" / "x" / name
     write(path, 9)
@@ -304,7 +319,11 @@ def test_what_was_done_to_images_is_counted(insects):
     write(insects / "train" / "ant" / "1.png", 5, (5, 6, 4))
     Image.fromarray(np.full((5, 6), 25700, np.uint16)).save(insects / "test" / "bee" / "0.png")
     data = load(insects, "cpu")
-    done = ("turned upright, as their EXIF orientation says", "laid on white where they are transparent", "of 16 bits scaled to 8")
+    done = (
+        "turned upright, as their EXIF orientation says",
+        "laid on white where they are transparent",
+        "of 16 bits scaled to 8",
+    )
     assert data.notes == tuple(f"1 image(s) {what}" for what in done)
     assert np.array_equal(stored(data.x_train)[0], picture(5)[::-1, ::-1])
     assert (stored(data.x_test)[2] == 100).all()
@@ -405,7 +424,12 @@ def test_what_was_found_out_is_remembered_until_a_file_changes(insects, cache, m
         patch.setattr(decoding, "header", lambda *given: pytest.fail("read again"))
         patch.setattr(decoding, "pixels", lambda *given: pytest.fail("decoded again"))
         again = load(insects, "cpu")
-        assert (again.sha256, again.mean, again.std, again.notes) == (first.sha256, first.mean, first.std, first.notes)
+        assert (again.sha256, again.mean, again.std, again.notes) == (
+            first.sha256,
+            first.mean,
+            first.std,
+            first.notes,
+        )
         write(insects / "train" / "ant" / "0.png", 0)
         with pytest.raises(pytest.fail.Exception, match="read again"):
             load(insects, "cpu")
@@ -417,10 +441,10 @@ def test_what_changed_a_moment_ago_is_not_remembered(insects, cache):
     assert not list(cache.glob("*"))
 
 
-@pytest.mark.parametrize("content", ["", "[1", "7", "{\"content\": 3"])
+@pytest.mark.parametrize("content", ["", "[1", "7", '{"content": 3'])
 def test_a_spoilt_memory_is_no_harm(content, insects, cache, settled):
     data = load(insects, "cpu")
-    path, = cache.glob("*.json")
+    (path,) = cache.glob("*.json")
     whole = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(content, encoding="utf-8")
     assert load(insects, "cpu").sha256 == data.sha256
@@ -484,11 +508,18 @@ def test_a_folder_takes_memory_for_what_is_drawn_only(tmp_path):
             (tmp_path / "jpegs" / split / str(label)).mkdir(parents=True)
             for index in range(many):
                 (tmp_path / "jpegs" / split / str(label) / f"{index}.jpg").write_bytes(held.getvalue())
-    program = ("import resource, sys, torch, ddcore; from ddcore.data import files; from ddcore.random import stream; "
-               "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; import torchvision; before = peak(); "
-               "files.Kept.__init__.__defaults__ = (8 << 20,); data = ddcore.load(sys.argv[1], 'cpu'); "
-               "[data.batch(data.sample(3, stream(0, step))) for step in range(20)]; print(peak() - before)")
-    run = subprocess.run([sys.executable, "-c", program, str(tmp_path / "jpegs")], check=True, capture_output=True, encoding="utf-8")
+    program = (
+        "import resource, sys, torch, ddcore; from ddcore.data import files; from ddcore.random import stream; "
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; import torchvision; before = peak(); "
+        "files.Kept.__init__.__defaults__ = (8 << 20,); data = ddcore.load(sys.argv[1], 'cpu'); "
+        "[data.batch(data.sample(3, stream(0, step))) for step in range(20)]; print(peak() - before)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "jpegs")],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+    )
     assert float(run.stdout) < 90, "MB"
 
 

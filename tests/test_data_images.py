@@ -23,14 +23,20 @@ def former(arrays, mean, std, split):
     y = torch.from_numpy(arrays[f"y_{split}"].astype(np.int64))
     order = y.argsort(stable=True)
     x = torch.from_numpy(arrays[f"x_{split}"])[order].permute(0, 3, 1, 2).float().div_(255)
-    return x.sub_(x.new_tensor(mean).view(1, -1, 1, 1)).div_(x.new_tensor(std).view(1, -1, 1, 1)).contiguous(), y[order]
+    return x.sub_(x.new_tensor(mean).view(1, -1, 1, 1)).div_(
+        x.new_tensor(std).view(1, -1, 1, 1)
+    ).contiguous(), y[order]
 
 
 def arrays(many=23, classes=3, shape=(5, 6, 3), seed=0):
     rng = np.random.default_rng(seed)
     y = np.arange(many) % classes
-    return {"x_train": rng.integers(0, 256, (many, *shape), np.uint8), "y_train": rng.permutation(y),
-            "x_test": rng.integers(0, 256, (many, *shape), np.uint8), "y_test": rng.permutation(y)}
+    return {
+        "x_train": rng.integers(0, 256, (many, *shape), np.uint8),
+        "y_train": rng.permutation(y),
+        "x_test": rng.integers(0, 256, (many, *shape), np.uint8),
+        "y_test": rng.permutation(y),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +46,17 @@ def saved(tmp_path_factory):
     return ddcore.load(path, "cpu")
 
 
-@given(many=st.integers(3, 30), channels=st.sampled_from([1, 3]), side=st.integers(1, 7), seed=st.integers(0, 99), mapped=st.booleans(),
-       compressed=st.booleans())
-def test_every_number_is_that_of_the_former_loader(tmp_path_factory, many, channels, side, seed, mapped, compressed):
+@given(
+    many=st.integers(3, 30),
+    channels=st.sampled_from([1, 3]),
+    side=st.integers(1, 7),
+    seed=st.integers(0, 99),
+    mapped=st.booleans(),
+    compressed=st.booleans(),
+)
+def test_every_number_is_that_of_the_former_loader(
+    tmp_path_factory, many, channels, side, seed, mapped, compressed
+):
     given = arrays(many, 3, (side, 4, channels), seed)
     path = tmp_path_factory.getbasetemp() / f"{mapped} {compressed}.npz"
     (np.savez_compressed if compressed else np.savez)(path, **given)
@@ -59,10 +73,15 @@ def test_every_number_is_that_of_the_former_loader(tmp_path_factory, many, chann
         assert (found.shape, len(found), found.dtype, found.device) == (x.shape, len(x), x.dtype, x.device)
 
 
-indices = st.one_of(st.integers(-23, 22), st.slices(23), st.lists(st.integers(-23, 22), min_size=1, max_size=9),
-                    st.lists(st.integers(0, 22), max_size=9).map(lambda rows: torch.tensor(rows, dtype=torch.long)),
-                    st.lists(st.booleans(), min_size=23, max_size=23).map(torch.tensor), st.just(torch.arange(12).view(3, 4)),
-                    st.just(torch.tensor(5))).filter(lambda index: not isinstance(index, slice) or (index.step or 1) > 0)
+indices = st.one_of(
+    st.integers(-23, 22),
+    st.slices(23),
+    st.lists(st.integers(-23, 22), min_size=1, max_size=9),
+    st.lists(st.integers(0, 22), max_size=9).map(lambda rows: torch.tensor(rows, dtype=torch.long)),
+    st.lists(st.booleans(), min_size=23, max_size=23).map(torch.tensor),
+    st.just(torch.arange(12).view(3, 4)),
+    st.just(torch.tensor(5)),
+).filter(lambda index: not isinstance(index, slice) or (index.step or 1) > 0)
 
 
 @given(index=indices, again=st.integers(0, 10**6))
@@ -117,8 +136,12 @@ def test_a_dataset_of_tensors_is_one_of_images(saved):
     tensors = dataclasses.replace(saved, x_train=saved.x_train[:], x_test=saved.x_test[:])
     for name in ("shape", "device", "sizes"):
         assert getattr(tensors, name) == getattr(saved, name)
-    pairs = [(tensors, saved), (tensors.holdout(0.3, 1), saved.holdout(0.3, 1)), (tensors.only([2, 0]), saved.only([2, 0])),
-             (tensors.only([1]).holdout(0.5), saved.only([1]).holdout(0.5))]
+    pairs = [
+        (tensors, saved),
+        (tensors.holdout(0.3, 1), saved.holdout(0.3, 1)),
+        (tensors.only([2, 0]), saved.only([2, 0])),
+        (tensors.only([1]).holdout(0.5), saved.only([1]).holdout(0.5)),
+    ]
     for one, other in pairs:
         assert (one.sha256, one.name, one.class_names) == (other.sha256, other.name, other.class_names)
         assert torch.equal(one.batch(slice(None)), other.batch(slice(None)))
@@ -156,7 +179,12 @@ def test_a_small_class_does_not_change_what_is_drawn_of_the_others(coloured):
 # statistics
 
 
-@given(many=st.integers(1, 40), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99), size=st.integers(1, 40))
+@given(
+    many=st.integers(1, 40),
+    channels=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
+    size=st.integers(1, 40),
+)
 def test_channel_statistics_are_those_of_all_pixels(many, channels, seed, size):
     x = np.random.default_rng(seed).integers(0, 256, (many, 3, 4, channels), np.uint8)
     mean, std = channel_statistics(x[start : start + size] for start in range(0, many, size))
@@ -192,7 +220,9 @@ def test_moments_of_drawn_images_are_those_of_a_copy_in_float64(digits, monkeypa
 # files that are mapped
 
 
-def test_a_mapped_file_that_was_written_to_is_refused_and_one_that_is_replaced_or_removed_is_not(tmp_path, monkeypatch, refuses):
+def test_a_mapped_file_that_was_written_to_is_refused_and_one_that_is_replaced_or_removed_is_not(
+    tmp_path, monkeypatch, refuses
+):
     monkeypatch.setattr(npz, "MAPPED_FROM", 0)
     path, other = tmp_path / "some.npz", tmp_path / "other.npz"
     np.savez(path, **arrays())
@@ -229,18 +259,30 @@ def test_a_large_dataset_takes_no_memory_but_that_of_its_pixels(tmp_path):
     path, rng = tmp_path / "large.npz", np.random.default_rng(0)
     x, y = rng.integers(0, 256, (32_000, 32, 32, 3), np.uint8), np.arange(32_000) % 10
     np.savez(path, x_train=x, y_train=y, x_test=x[:1000], y_test=y[:1000])
-    program = ("import resource, sys, torch, ddcore; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; "
-               "ddcore.load('digits', 'cpu'); before = peak(); data = ddcore.load(sys.argv[1], 'cpu'); data.holdout(0.1); "
-               "assert sum(len(x) for x in data.x_train.split(500)) == 32000; print(peak() - before)")
-    spent = float(subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, encoding="utf-8").stdout)
+    program = (
+        "import resource, sys, torch, ddcore; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; "
+        "ddcore.load('digits', 'cpu'); before = peak(); data = ddcore.load(sys.argv[1], 'cpu'); data.holdout(0.1); "
+        "assert sum(len(x) for x in data.x_train.split(500)) == 32000; print(peak() - before)"
+    )
+    spent = float(
+        subprocess.run(
+            [sys.executable, "-c", program, str(path)], check=True, capture_output=True, encoding="utf-8"
+        ).stdout
+    )
     assert spent < 180, "MB"
     assert AT_ONCE * 8 < 100e6
 
 
 @pytest.mark.skipif(not (data_folder() / "cifar10.npz").is_file(), reason="needs CIFAR-10 in the data folder")
 def test_cifar10_loads_in_the_memory_of_its_pixels():
-    program = ("import resource; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; import torch; before = peak(); "
-               "import ddcore; data = ddcore.load('cifar10', 'cpu'); data.batch(data.sample(64, torch.Generator())); "
-               "assert data.sha256 == ddcore.data.KNOWN_SHA256['cifar10']; print(peak() - before)")
-    spent = float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, encoding="utf-8").stdout)
+    program = (
+        "import resource; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; import torch; before = peak(); "
+        "import ddcore; data = ddcore.load('cifar10', 'cpu'); data.batch(data.sample(64, torch.Generator())); "
+        "assert data.sha256 == ddcore.data.KNOWN_SHA256['cifar10']; print(peak() - before)"
+    )
+    spent = float(
+        subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, encoding="utf-8"
+        ).stdout
+    )
     assert spent < 400, "MB"

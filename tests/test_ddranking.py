@@ -18,7 +18,10 @@ from ddcore.random import stream
 from ddcore.synthetic import export
 
 FOLDER = os.environ.get("DDRANKING")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FOLDER, reason="ddranking is not installed (`make test-ddranking` does it)")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER, reason="ddranking is not installed (`make test-ddranking` does it)"),
+]
 
 # Evaluates sys.argv[1] as the documentation of 0.2.0 does. Only its dataset is replaced, by the two tensors that it would have read.
 EVALUATE = """
@@ -58,11 +61,18 @@ print(json.dumps({"seen": seen, "failed": failed}))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Ten classes told apart by their colour, and a set of two images a class that has learned a step size, as exported."""
-    pixels = torch.rand(10, 3, 1, 1, generator=stream(0, "colour")).repeat_interleave(20, 0).repeat(1, 1, 8, 8)
+    pixels = (
+        torch.rand(10, 3, 1, 1, generator=stream(0, "colour")).repeat_interleave(20, 0).repeat(1, 1, 8, 8)
+    )
     pixels = (pixels + 0.05 * torch.rand(pixels.shape, generator=stream(0, "noise"))).clamp(0, 1)
     mean, std = (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)
-    x, y = (pixels - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1), torch.arange(10).repeat_interleave(20)
-    made = ddcore.Pixels(Dataset("cifar10", x, y, x, y, mean, std, "0" * 64, tuple("abcdefghij")), 2, step=0.02)
+    x, y = (
+        (pixels - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1),
+        torch.arange(10).repeat_interleave(20),
+    )
+    made = ddcore.Pixels(
+        Dataset("cifar10", x, y, x, y, mean, std, "0" * 64, tuple("abcdefghij")), 2, step=0.02
+    )
     found = tmp_path_factory.mktemp("ddranking") / "set"
     export.ddranking(made, found)
     theirs = [torch.tensor(values).view(1, 3, 1, 1) for values in export.CIFAR]
@@ -83,9 +93,15 @@ def test_its_hard_evaluator_trains_on_the_export_with_the_learned_step_and_then_
     (accuracy, rate, _), *others = found["seen"]
     assert rate == pytest.approx(0.02)
     assert accuracy > 60, "of ten classes: images, labels and normalisation are those of its test images"
-    assert [mode for _, _, mode in others] == ["real", "syn"], "the whole data and random images were trained on too"
-    assert "same length" in found["failed"], "if 0.2.0 no longer fails here, say so in ddcore.synthetic.export.ddranking"
+    assert [mode for _, _, mode in others] == ["real", "syn"], (
+        "the whole data and random images were trained on too"
+    )
+    assert "same length" in found["failed"], (
+        "if 0.2.0 no longer fails here, say so in ddcore.synthetic.export.ddranking"
+    )
 
 
 def test_images_need_a_transform_of_their_own(folder):
-    assert evaluated(folder, "image_path, bare")["failed"].startswith("TypeError"), "PIL images are no batch without custom_train_trans"
+    assert evaluated(folder, "image_path, bare")["failed"].startswith("TypeError"), (
+        "PIL images are no batch without custom_train_trans"
+    )

@@ -69,11 +69,15 @@ def test_low_rank_factors_move_by_the_chain_rule(digits):
 
 
 def test_dm_lowers_its_loss(digits):
-    trace = ddcore.distill(digits, ddcore.LowRank(digits, 1, rank=1), ddcore.DM(width=16, batch_real=32), steps=40)
+    trace = ddcore.distill(
+        digits, ddcore.LowRank(digits, 1, rank=1), ddcore.DM(width=16, batch_real=32), steps=40
+    )
     assert sum(trace.losses[-10:]) < 0.7 * sum(trace.losses[:10])
 
 
-@pytest.mark.parametrize("make", [lambda data: ddcore.Pixels(data, 2), lambda data: ddcore.LowRank(data, 1, rank=1)])
+@pytest.mark.parametrize(
+    "make", [lambda data: ddcore.Pixels(data, 2), lambda data: ddcore.LowRank(data, 1, rank=1)]
+)
 def test_ctrl_c_saves_and_a_resumed_run_is_the_same_bit_for_bit(digits, make, tmp_path):
     method, checkpoint = ddcore.DM(width=4, batch_real=10), tmp_path / "run.checkpoint"
     whole = make(digits)
@@ -85,7 +89,9 @@ def test_ctrl_c_saves_and_a_resumed_run_is_the_same_bit_for_bit(digits, make, tm
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ddcore.Interrupted, match=r"stopped after step [45] of 9"):
-        ddcore.distill(digits, make(digits), method, steps=9, seed=2, checkpoint=checkpoint, progress=interrupt)
+        ddcore.distill(
+            digits, make(digits), method, steps=9, seed=2, checkpoint=checkpoint, progress=interrupt
+        )
     assert signal.getsignal(signal.SIGINT) is before
     again = make(digits)
     trace = ddcore.distill(digits, again, method, steps=9, seed=2, checkpoint=checkpoint)
@@ -98,12 +104,22 @@ def test_ctrl_c_saves_and_a_resumed_run_is_the_same_bit_for_bit(digits, make, tm
 
 def test_checkpoints_come_by_time(digits, tmp_path):
     checkpoint, seen = tmp_path / "run.checkpoint", []
-    ddcore.distill(digits, ddcore.Pixels(digits, 1), Quadratic(), steps=5, checkpoint=checkpoint, every_seconds=0.0, lr_img=0.1,
-                   progress=lambda step, loss: seen.append(checkpoint.exists()))
+    ddcore.distill(
+        digits,
+        ddcore.Pixels(digits, 1),
+        Quadratic(),
+        steps=5,
+        checkpoint=checkpoint,
+        every_seconds=0.0,
+        lr_img=0.1,
+        progress=lambda step, loss: seen.append(checkpoint.exists()),
+    )
     assert seen == [False, True, True, True, True]
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"lr_img": 0.2}, {"momentum": 0.1}, {"method": Quadratic(target=2.0)}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"lr_img": 0.2}, {"momentum": 0.1}, {"method": Quadratic(target=2.0)}]
+)
 def test_a_checkpoint_of_another_run_is_refused(digits, tmp_path, change):
     checkpoint = tmp_path / "run.checkpoint"
     run = {"method": Quadratic(), "steps": 5, "lr_img": 0.1, "seed": 0}
@@ -131,10 +147,18 @@ def test_a_run_with_any_plugin_goes_on_in_another_process(digits, tmp_path):
     whole, cut = ddcore.Pixels(digits, 1), ddcore.Pixels(digits, 1)
     ddcore.distill(digits, whole, ddcore.DM(width=8, batch_real=8), plugins=[Brighter()], steps=5, lr_img=0.1)
     with pytest.raises(ddcore.Interrupted):
-        ddcore.distill(digits, cut, ddcore.DM(width=8, batch_real=8), plugins=[Brighter()], **run,
-                       progress=lambda step, loss: os.kill(os.getpid(), signal.SIGINT))
+        ddcore.distill(
+            digits,
+            cut,
+            ddcore.DM(width=8, batch_real=8),
+            plugins=[Brighter()],
+            **run,
+            progress=lambda step, loss: os.kill(os.getpid(), signal.SIGINT),
+        )
     again = ddcore.Pixels(digits, 1)
-    trace = ddcore.distill(digits, again, ddcore.DM(width=8, batch_real=8), plugins=[Brighter()], **run)  # another instance, as there
+    trace = ddcore.distill(
+        digits, again, ddcore.DM(width=8, batch_real=8), plugins=[Brighter()], **run
+    )  # another instance, as there
     assert trace.resumed > 0
     assert torch.equal(again.images(), whole.images())
 
@@ -151,12 +175,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before_it(d
     checkpoint, sound = tmp_path / "run.checkpoint", ddcore.Pixels(digits, 1)
     ddcore.distill(digits, sound, Quadratic(), steps=3, lr_img=0.1)
     synthetic = ddcore.Pixels(digits, 1)
-    with pytest.raises(ddcore.Diverged, match=r"the loss became (nan|inf) at step 4, from .*after 3 steps.*smaller lr_img"):
-        ddcore.distill(digits, synthetic, Quadratic(at=3, wrong=wrong), steps=8, lr_img=0.1, checkpoint=checkpoint)
+    with pytest.raises(
+        ddcore.Diverged, match=r"the loss became (nan|inf) at step 4, from .*after 3 steps.*smaller lr_img"
+    ):
+        ddcore.distill(
+            digits, synthetic, Quadratic(at=3, wrong=wrong), steps=8, lr_img=0.1, checkpoint=checkpoint
+        )
     assert equal(state(synthetic), state(sound))
     restored = ddcore.Pixels(digits, 1)
     with pytest.raises(ddcore.Diverged, match="at step 4"):
-        ddcore.distill(digits, restored, Quadratic(at=3, wrong=wrong), steps=8, lr_img=0.1, checkpoint=checkpoint)
+        ddcore.distill(
+            digits, restored, Quadratic(at=3, wrong=wrong), steps=8, lr_img=0.1, checkpoint=checkpoint
+        )
     assert equal(state(restored), state(sound))
 
 
@@ -171,7 +201,9 @@ def test_a_step_size_that_is_too_large_diverges_and_says_so(digits):
 def test_an_update_that_overflows_diverges_and_leaves_the_set_before_it(digits, optimiser):
     synthetic = ddcore.Pixels(digits, 1)
     before = state(synthetic)
-    with pytest.raises(ddcore.Diverged, match="not finite at step 1; the finite state after 0 steps is left in the set"):
+    with pytest.raises(
+        ddcore.Diverged, match="not finite at step 1; the finite state after 0 steps is left in the set"
+    ):
         ddcore.distill(digits, synthetic, Steep(), steps=1, lr_img=9e29, optimiser=optimiser)
     assert equal(state(synthetic), before)
 
@@ -198,8 +230,19 @@ def test_the_seconds_of_a_resumed_run_are_those_of_all_its_calls(digits, tmp_pat
     assert ddcore.distill(digits, ddcore.Pixels(digits, 1), Quadratic(), **run).seconds > 0.2
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"lr_img": 0.0}, {"lr_img": float("nan")}, {"lr_img": 1e39}, {"momentum": 1.0},
-                                    {"momentum": -3.0}, {"momentum": float("nan")}, {"optimiser": "adam", "beta2": 1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"lr_img": 0.0},
+        {"lr_img": float("nan")},
+        {"lr_img": 1e39},
+        {"momentum": 1.0},
+        {"momentum": -3.0},
+        {"momentum": float("nan")},
+        {"optimiser": "adam", "beta2": 1.0},
+    ],
+)
 def test_settings_that_do_nothing_are_refused(digits, change):
     with pytest.raises(ddcore.BadInput):
         ddcore.distill(digits, ddcore.Pixels(digits, 1), Quadratic(), **({"steps": 2} | change))
@@ -211,7 +254,17 @@ def test_settings_that_do_nothing_are_refused(digits, change):
 def test_adam_with_a_cosine_is_that_of_torch(digits):
     synthetic = ddcore.Pixels(digits, 1)
     x = synthetic.images().detach().clone().requires_grad_()
-    ddcore.distill(digits, synthetic, Quadratic(), steps=6, lr_img=0.1, momentum=0.5, optimiser="adam", beta2=0.8, schedule="cosine")
+    ddcore.distill(
+        digits,
+        synthetic,
+        Quadratic(),
+        steps=6,
+        lr_img=0.1,
+        momentum=0.5,
+        optimiser="adam",
+        beta2=0.8,
+        schedule="cosine",
+    )
     optimiser = torch.optim.Adam([x], lr=0.1, betas=(0.5, 0.8))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 6)
     for _ in range(6):
@@ -254,7 +307,10 @@ def test_what_is_learned_is_named_where_a_method_does_not(digits, refuses):
         ddcore.distill(digits, ddcore.Pixels(digits, 1, step=0.1), Quadratic(), steps=1)
 
 
-@pytest.mark.parametrize(("how", "words"), [({"optimiser": "lbfgs"}, ("'lbfgs'", "adam")), ({"schedule": "step"}, ("'step'", "cosine"))])
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [({"optimiser": "lbfgs"}, ("'lbfgs'", "adam")), ({"schedule": "step"}, ("'step'", "cosine"))],
+)
 def test_an_unknown_rule_is_refused(digits, refuses, how, words):
     with refuses(*words):
         ddcore.distill(digits, ddcore.Pixels(digits, 1), Quadratic(), steps=1, **how)

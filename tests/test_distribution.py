@@ -25,7 +25,9 @@ def loop_over_classes(match, data, synthetic, drawn, index):
 
 
 @pytest.mark.parametrize("strategy", [augment.DSA, "none", *augment.FAMILIES])
-@pytest.mark.parametrize("make", [lambda data: ddcore.Pixels(data, 3), lambda data: ddcore.LowRank(data, 2, rank=1)])
+@pytest.mark.parametrize(
+    "make", [lambda data: ddcore.Pixels(data, 3), lambda data: ddcore.LowRank(data, 2, rank=1)]
+)
 def test_one_pass_equals_the_loop_over_classes(digits64, make, strategy):
     synthetic = make(digits64)
     method = ddcore.DM(width=8, batch_real=13, strategy=strategy)
@@ -34,14 +36,21 @@ def test_one_pass_equals_the_loop_over_classes(digits64, make, strategy):
     drawn = augment.draw(strategy, digits64.classes, stream(3, "dm", "augment", 5))
     expected = loop_over_classes(match, digits64, synthetic, drawn, index)
     assert match.loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    for ours, theirs in zip(torch.autograd.grad(match.loss, synthetic.parameters()), torch.autograd.grad(expected, synthetic.parameters()),
-                            strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(match.loss, synthetic.parameters()),
+        torch.autograd.grad(expected, synthetic.parameters()),
+        strict=True,
+    ):
         assert float((ours - theirs).norm() / theirs.norm()) < 1e-12
 
 
 def test_batch_norm_embeds_all_classes_jointly(digits64):
     synthetic = ddcore.Pixels(digits64, 2)
-    match = next(ddcore.DM(network="convnet-bn", width=4, batch_real=9, strategy="none").matches(digits64, synthetic, seed=0, start=0))
+    match = next(
+        ddcore.DM(network="convnet-bn", width=4, batch_real=9, strategy="none").matches(
+            digits64, synthetic, seed=0, start=0
+        )
+    )
     jointly = match.network.embed(synthetic.images())
     torch.testing.assert_close(match.synthetic_features[-1].flatten(1), jointly, rtol=1e-12, atol=1e-12)
 
@@ -56,10 +65,16 @@ def test_class_means_of_unequal_classes(data):
         counts = data.draw(st.lists(st.integers(1, 6), min_size=classes, max_size=classes))
         labels = torch.arange(classes).repeat_interleave(torch.tensor(counts))
         labels = labels[torch.randperm(len(labels), generator=stream(seed, "order"))]
-        sides.append((torch.randn(len(labels), width, generator=stream(seed, "rows"), dtype=torch.float64), labels))
+        sides.append(
+            (torch.randn(len(labels), width, generator=stream(seed, "rows"), dtype=torch.float64), labels)
+        )
     (fake, fake_labels), (real, real_labels) = sides
-    by_hand = sum(((fake[fake_labels == c].mean(0) - real[real_labels == c].mean(0)) ** 2).sum() for c in range(classes))
-    assert class_mean_distance(fake, fake_labels, real, real_labels, classes).item() == pytest.approx(by_hand.item(), rel=1e-12)
+    by_hand = sum(
+        ((fake[fake_labels == c].mean(0) - real[real_labels == c].mean(0)) ** 2).sum() for c in range(classes)
+    )
+    assert class_mean_distance(fake, fake_labels, real, real_labels, classes).item() == pytest.approx(
+        by_hand.item(), rel=1e-12
+    )
 
 
 def test_class_mean_distance_is_twice_differentiable():
@@ -86,8 +101,12 @@ def test_step_k_does_not_depend_on_where_the_run_began(digits64):
 
 def test_each_step_draws_network_batch_and_augmentation_anew(digits64):
     synthetic = ddcore.Pixels(digits64, 1)
-    found = [(match.loss.item(), match.network.classifier.weight.clone(), match.real.clone())
-             for match in itertools.islice(ddcore.DM(width=4, batch_real=5).matches(digits64, synthetic, seed=1, start=0), 3)]
+    found = [
+        (match.loss.item(), match.network.classifier.weight.clone(), match.real.clone())
+        for match in itertools.islice(
+            ddcore.DM(width=4, batch_real=5).matches(digits64, synthetic, seed=1, start=0), 3
+        )
+    ]
     for (loss, weight, real), (other_loss, other_weight, other_real) in itertools.combinations(found, 2):
         assert loss != other_loss
         assert not torch.equal(weight, other_weight)
@@ -96,7 +115,9 @@ def test_each_step_draws_network_batch_and_augmentation_anew(digits64):
 
 def test_features_of_every_block_are_there_and_only_the_synthetic_ones_carry_a_tape(digits64):
     synthetic = ddcore.LowRank(digits64, 1, rank=1)
-    match = next(ddcore.DM(width=4, batch_real=6, network="convnet2").matches(digits64, synthetic, seed=0, start=0))
+    match = next(
+        ddcore.DM(width=4, batch_real=6, network="convnet2").matches(digits64, synthetic, seed=0, start=0)
+    )
     assert len(match.real_features) == len(match.synthetic_features) == 2
     assert not any(feature.requires_grad for feature in match.real_features)
     assert all(feature.requires_grad for feature in match.synthetic_features)
@@ -118,7 +139,9 @@ def test_a_plugin_sees_every_match_and_adds_to_any_parametrisation(digits64):
         method = ddcore.DM(width=4, batch_real=5)
         with_plugin = ddcore.distill(digits64, synthetic, method, plugins=[Shrink()], steps=2)
         assert synthetic.settings["distilled"]["plugins"] == [{"plugin": "Shrink"}]
-        fresh = ddcore.Pixels(digits64, 1) if plain["kind"] == "pixels" else ddcore.LowRank(digits64, 1, rank=1)
+        fresh = (
+            ddcore.Pixels(digits64, 1) if plain["kind"] == "pixels" else ddcore.LowRank(digits64, 1, rank=1)
+        )
         without = ddcore.distill(digits64, fresh, method, steps=2)
         assert with_plugin.losses != without.losses
 
@@ -128,7 +151,9 @@ def test_bfloat16_is_near_the_exact_mode_and_not_equal(digits64):
     found = {}
     for precision in ("float32", "bfloat16"):
         synthetic = ddcore.Pixels(data, 2)
-        match = next(ddcore.DM(width=8, batch_real=20, precision=precision).matches(data, synthetic, seed=0, start=0))
+        match = next(
+            ddcore.DM(width=8, batch_real=20, precision=precision).matches(data, synthetic, seed=0, start=0)
+        )
         found[precision] = torch.autograd.grad(match.loss, synthetic.parameters())[0]
     error = float((found["bfloat16"] - found["float32"]).norm() / found["float32"].norm())
     assert 0 < error < 0.2
@@ -141,7 +166,11 @@ def test_compiled_equals_eager():
     losses = []
     for compiled in (False, True):
         synthetic = ddcore.Pixels(data, 1)
-        losses.append(ddcore.distill(data, synthetic, ddcore.DM(width=4, batch_real=8, compiled=compiled), steps=3, lr_img=0.1).losses)
+        losses.append(
+            ddcore.distill(
+                data, synthetic, ddcore.DM(width=4, batch_real=8, compiled=compiled), steps=3, lr_img=0.1
+            ).losses
+        )
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 

@@ -9,14 +9,30 @@ from hypothesis import strategies as st
 
 from ddcore.lab.experiment import Experiment
 from ddcore.lab.measurements.batch_variance import norm_inputs
-from ddcore.lab.measurements.diversity import Diversity, coverage, median_distance, mmd2, similarity, variances, vendi
+from ddcore.lab.measurements.diversity import (
+    Diversity,
+    coverage,
+    median_distance,
+    mmd2,
+    similarity,
+    variances,
+    vendi,
+)
 from ddcore.lab.runner import Runner
 from ddcore.lab.tables import rows
 from ddcore.methods.squeeze import Squeeze, squeeze
 from ddcore.random import stream
 
 TEACHER = {"network": "convnet2-bn", "width": 6, "epochs": 2, "crop": 1, "flip": False}
-HOW = {"protocol": "relabel", "network": "convnet2-bn", "width": 5, "epochs": 2, "crop": 1, "flip": False, "teacher": TEACHER}
+HOW = {
+    "protocol": "relabel",
+    "network": "convnet2-bn",
+    "width": 5,
+    "epochs": 2,
+    "crop": 1,
+    "flip": False,
+    "teacher": TEACHER,
+}
 seeds = st.integers(0, 10**6)
 
 
@@ -56,7 +72,9 @@ def test_orthogonal_rows_have_similarity_zero_and_vendi_n(seed, n):
 def test_vendi_of_two_rows_is_that_of_the_eigenvalues_of_their_cosine(cosine):
     x = torch.tensor([[1.0, 0.0], [cosine, math.sqrt(1 - cosine**2)]], dtype=torch.float64)
     values = [(1 + cosine) / 2, (1 - cosine) / 2]
-    assert vendi(x).item() == pytest.approx(math.exp(-sum(v * math.log(v) for v in values if v > 0)), abs=1e-6)
+    assert vendi(x).item() == pytest.approx(
+        math.exp(-sum(v * math.log(v) for v in values if v > 0)), abs=1e-6
+    )
 
 
 @given(seeds, st.integers(1, 5), st.integers(1, 4))
@@ -66,16 +84,23 @@ def test_vendi_of_groups_of_copies_is_that_of_the_groups(seed, n, copies):
 
 
 def test_coverage_on_a_line():
-    real, synthetic = torch.tensor([[0.0], [1.0], [3.0], [7.0]]).double(), torch.tensor([[0.5], [9.0]]).double()
+    real, synthetic = (
+        torch.tensor([[0.0], [1.0], [3.0], [7.0]]).double(),
+        torch.tensor([[0.5], [9.0]]).double(),
+    )
     assert coverage(real, synthetic, 1).item() == 0.75  # radii 1, 1, 2, 4; nearest 0.5, 0.5, 2.5, 2
     assert coverage(real, synthetic, 2).item() == 1.0  # radii 3, 2, 3, 6
     assert coverage(real, synthetic[1:], 1).item() == 0.25
-    assert coverage(real, real[1:2], 1).item() == 0.25  # nearest 1, 0, 2, 6: as near as the neighbour is not nearer
+    assert (
+        coverage(real, real[1:2], 1).item() == 0.25
+    )  # nearest 1, 0, 2, 6: as near as the neighbour is not nearer
 
 
 @pytest.mark.parametrize(("many", "few", "neighbours"), [(60, 6, 5), (30, 30, 3), (40, 2, 20)])
 def test_coverage_of_the_same_law_has_the_published_expectation(many, few, neighbours):
-    draws = torch.stack([coverage(normal(seed, many, 3), normal(seed + 10**7, few, 3), neighbours) for seed in range(400)])
+    draws = torch.stack(
+        [coverage(normal(seed, many, 3), normal(seed + 10**7, few, 3), neighbours) for seed in range(400)]
+    )
     expected = 1 - math.prod((many - i) / (many + few - i) for i in range(1, neighbours + 1))
     assert abs(draws.mean().item() - expected) < 4 * draws.std().item() / 20
 
@@ -87,7 +112,11 @@ def test_mmd2_is_the_double_sum_without_the_diagonals(seed, n, m, bandwidth):
     def kernel(a, b):
         return math.exp(-float((a - b).square().sum()) / (2 * bandwidth**2))
 
-    same = sum(sum(kernel(a[i], a[j]) for i in range(len(a)) for j in range(len(a)) if i != j) / (len(a) * (len(a) - 1)) for a in (x, y))
+    same = sum(
+        sum(kernel(a[i], a[j]) for i in range(len(a)) for j in range(len(a)) if i != j)
+        / (len(a) * (len(a) - 1))
+        for a in (x, y)
+    )
     cross = sum(kernel(a, b) for a in x for b in y) / (n * m)
     assert mmd2(x, y, bandwidth).item() == pytest.approx(same - 2 * cross, abs=1e-12)
 
@@ -117,7 +146,9 @@ def test_all_measures_are_those_of_the_rotated_and_reordered_rows(seed):
     assert similarity(x).item() == pytest.approx(similarity(other).item(), abs=1e-12)
     assert vendi(x).item() == pytest.approx(vendi(other).item(), rel=1e-9)
     assert coverage(y, x, 2).item() == coverage(far, other, 2).item()
-    assert mmd2(x, y, median_distance(y)).item() == pytest.approx(mmd2(other, far, median_distance(far)).item(), abs=1e-12)
+    assert mmd2(x, y, median_distance(y)).item() == pytest.approx(
+        mmd2(other, far, median_distance(far)).item(), abs=1e-12
+    )
 
 
 @pytest.mark.usefixtures("teachers")
@@ -155,8 +186,17 @@ def test_what_has_no_pair_or_no_neighbour_is_refused(refuses):
 @pytest.fixture(scope="module")
 def made(teachers):
     runner = Runner("smoke", None, device="cpu")
-    undistilled = runner.run(Experiment("digits", 3, {"kind": "pixels", "init": "real"}, evaluate=HOW, seed=1))
-    distilled = Experiment("digits", 3, {"kind": "pixels", "init": "noise"}, {"name": "sre2l", "teacher": TEACHER}, {"steps": 2}, HOW)
+    undistilled = runner.run(
+        Experiment("digits", 3, {"kind": "pixels", "init": "real"}, evaluate=HOW, seed=1)
+    )
+    distilled = Experiment(
+        "digits",
+        3,
+        {"kind": "pixels", "init": "noise"},
+        {"name": "sre2l", "teacher": TEACHER},
+        {"steps": 2},
+        HOW,
+    )
     return runner, undistilled, runner.run(distilled)
 
 
@@ -167,9 +207,13 @@ def quantities(record):
 
 def test_a_distilled_set_and_an_undistilled_one_are_measured_alike(made):
     runner, undistilled, distilled = made
-    real = Experiment("digits", 3, {"kind": "pixels", "init": "real"}, evaluate=HOW, seed=1).start(runner.data("digits"))
-    one, other = (runner.run(Diversity(record, synthetic, images=40, neighbours=8))
-                  for record, synthetic in ((undistilled, real), (distilled, runner.synthetic(distilled))))
+    real = Experiment("digits", 3, {"kind": "pixels", "init": "real"}, evaluate=HOW, seed=1).start(
+        runner.data("digits")
+    )
+    one, other = (
+        runner.run(Diversity(record, synthetic, images=40, neighbours=8))
+        for record, synthetic in ((undistilled, real), (distilled, runner.synthetic(distilled)))
+    )
     assert quantities(one)["coverage"] > quantities(other)["coverage"]
     assert quantities(one)["mmd2"] < quantities(other)["mmd2"]
     assert 1 <= quantities(one)["vendi"] <= 3
@@ -186,20 +230,34 @@ def test_the_real_images_themselves_are_covered_and_have_their_variance(made):
     found = rows([runner.run(Diversity(undistilled, same, images=40, neighbours=1))])
     values = found.set_index(["quantity", "layer"]).value
     assert values["coverage", 0] == 1
-    assert [values["within", layer] + values["between", layer] for layer in (1, 2)] == pytest.approx([1, 1], abs=1e-5)
+    assert [values["within", layer] + values["between", layer] for layer in (1, 2)] == pytest.approx(
+        [1, 1], abs=1e-5
+    )
     with torch.no_grad():
         same.tensors["pixels"].mul_(2)
-    values = rows([runner.run(Diversity(undistilled, same, images=40, neighbours=1))]).set_index(["quantity", "layer"]).value
-    assert values["within", 1] + values["between", 1] == pytest.approx(4, abs=1e-4), "through a convolution, of the real images'"
+    values = (
+        rows([runner.run(Diversity(undistilled, same, images=40, neighbours=1))])
+        .set_index(["quantity", "layer"])
+        .value
+    )
+    assert values["within", 1] + values["between", 1] == pytest.approx(4, abs=1e-4), (
+        "through a convolution, of the real images'"
+    )
 
 
 def test_copies_of_one_image_have_no_diversity(made):
     """Nor a median distance: the bandwidth is that of the real images."""
     runner, undistilled, _ = made
-    copies = Experiment("digits", 3, {"kind": "pixels", "init": "real"}, evaluate=HOW, seed=1).start(runner.data("digits"))
+    copies = Experiment("digits", 3, {"kind": "pixels", "init": "real"}, evaluate=HOW, seed=1).start(
+        runner.data("digits")
+    )
     with torch.no_grad():
         copies.tensors["pixels"].copy_(copies.tensors["pixels"][::3].repeat_interleave(3, 0))
-    values = rows([runner.run(Diversity(undistilled, copies, images=40, neighbours=8))]).set_index(["quantity", "layer"]).value
+    values = (
+        rows([runner.run(Diversity(undistilled, copies, images=40, neighbours=8))])
+        .set_index(["quantity", "layer"])
+        .value
+    )
     assert [values[name, 0] for name in ("similarity", "vendi")] == pytest.approx([1, 1], abs=1e-5)
     assert 0 < values["mmd2", 0] < 2
     assert [values["of a class", layer] for layer in (1, 2)] == [0, 0]
@@ -210,7 +268,9 @@ def test_a_set_without_pairs_or_teacher_is_refused(made, refuses):
     single = Experiment("digits", 1, {"kind": "pixels", "init": "real"}).start(runner.data("digits"))
     with refuses("1 image a class", "at least two"):
         Diversity(undistilled, single)
-    bare = runner.run(Experiment("digits", 2, evaluate={"network": "mlp", "width": 4, "epochs": 1, "strategy": "none"}))
+    bare = runner.run(
+        Experiment("digits", 2, evaluate={"network": "mlp", "width": 4, "epochs": 1, "strategy": "none"})
+    )
     with refuses(bare.hash, "relabel"):
         Diversity(bare, Experiment("digits", 2).start(runner.data("digits")))
     with refuses("images=0"):

@@ -18,7 +18,9 @@ def test_facts_are_plain_and_name_what_the_issue_asks_for(empty):
     found = doctor.examine()
     assert json.loads(json.dumps(found)) == found
     assert all(value not in (None, "") for value in found.values())
-    assert {"python", "torch", "device 'auto'", "triton", "disk free", "data folder", "data digits"} <= set(found)
+    assert {"python", "torch", "device 'auto'", "triton", "disk free", "data folder", "data digits"} <= set(
+        found
+    )
     assert {f"data {name}" for name in TORCHVISION} <= set(found)
     assert found["data digits"] == "embedded"
     assert found["data folder"] == found["cache folder"] == str(empty)

@@ -34,7 +34,14 @@ def test_training_is_the_published_loop(digits64):
     """SGD with momentum and weight decay, E + 1 epochs, a tenth of the step after epoch E // 2 + 1 with a fresh optimiser."""
     images, labels = digits64.x_train[::70], digits64.y_train[::70]
     ours = Protocol(**SMALL, strategy="none").train(images, labels, digits64, (4,))[0]
-    net = networks.build("convnet2", digits64.shape, 10, width=6, dtype=torch.float64, generator=stream(4, "evaluate", "network"))
+    net = networks.build(
+        "convnet2",
+        digits64.shape,
+        10,
+        width=6,
+        dtype=torch.float64,
+        generator=stream(4, "evaluate", "network"),
+    )
     generator, lr = stream(4, "evaluate", "train"), 0.01
     velocity = [torch.zeros_like(parameter) for parameter in net.parameters()]
     for epoch in range(7 + 1):
@@ -53,7 +60,9 @@ def test_training_is_the_published_loop(digits64):
 
 def test_accuracy_counts_the_last_partial_batch(digits):
     network = networks.build("mlp", digits.shape, 10, generator=stream(0, "net"))
-    right = sum(int(network(x[None]).argmax()) == int(y) for x, y in zip(digits.x_test, digits.y_test, strict=True))
+    right = sum(
+        int(network(x[None]).argmax()) == int(y) for x, y in zip(digits.x_test, digits.y_test, strict=True)
+    )
     assert accuracy(network, digits) == pytest.approx(100 * right / len(digits.y_test), abs=1e-4)
 
 
@@ -64,7 +73,9 @@ def test_a_network_learns_the_whole_set(digits):
 
 
 def test_scores_are_mean_sd_n_of_every_score(digits):
-    scores = ddcore.evaluate(ddcore.Pixels(digits, 1), digits, seeds=[3, 1, 2], controls=["herding", "random"], **SMALL)
+    scores = ddcore.evaluate(
+        ddcore.Pixels(digits, 1), digits, seeds=[3, 1, 2], controls=["herding", "random"], **SMALL
+    )
     assert scores.n == 3
     assert scores.mean == pytest.approx(statistics.mean(scores.scores))
     assert scores.sd == pytest.approx(statistics.stdev(scores.scores))
@@ -103,13 +114,20 @@ def test_bad_input_is_refused(digits):
     with pytest.raises(ddcore.BadInput, match=r"\(1, 8, 8\) images, but digits has"):
         ddcore.evaluate(ddcore.Pixels(digits, 1), wider)
     brighter = dataclasses.replace(digits, mean=(0.5,))
-    for other, made in ((brighter, digits), (digits, brighter), (digits, whitening.whiten(digits)), (whitening.whiten(digits), digits),
-                        (whitening.whiten(digits, eps=0.5), whitening.whiten(digits))):
+    for other, made in (
+        (brighter, digits),
+        (digits, brighter),
+        (digits, whitening.whiten(digits)),
+        (whitening.whiten(digits), digits),
+        (whitening.whiten(digits, eps=0.5), whitening.whiten(digits)),
+    ):
         with pytest.raises(ddcore.BadInput, match="as normalised or whitened there"):
             ddcore.evaluate(ddcore.Pixels(made, 1), other, seeds=[0], **SMALL)
 
 
-@pytest.mark.parametrize("wrong", [{"momentum": float("nan")}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"at_once": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"momentum": float("nan")}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"at_once": -1}]
+)
 def test_ill_settings_are_refused(digits, wrong):
     with pytest.raises(ddcore.BadInput, match=next(iter(wrong))):
         ddcore.evaluate(ddcore.Pixels(digits, 1), digits, **wrong)

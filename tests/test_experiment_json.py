@@ -16,10 +16,23 @@ from ddcore.lab.runner import Runner
 from ddcore.synthetic import Pixels
 
 DM = {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"}
-DISTILLED = Experiment("digits", 2, {"kind": "lowrank", "rank": 1}, DM, {"steps": 2}, {"epochs": 2, "width": 8},
-                       {"mutual_information": {"weight": 0.5, "width": 8}}, holdout=0.1, seed=3)
+DISTILLED = Experiment(
+    "digits",
+    2,
+    {"kind": "lowrank", "rank": 1},
+    DM,
+    {"steps": 2},
+    {"epochs": 2, "width": 8},
+    {"mutual_information": {"weight": 0.5, "width": 8}},
+    holdout=0.1,
+    seed=3,
+)
 TEACHER = {"network": "convnet1-bn", "width": 8, "epochs": 1}
-TAUGHT = Experiment("digits", 2, evaluate={"protocol": "relabel", "network": "convnet1-bn", "width": 8, "epochs": 1, "teacher": TEACHER})
+TAUGHT = Experiment(
+    "digits",
+    2,
+    evaluate={"protocol": "relabel", "network": "convnet1-bn", "width": 8, "epochs": 1, "teacher": TEACHER},
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +52,10 @@ def test_an_experiment_is_the_same_experiment_after_json(experiment, digits):
 
 def test_what_is_about_a_set_takes_the_set_that_comes_beside(digits, evaluated):
     synthetic = Pixels(digits, 2, seed=0)
-    for experiment in (Transfer(evaluated, synthetic, {"width": 4}, "float16", True), Diversity(evaluated, synthetic, 20, 3)):
+    for experiment in (
+        Transfer(evaluated, synthetic, {"width": 4}, "float16", True),
+        Diversity(evaluated, synthetic, 20, 3),
+    ):
         said = to_json(experiment)
         assert "synthetic" not in said
         again = from_json(json.loads(json.dumps(said)), synthetic)

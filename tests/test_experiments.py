@@ -38,7 +38,11 @@ from ddcore.methods import DM
 from ddcore.settings import digest, merge, stated
 from ddcore.synthetic import LowRank, Pixels
 
-QUICK = {"dataset": "digits", "budget_ipc": 1, "evaluate": {"network": "mlp", "width": 8, "epochs": 2, "strategy": "none"}}
+QUICK = {
+    "dataset": "digits",
+    "budget_ipc": 1,
+    "evaluate": {"network": "mlp", "width": 8, "epochs": 2, "strategy": "none"},
+}
 DISTILLED = merge(QUICK, {"synthetic": {"kind": "lowrank", "rank": 1}, "distill": {"steps": 4, "lr_img": 10.0},
                           "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "crop_scale"}})  # fmt: skip
 SPECTRA = Measurement("spectra", "digits", {"ranks": [1, 2], "images": 20})
@@ -80,7 +84,9 @@ def test_an_experiment_is_frozen_through_and_through():
     inner = {"epochs": 3}
     experiment = Experiment("digits", 1, synthetic=given_settings)
     method = {"name": "mtt", "experts": inner, "max_start_epoch": 1, "expert_epochs": 1}
-    nested = Experiment("digits", 1, synthetic={"kind": "pixels", "step": 0.1}, method=method, distill={"steps": 1})
+    nested = Experiment(
+        "digits", 1, synthetic={"kind": "pixels", "step": 0.1}, method=method, distill={"steps": 1}
+    )
     before, said = experiment.resolved(), nested.resolved()
     inner["epochs"] = 4
     assert nested.resolved() == said
@@ -163,8 +169,12 @@ def test_a_bad_measurement_is_refused_when_it_is_made(refuses, arguments, words)
 
 
 def test_resolved_holds_every_default():
-    found = made({"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm"}, "distill": {"steps": 3}}).resolved()
-    assert set(found) == {field.name for field in dataclasses.fields(Experiment)} - {"plugins"}, "which came later, and is stated if given"
+    found = made(
+        {"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm"}, "distill": {"steps": 3}}
+    ).resolved()
+    assert set(found) == {field.name for field in dataclasses.fields(Experiment)} - {"plugins"}, (
+        "which came later, and is stated if given"
+    )
     assert found["synthetic"] == {"kind": "lowrank", "rank": 1, "init": "noise"}
     assert found["method"] == {"name": "dm", **stated(DM())}
     assert found["distill"] == {"steps": 3, "lr_img": 1.0, "momentum": 0.5}
@@ -182,8 +192,12 @@ def test_resolved_holds_every_default():
     {"distill": {"lr_img": 10}}, {"evaluate": {"networks": 1}}, {"evaluate": {"lr": 0.01}}, {"holdout": 0}, {"seed": 0},
 ], ids=str)  # fmt: skip
 def test_a_default_given_has_the_hash_of_a_default_left_out(runner, changed):
-    assert runner.key(grid(merge(DISTILLED, changed), [{}], [0])[0]) == runner.key(grid(DISTILLED, [{}], [0])[0])
-    assert runner.key(Experiment("digits", 1)) == runner.key(Experiment("digits", 1, {"kind": "pixels", "init": "real"}))
+    assert runner.key(grid(merge(DISTILLED, changed), [{}], [0])[0]) == runner.key(
+        grid(DISTILLED, [{}], [0])[0]
+    )
+    assert runner.key(Experiment("digits", 1)) == runner.key(
+        Experiment("digits", 1, {"kind": "pixels", "init": "real"})
+    )
 
 
 @pytest.mark.parametrize("changed", [
@@ -196,7 +210,9 @@ def test_any_changed_setting_has_another_hash(runner, tmp_path, changed):
     if "dataset" in changed:
         changed = {"dataset": str(one_pixel_brighter(tmp_path / "digits.npz"))}
     seed = changed.get("seed", 0)
-    assert runner.key(grid(merge(DISTILLED, changed), [{}], [seed])[0]) != runner.key(grid(DISTILLED, [{}], [0])[0])
+    assert runner.key(grid(merge(DISTILLED, changed), [{}], [seed])[0]) != runner.key(
+        grid(DISTILLED, [{}], [0])[0]
+    )
 
 
 def one_pixel_brighter(path):
@@ -229,11 +245,18 @@ USERS = {
 
 
 @pytest.mark.parametrize(("component", "users"), USERS.items(), ids=[owner.__name__ for owner, _ in USERS])
-def test_a_bumped_version_changes_the_hash_of_those_that_use_it_and_of_no_others(runner, monkeypatch, component, users):
-    some = {"dm": grid(DISTILLED, [{}], [0])[0], "lowrank": made({"synthetic": {"kind": "lowrank", "rank": 1}}), "pixels": made(),
-            "mim": grid(DISTILLED, [{"plugins": {"mutual_information": {"width": 8}}}], [0])[0],
-            "herding": made({"synthetic": {"kind": "herding"}}), "spectra": SPECTRA,
-            "gradient_geometry": Measurement("gradient_geometry", "digits", {"ranks": [1], "draws": 2})}
+def test_a_bumped_version_changes_the_hash_of_those_that_use_it_and_of_no_others(
+    runner, monkeypatch, component, users
+):
+    some = {
+        "dm": grid(DISTILLED, [{}], [0])[0],
+        "lowrank": made({"synthetic": {"kind": "lowrank", "rank": 1}}),
+        "pixels": made(),
+        "mim": grid(DISTILLED, [{"plugins": {"mutual_information": {"width": 8}}}], [0])[0],
+        "herding": made({"synthetic": {"kind": "herding"}}),
+        "spectra": SPECTRA,
+        "gradient_geometry": Measurement("gradient_geometry", "digits", {"ranks": [1], "draws": 2}),
+    }
     before = {name: runner.key(one) for name, one in some.items()}
     monkeypatch.setattr(*component, 1000)
     assert {name for name, one in some.items() if runner.key(one) != before[name]} == users
@@ -282,17 +305,28 @@ def test_a_record_with_a_plugin_holds_its_losses_and_the_ratio_of_the_gradients(
     trace = ddcore.distill(digits, syn, method, plugins=[plugin], steps=4, lr_img=10.0, seed=0)
     assert record.result["losses"] == [round(loss, 6) for loss in trace.losses]
     assert record.result["gradient_ratios"] == {
-        "mutual_information": gradient_ratios(digits, LowRank(digits, 1, rank=1, seed=0), method, [plugin], seed=0)[0]}
+        "mutual_information": gradient_ratios(
+            digits, LowRank(digits, 1, rank=1, seed=0), method, [plugin], seed=0
+        )[0]
+    }
     assert record.experiment["plugins"]["mutual_information"] == dataclasses.asdict(plugin)
 
 
 def test_ratios_are_kept_as_a_record_of_their_own(runner, digits, monkeypatch):
     """Those that a run of the experiment records; a second asking reads them, another weight asks anew."""
-    one, other = grid(DISTILLED, [{"plugins": {"mutual_information": {"weight": weight, "width": 8}}} for weight in (0.3, 0.6)], [0])
+    one, other = grid(
+        DISTILLED,
+        [{"plugins": {"mutual_information": {"weight": weight, "width": 8}}} for weight in (0.3, 0.6)],
+        [0],
+    )
     asked, ran = runner.run(Ratios(one)), runner.run(one)
-    assert asked.result["rows"] == [{"plugin": name, "ratio": ratio} for name, ratio in ran.result["gradient_ratios"].items()]
+    assert asked.result["rows"] == [
+        {"plugin": name, "ratio": ratio} for name, ratio in ran.result["gradient_ratios"].items()
+    ]
     assert asked.hash != ran.hash
-    assert runner.run(Ratios(other)).result["rows"][0]["ratio"] == pytest.approx(2 * asked.result["rows"][0]["ratio"], rel=1e-3)
+    assert runner.run(Ratios(other)).result["rows"][0]["ratio"] == pytest.approx(
+        2 * asked.result["rows"][0]["ratio"], rel=1e-3
+    )
     monkeypatch.setattr(Experiment, "gradient_ratios", None)
     assert runner.run(Ratios(one)) == asked
 
@@ -300,14 +334,18 @@ def test_ratios_are_kept_as_a_record_of_their_own(runner, digits, monkeypatch):
 def test_a_record_of_a_distilled_set_holds_its_losses(runner, digits):
     record = runner.run(grid(DISTILLED, [{}], [0])[0])
     syn = LowRank(digits, 1, rank=1, seed=0)
-    trace = ddcore.distill(digits, syn, DM(width=8, batch_real=8, strategy="crop_scale"), steps=4, lr_img=10.0, seed=0)
+    trace = ddcore.distill(
+        digits, syn, DM(width=8, batch_real=8, strategy="crop_scale"), steps=4, lr_img=10.0, seed=0
+    )
     assert record.result["losses_every"] == 1
     assert record.result["losses"] == [round(loss, 6) for loss in trace.losses]
     assert torch.equal(runner.synthetic(record).images(), syn.images())
 
 
 def test_networks_of_several_seeds_are_other_networks(runner):
-    first, second = (runner.run(grid(merge(QUICK, {"evaluate": {"networks": 2}}), [{}], [seed])[0]) for seed in (0, 1))
+    first, second = (
+        runner.run(grid(merge(QUICK, {"evaluate": {"networks": 2}}), [{}], [seed])[0]) for seed in (0, 1)
+    )
     assert len({*first.result["scores"], *second.result["scores"]}) > 2
 
 
@@ -366,12 +404,17 @@ def test_a_broken_record_or_set_is_set_aside_and_made_again(runner, breaks, form
     assert numbers(again) == numbers(record)
     assert file.read_bytes() == whole_set
     assert records.read(runner.folder / f"{record.hash}.json") == again
-    assert {path.name for path in (runner.folder / "broken").iterdir()} == {f"{record.hash}.json", f"{record.hash}.safetensors"}
+    assert {path.name for path in (runner.folder / "broken").iterdir()} == {
+        f"{record.hash}.json",
+        f"{record.hash}.safetensors",
+    }
 
 
 def test_a_record_of_before_there_were_checksums_is_read(runner):
     record = runner.run(made())
-    old = dataclasses.replace(record, provenance={name: value for name, value in record.provenance.items() if "sha256" not in name})
+    old = dataclasses.replace(
+        record, provenance={name: value for name, value in record.provenance.items() if "sha256" not in name}
+    )
     old.save(runner.folder)
     assert runner.run(made()) == old
 
@@ -379,7 +422,9 @@ def test_a_record_of_before_there_were_checksums_is_read(runner):
 @pytest.mark.parametrize("at", [0.3, 0.95])
 @pytest.mark.parametrize("breaks", [flipped, cut], ids=lambda one: one.__name__)
 @pytest.mark.parametrize("what", ["", ".safetensors", ".result.json", ".seconds"])
-def test_a_broken_checkpoint_is_set_aside_and_the_experiment_begins_anew(tmp_path, monkeypatch, what, breaks, at):
+def test_a_broken_checkpoint_is_set_aside_and_the_experiment_begins_anew(
+    tmp_path, monkeypatch, what, breaks, at
+):
     """Of an unfinished distillation, or of an unfinished evaluation."""
     experiment = grid(DISTILLED, [{}], [0])[0]
     expected = Runner("smoke", tmp_path / "whole", device="cpu").run(experiment)
@@ -392,19 +437,33 @@ def test_a_broken_checkpoint_is_set_aside_and_the_experiment_begins_anew(tmp_pat
     original = experiments.distill
 
     def stopped(*arguments, **keywords):
-        original(*arguments, **keywords | {"every_seconds": 0, "progress": lambda step, loss: stop() if step == 3 else None})
+        original(
+            *arguments,
+            **keywords | {"every_seconds": 0, "progress": lambda step, loss: stop() if step == 3 else None},
+        )
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiments, "distill" if what in ("", ".seconds") else "evaluate", stopped if what in ("", ".seconds") else stop)
+        patch.setattr(
+            experiments,
+            "distill" if what in ("", ".seconds") else "evaluate",
+            stopped if what in ("", ".seconds") else stop,
+        )
         with pytest.raises(KeyboardInterrupt):
             runner.run(experiment)
     breaks(left, at)
-    with warnings.catch_warnings() if what == ".seconds" else pytest.warns(UserWarning, match="the experiment begins anew"):
+    with (
+        warnings.catch_warnings()
+        if what == ".seconds"
+        else pytest.warns(UserWarning, match="the experiment begins anew")
+    ):
         found = runner.run(experiment)
     assert numbers(found) == numbers(expected)
     if what != ".seconds":
         assert left.name in {path.name for path in (runner.folder / "broken").iterdir()}
-    assert {path.name for path in runner.folder.iterdir()} - {"broken"} == {f"{found.hash}.json", f"{found.hash}.safetensors"}
+    assert {path.name for path in runner.folder.iterdir()} - {"broken"} == {
+        f"{found.hash}.json",
+        f"{found.hash}.safetensors",
+    }
 
 
 @pytest.mark.parametrize("where", ["", "records", "deeper/records"])
@@ -437,7 +496,9 @@ def test_an_interrupted_run_goes_on_and_its_record_is_that_of_an_uninterrupted_o
     assert records.read_all(broken.folder) == []
     resumed = []
     original = experiments.distill
-    monkeypatch.setattr(experiments, "distill", lambda *some, **more: resumed.append(original(*some, **more)) or resumed[0])
+    monkeypatch.setattr(
+        experiments, "distill", lambda *some, **more: resumed.append(original(*some, **more)) or resumed[0]
+    )
     found = Runner("smoke", broken.folder, device="cpu").run(experiment)
     assert resumed[0].resumed == 3
     assert not checkpoint.exists()
@@ -463,9 +524,18 @@ def test_what_is_distilled_outlives_an_interrupted_evaluation(tmp_path, monkeypa
     monkeypatch.setattr(experiments, "distill", lambda *some, **more: pytest.fail("distilled again"))
     found = broken.run(experiment)
     assert found.provenance["seconds"] > 0.2
-    assert {**found.result, "evaluate_seconds": 0, "distill_seconds": 0} == {**expected.result, "evaluate_seconds": 0, "distill_seconds": 0}
-    assert {path.name for path in broken.folder.iterdir()} == {f"{found.hash}.json", f"{found.hash}.safetensors"}
-    assert (broken.folder / f"{found.hash}.safetensors").read_bytes() == (tmp_path / "whole" / f"{found.hash}.safetensors").read_bytes()
+    assert {**found.result, "evaluate_seconds": 0, "distill_seconds": 0} == {
+        **expected.result,
+        "evaluate_seconds": 0,
+        "distill_seconds": 0,
+    }
+    assert {path.name for path in broken.folder.iterdir()} == {
+        f"{found.hash}.json",
+        f"{found.hash}.safetensors",
+    }
+    assert (broken.folder / f"{found.hash}.safetensors").read_bytes() == (
+        tmp_path / "whole" / f"{found.hash}.safetensors"
+    ).read_bytes()
 
 
 def test_a_holdout_experiment_never_sees_the_test_set(tmp_path, digits):
@@ -479,7 +549,9 @@ def test_a_holdout_experiment_never_sees_the_test_set(tmp_path, digits):
         np.savez(tmp_path / "data.npz", **arrays)
         runner = Runner("smoke", device="cpu")
         record = runner.run(dataclasses.replace(experiment, dataset=str(tmp_path / "data.npz")))
-        results.append((record.result["losses"], record.result["scores"], runner.synthetic(record).images().tolist()))
+        results.append(
+            (record.result["losses"], record.result["scores"], runner.synthetic(record).images().tolist())
+        )
     assert results[0] == results[1]
 
 
@@ -500,7 +572,9 @@ def test_measurements_are_records_too(runner, digits):
     assert record.experiment["measurement"] == "spectra"
     assert record.experiment["settings"] == {"ranks": [1, 2], "images": 20}
     assert runner.key(Measurement("spectra", "digits", {"ranks": (1, 2), "images": 20})) == record.hash
-    assert runner.key(Measurement("spectra", "digits", {"ranks": [1, 2], "images": 20}, seed=1)) != record.hash
+    assert (
+        runner.key(Measurement("spectra", "digits", {"ranks": [1, 2], "images": 20}, seed=1)) != record.hash
+    )
     both = table_of_rows([record, runner.run(dataclasses.replace(SPECTRA, seed=1))])
     assert list(both.seed.unique()) == [0, 1]
     assert set(both.dataset) == {"digits"}
@@ -513,7 +587,9 @@ def test_run_all_keeps_the_order_and_reports_each(tmp_path):
     wanted = [made(), SPECTRA, made({"budget_ipc": 2})]
     found = runner.run_all(wanted)
     assert [record.hash for record in found] == [runner.key(one) for one in wanted]
-    assert [line.split()[:2] for line in lines] == [[f"{number}/3", record.hash] for number, record in enumerate(found, 1)]
+    assert [line.split()[:2] for line in lines] == [
+        [f"{number}/3", record.hash] for number, record in enumerate(found, 1)
+    ]
     assert f"{found[0].result['accuracy']:.2f} %" in lines[0]
     assert "%" not in lines[1]
 
@@ -530,7 +606,9 @@ def test_records_may_come_in_any_order_from_another_executor(tmp_path):
     wanted = [made(), SPECTRA, made({"budget_ipc": 2})]
     found = runner.run_all(wanted)
     assert [record.hash for record in found] == [runner.key(one) for one in wanted]
-    assert [line.split()[:2] for line in lines] == [[f"{number}/3", record.hash] for number, record in enumerate(reversed(found), 1)]
+    assert [line.split()[:2] for line in lines] == [
+        [f"{number}/3", record.hash] for number, record in enumerate(reversed(found), 1)
+    ]
 
 
 def test_two_that_want_one_record_compute_it_once(tmp_path, monkeypatch):
@@ -559,10 +637,15 @@ def test_two_that_want_one_record_compute_it_once(tmp_path, monkeypatch):
 # plans and tables
 
 
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True), st.lists(st.integers(1, 9), min_size=1, max_size=4, unique=True))
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
+    st.lists(st.integers(1, 9), min_size=1, max_size=4, unique=True),
+)
 def test_a_grid_has_the_seeds_outermost(seeds, budgets):
     found = grid(QUICK, [{"budget_ipc": budget} for budget in budgets], seeds)
-    assert [(one.seed, one.budget_ipc) for one in found] == [(seed, budget) for seed in seeds for budget in budgets]
+    assert [(one.seed, one.budget_ipc) for one in found] == [
+        (seed, budget) for seed in seeds for budget in budgets
+    ]
     assert grid(QUICK, iter([{"budget_ipc": budget} for budget in budgets]), iter(seeds)) == found
 
 
@@ -582,32 +665,86 @@ def record_of(seed, accuracy, per_class=1):
 
 
 def test_table_has_a_row_a_record():
-    frame = table([record_of(0, 51.0), record_of(1, 54.0, 2)], ipc=lambda r: r.experiment["budget_ipc"], word=lambda r: "DM")
+    frame = table(
+        [record_of(0, 51.0), record_of(1, 54.0, 2)],
+        ipc=lambda r: r.experiment["budget_ipc"],
+        word=lambda r: "DM",
+    )
     assert frame.to_dict("records") == [
-        {"ipc": 1, "word": "DM", "seed": 0, "accuracy": 51.0, "images_per_class": 1, "stored_numbers": 640, "record": "051.0"},
-        {"ipc": 2, "word": "DM", "seed": 1, "accuracy": 54.0, "images_per_class": 2, "stored_numbers": 1280, "record": "154.0"},
+        {
+            "ipc": 1,
+            "word": "DM",
+            "seed": 0,
+            "accuracy": 51.0,
+            "images_per_class": 1,
+            "stored_numbers": 640,
+            "record": "051.0",
+        },
+        {
+            "ipc": 2,
+            "word": "DM",
+            "seed": 1,
+            "accuracy": 54.0,
+            "images_per_class": 2,
+            "stored_numbers": 1280,
+            "record": "154.0",
+        },
     ]
 
 
-@pytest.mark.parametrize(("settings", "name"), [
-    ({"synthetic": {"kind": "pixels"}}, "random"), ({"synthetic": {"kind": "lowrank"}}, "SVD"),
-    ({"synthetic": {"kind": "herding"}}, "herding"), ({"synthetic": {"kind": "pixels"}, "method": {"name": "dm"}}, "DM"),
-    ({"synthetic": {"kind": "lowrank"}, "method": {"name": "mtt"}}, "LoMTT")])
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"synthetic": {"kind": "pixels"}}, "random"),
+        ({"synthetic": {"kind": "lowrank"}}, "SVD"),
+        ({"synthetic": {"kind": "herding"}}, "herding"),
+        ({"synthetic": {"kind": "pixels"}, "method": {"name": "dm"}}, "DM"),
+        ({"synthetic": {"kind": "lowrank"}, "method": {"name": "mtt"}}, "LoMTT"),
+    ],
+)
 def test_a_set_is_called_by_its_method_and_what_is_stored(settings, name):
-    record = records.Record("0", "smoke", {"seed": 3} | settings, {"accuracy": 50.0, "images_per_class": 1, "stored_numbers": 64}, {})
+    record = records.Record(
+        "0",
+        "smoke",
+        {"seed": 3} | settings,
+        {"accuracy": 50.0, "images_per_class": 1, "stored_numbers": 64},
+        {},
+    )
     assert method_name(record) == name
-    row, = table([record], method=method_name, kind="synthetic.kind", rank="synthetic.rank").to_dict("records")
-    assert (row["method"], row["kind"], row["rank"], row["seed"]) == (name, settings["synthetic"]["kind"], None, 3)
+    (row,) = table([record], method=method_name, kind="synthetic.kind", rank="synthetic.rank").to_dict(
+        "records"
+    )
+    assert (row["method"], row["kind"], row["rank"], row["seed"]) == (
+        name,
+        settings["synthetic"]["kind"],
+        None,
+        3,
+    )
 
 
-@pytest.mark.parametrize(("found", "across", "printed"), [
-    ({"ipc": [1, 10], "mean": [71.12, 80.0], "sd": [0.84, math.nan], "n": [3, 1]}, "",
-     "mean ± sd, n = 1 or 3\n ipc  mean ± sd\n   1 71.1 ± 0.8\n  10       80.0\n"),
-    ({"arm": ["b", "a"], "ipc": [1, 1], "mean": [1.0, 2.0], "sd": [0.5, 0.25], "n": [2, 2]}, "arm",
-     "mean ± sd, n = 2\n ipc         b         a\n   1 1.0 ± 0.5 2.0 ± 0.2\n"),
-    ({"ipc": [1], "difference": ["b - a"], "mean": [4.3], "half": [2.2], "n": [3]}, "difference",
-     "mean difference ± 95 % CI, n = 3\n ipc      b - a\n   1 +4.3 ± 2.2\n")])
-def test_a_table_shows_the_mean_with_its_spread_and_a_difference_with_its_interval(capsys, found, across, printed):
+@pytest.mark.parametrize(
+    ("found", "across", "printed"),
+    [
+        (
+            {"ipc": [1, 10], "mean": [71.12, 80.0], "sd": [0.84, math.nan], "n": [3, 1]},
+            "",
+            "mean ± sd, n = 1 or 3\n ipc  mean ± sd\n   1 71.1 ± 0.8\n  10       80.0\n",
+        ),
+        (
+            {"arm": ["b", "a"], "ipc": [1, 1], "mean": [1.0, 2.0], "sd": [0.5, 0.25], "n": [2, 2]},
+            "arm",
+            "mean ± sd, n = 2\n ipc         b         a\n   1 1.0 ± 0.5 2.0 ± 0.2\n",
+        ),
+        (
+            {"ipc": [1], "difference": ["b - a"], "mean": [4.3], "half": [2.2], "n": [3]},
+            "difference",
+            "mean difference ± 95 % CI, n = 3\n ipc      b - a\n   1 +4.3 ± 2.2\n",
+        ),
+    ],
+)
+def test_a_table_shows_the_mean_with_its_spread_and_a_difference_with_its_interval(
+    capsys, found, across, printed
+):
     studies.show(pd.DataFrame(found), across)
     assert capsys.readouterr().out == printed
 
@@ -638,10 +775,15 @@ def test_where_out_names_a_folder_all_files_go_there(tmp_path, preset):
     assert found.runner.folder == tmp_path / "records"
 
 
-@pytest.mark.parametrize(("changed", "words"), [
-    ({"steps": 7}, ("steps=7 in place of the laptop preset's", "name another folder in out")),
-    ({"dataset": "digits"}, ("dataset='digits'",)), ({"seeds": [0]}, ("1 seed,", "lodc-same-memory promises 3", "in out")),
-    ({"batch_real": 8, "seeds": [0]}, ("batch_real=8",))])
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"steps": 7}, ("steps=7 in place of the laptop preset's", "name another folder in out")),
+        ({"dataset": "digits"}, ("dataset='digits'",)),
+        ({"seeds": [0]}, ("1 seed,", "lodc-same-memory promises 3", "in out")),
+        ({"batch_real": 8, "seeds": [0]}, ("batch_real=8",)),
+    ],
+)
 def test_figures_takes_a_preset_as_it_is_and_that_is_said_before_anything_runs(refuses, changed, words):
     with refuses("11_low_rank_condensation", "figures/", *words):
         study(preset="laptop", **{"seeds": None} | changed)
@@ -655,7 +797,11 @@ def test_a_checkout_that_takes_nothing_is_said_before_anything_runs(tmp_path, mo
 
 
 def test_what_is_injected_counts_as_given_and_no_unknown_name_does(tmp_path, monkeypatch, refuses):
-    monkeypatch.setattr(studies, "injected", lambda: {"preset": "smoke", "seeds": [0], "batch_real": 8, "steps": 7, "epochs": None})
+    monkeypatch.setattr(
+        studies,
+        "injected",
+        lambda: {"preset": "smoke", "seeds": [0], "batch_real": 8, "steps": 7, "epochs": None},
+    )
     found = study(steps=7)
     expected = batch.preset("smoke", "11_low_rank_condensation", {"batch_real": 8, "steps": 7})
     assert found.settings == {name: value for name, value in expected.items() if name != "seeds"}
@@ -665,12 +811,15 @@ def test_what_is_injected_counts_as_given_and_no_unknown_name_does(tmp_path, mon
 
 
 def test_what_is_made_with_other_numbers_says_so(tmp_path):
-    plain, other = (study(out=str(tmp_path / name), **given) for name, given in (("a", {}), ("b", {"epochs": 3, "width": 16})))
+    plain, other = (
+        study(out=str(tmp_path / name), **given)
+        for name, given in (("a", {}), ("b", {"epochs": 3, "width": 16}))
+    )
     assert plain.overrides == {}
     assert other.overrides == {"epochs": 3}, "width is the preset's"
     experiment = grid(QUICK, [{}], [0])[0]
     assert "overrides" not in plain.run([experiment])[0].provenance
-    made, = other.run([experiment])
+    (made,) = other.run([experiment])
     assert made.provenance["overrides"] == {"epochs": 3}
     assert made.hash == plain.run([experiment])[0].hash
     assert Runner("smoke", tmp_path / "b" / "records", device="cpu").run(experiment) == made, "read back"
@@ -693,7 +842,11 @@ class Trials:
         return [self.trial(one) for one in experiments]
 
 
-@given(st.integers(-3, 3), st.sampled_from([[1.0], [0.1, 1.0], [10.0, 1.0], [0.1, 1.0, 10.0]]), st.integers(-2, 5))
+@given(
+    st.integers(-3, 3),
+    st.sampled_from([[1.0], [0.1, 1.0], [10.0, 1.0], [0.1, 1.0, 10.0]]),
+    st.integers(-2, 5),
+)
 def test_the_step_size_chosen_is_no_end_of_those_tried(best, lrs, diverges):
     """Accuracy falls off to both sides of 10^best; from 10^diverges on nothing is finite."""
     one, asked = study(), []
@@ -735,7 +888,9 @@ def test_many_cells_choose_as_each_alone_would_and_their_trials_run_side_by_side
 
     one, tried = study(), [0.1, 1.0, 10.0]
     one.runner = Trials(trial, rounds)
-    together = one.choose_all([(functools.partial(lambda cell, lr: (cell, lr), cell), tried) for cell in cells])
+    together = one.choose_all(
+        [(functools.partial(lambda cell, lr: (cell, lr), cell), tried) for cell in cells]
+    )
     assert [top for _, top in together] == pytest.approx([1.0, 0.01, 100.0, 1.0])
     assert [len(asked) for asked in rounds] == [4, 4, 4, 2, 2]
     for cell, (records_of_all, _) in zip(cells, together, strict=True):
@@ -743,9 +898,19 @@ def test_many_cells_choose_as_each_alone_would_and_their_trials_run_side_by_side
         assert [record.result for record in records_of_all] == [record.result for record in alone]
 
 
-@pytest.mark.parametrize(("changed", "word"), [({"seeds": []}, "seeds"), ({"seeds": ["0"]}, "seeds"), ({"seeds": [1, 1]}, "twice"),
-                                               ({"steps": -3}, "above 0"), ({"preset": "smok"}, "'smoke'"),
-                                               ({"step": 3}, "'steps'"), ({"steps": "3"}, "int"), ({"device": "cdua"}, "'cdua'")])
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"seeds": []}, "seeds"),
+        ({"seeds": ["0"]}, "seeds"),
+        ({"seeds": [1, 1]}, "twice"),
+        ({"steps": -3}, "above 0"),
+        ({"preset": "smok"}, "'smoke'"),
+        ({"step": 3}, "'steps'"),
+        ({"steps": "3"}, "int"),
+        ({"device": "cdua"}, "'cdua'"),
+    ],
+)
 def test_a_study_refuses_bad_parameters(refuses, changed, word):
     with refuses(word):
         study(**changed)
@@ -762,7 +927,7 @@ def test_the_start_of_a_record_is_the_set_that_was_evaluated(kind):
 
 def test_the_set_of_a_record_with_a_method_is_as_it_was_distilled():
     found = study()
-    record, = found.run(grid(DISTILLED, [{}], [0]))
+    (record,) = found.run(grid(DISTILLED, [{}], [0]))
     assert torch.equal(found.synthetic(record).images(), found.runner.synthetic(record).images())
     assert not torch.equal(found.synthetic(record).images(), found.start(record).images())
 

@@ -9,15 +9,23 @@ from ddcore.theory.exponents import cube, interval, needed, resampled, slope
 
 
 def test_a_cube_is_ordered_by_its_columns():
-    frame = pd.DataFrame([{"seed": seed, "d": d, "M1": m, "error": 100 * seed + 10 * d + m}
-                          for m in (2, 1) for d in (3, 1) for seed in (1, 0)])
+    frame = pd.DataFrame(
+        [
+            {"seed": seed, "d": d, "M1": m, "error": 100 * seed + 10 * d + m}
+            for m in (2, 1)
+            for d in (3, 1)
+            for seed in (1, 0)
+        ]
+    )
     found = cube(frame, "d", "M1")
     assert found.tolist() == [[[100 * seed + 10 * d + m for m in (1, 2)] for d in (1, 3)] for seed in (0, 1)]
     assert cube(frame[:-1], "d", "M1").isnan().sum() == 1
     assert cube(frame[(frame.d == 1) & (frame["M1"] == 2)]).tolist() == [12, 112]
 
 
-@given(st.floats(-3, 3), st.floats(0.1, 10), st.lists(st.integers(1, 1000), min_size=2, max_size=6, unique=True))
+@given(
+    st.floats(-3, 3), st.floats(0.1, 10), st.lists(st.integers(1, 1000), min_size=2, max_size=6, unique=True)
+)
 def test_the_slope_of_a_power_law_is_its_exponent(exponent, scale, places):
     x = torch.tensor(places, dtype=torch.float64)
     y = scale * x**exponent
@@ -31,11 +39,15 @@ def test_what_is_needed_is_found_between_the_points_of_the_grid(exponent, place)
     grid = torch.tensor([1.0, 3, 10, 30, 100], dtype=torch.float64)
     errors = grid**-exponent
     assert float(needed(errors, grid, place**-exponent)) == pytest.approx(place, rel=1e-6)
-    both = needed(torch.stack([errors, 2 * errors]), grid, torch.tensor([place**-exponent, 2 * place**-exponent]))
+    both = needed(
+        torch.stack([errors, 2 * errors]), grid, torch.tensor([place**-exponent, 2 * place**-exponent])
+    )
     assert both.tolist() == pytest.approx([place] * 2, rel=1e-5)
     assert needed(errors, grid, 1e-9).isnan()
     assert needed(errors, grid, 2.0) == 1
-    assert needed(errors, 2 * grid, 2.0).isnan(), "less than the first point of the grid would do, we do not know how much"
+    assert needed(errors, 2 * grid, 2.0).isnan(), (
+        "less than the first point of the grid would do, we do not know how much"
+    )
     assert needed(errors, 2 * grid, place**-exponent) == pytest.approx(2 * place, rel=1e-6)
 
 

@@ -42,7 +42,9 @@ def cells(path, rows, columns, side=8):
         for left in at[:columns]:
             borders[top : top + side, left : left + side] = False
     assert (picture[borders] == 255).all()
-    return np.stack([picture[top : top + side, left : left + side] for top in at[:rows] for left in at[:columns]])
+    return np.stack(
+        [picture[top : top + side, left : left + side] for top in at[:rows] for left in at[:columns]]
+    )
 
 
 # to look at
@@ -59,7 +61,9 @@ def test_the_cells_of_a_grid_are_the_pictures(digits, tmp_path):
     pixels = ddcore.Pixels(digits, 4)
     assert export.grid(pixels, tmp_path / "grid.png", columns=3) == ""
     with Image.open(tmp_path / "grid.png") as image:
-        cell = torch.tensor(image.convert("L").crop((1 + 2 * 9, 1 + 5 * 9, 9 + 2 * 9, 9 + 5 * 9)).get_flattened_data()).view(8, 8)
+        cell = torch.tensor(
+            image.convert("L").crop((1 + 2 * 9, 1 + 5 * 9, 9 + 2 * 9, 9 + 5 * 9)).get_flattened_data()
+        ).view(8, 8)
     assert (cell - pixels.pictures()[5 * 4 + 2, 0] * 255).abs().max() <= 1
 
 
@@ -69,7 +73,9 @@ def test_a_set_that_would_be_black_and_white_is_scaled_to_its_own_range_and_says
     assert black_or_white > 0.9
     low, high, said = export.visible(wide)
     values = export.pixels(wide)
-    assert ((values <= low).float().mean(), (values >= high).float().mean()) == pytest.approx((0.01, 0.01), abs=2e-3)
+    assert ((values <= low).float().mean(), (values >= high).float().mean()) == pytest.approx(
+        (0.01, 0.01), abs=2e-3
+    )
     assert f"{export.clipped(wide):.0%} of the pixels lie outside" in said
     assert f"scaled: black is {low:.2f}, white {high:.2f}, where real" in said
     assert export.grid(wide, tmp_path / "grid.png") == said
@@ -91,13 +97,22 @@ def test_images_are_formed_a_few_at_a_time_and_are_the_same(write, factor, colou
     made = spread(dataclasses.replace(colours), factor, ipc=5)
     said = getattr(export, write)(made, tmp_path / "at once")
     seen, images = [], made.images
-    monkeypatch.setattr(made, "images", lambda index=slice(None): seen.append(len(images(index))) or images(index))
+    monkeypatch.setattr(
+        made, "images", lambda index=slice(None): seen.append(len(images(index))) or images(index)
+    )
     monkeypatch.setattr(export, "AT_ONCE", 2 * 3 * 8 * 8 + 1)
-    monkeypatch.setattr(export, "_some", lambda one: torch.cat([*export.parts(one)]).numpy())  # the test of it is the next one
+    monkeypatch.setattr(
+        export, "_some", lambda one: torch.cat([*export.parts(one)]).numpy()
+    )  # the test of it is the next one
     assert getattr(export, write)(made, tmp_path / "in parts") == said
     assert max(seen) == 2
-    files = [{path.relative_to(tmp_path / name): path.read_bytes() for path in [*(tmp_path / name).rglob("*.png")] or [tmp_path / name]}
-             for name in ("at once", "in parts")]
+    files = [
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in [*(tmp_path / name).rglob("*.png")] or [tmp_path / name]
+        }
+        for name in ("at once", "in parts")
+    ]
     assert [*files[0].values()] == [*files[1].values()]
     assert len(files[0]) == (15 if write == "pngs" else 1)
 
@@ -128,8 +143,13 @@ def test_arrays_keep_the_numbers_and_what_was_learned(form, how, colours, tmp_pa
         for tensor in made.parameters():
             tensor.mul_(40).add_(0.1)
     getattr(export, form)(made, tmp_path / "set")
-    found = dict(np.load(tmp_path / "set")) if form == "npz" else torch.load(tmp_path / "set", weights_only=True)
-    found = {name: torch.as_tensor(value) if name not in ("class_names", "mean", "std") else list(value) for name, value in found.items()}
+    found = (
+        dict(np.load(tmp_path / "set")) if form == "npz" else torch.load(tmp_path / "set", weights_only=True)
+    )
+    found = {
+        name: torch.as_tensor(value) if name not in ("class_names", "mean", "std") else list(value)
+        for name, value in found.items()
+    }
     assert torch.equal(found["images"], made.images().detach())
     assert torch.equal(found["labels"], made.labels)
     assert found["class_names"] == ["2", "10", "a/b"]
@@ -141,11 +161,16 @@ def test_arrays_keep_the_numbers_and_what_was_learned(form, how, colours, tmp_pa
 
 
 def test_a_whitened_set_takes_its_transform_along(colours, tmp_path):
-    data = whiten(dataclasses.replace(colours, x_train=colours.x_train.double(), x_test=colours.x_test.double()))
+    data = whiten(
+        dataclasses.replace(colours, x_train=colours.x_train.double(), x_test=colours.x_test.double())
+    )
     made = ddcore.Pixels(data, 2)
     export.npz(made, tmp_path / "set.npz")
     found = np.load(tmp_path / "set.npz")
-    pixels = np.linalg.solve(found["whitening_transform"], found["images"].reshape(6, -1).T).T + found["whitening_mean"]
+    pixels = (
+        np.linalg.solve(found["whitening_transform"], found["images"].reshape(6, -1).T).T
+        + found["whitening_mean"]
+    )
     np.testing.assert_allclose(pixels, export.pixels(made).flatten(1), atol=1e-6)
 
 
@@ -153,7 +178,9 @@ def test_images_are_read_in_the_order_of_labels_and_say_what_was_clipped(colours
     plain, wide = ddcore.Pixels(colours, 2), spread(colours, 40)
     assert export.pngs(plain, tmp_path / "plain") == 0
     share = export.pngs(wide, tmp_path / "wide")
-    values = wide.images().detach() * torch.tensor(colours.std).view(1, 3, 1, 1) + torch.tensor(colours.mean).view(1, 3, 1, 1)
+    values = wide.images().detach() * torch.tensor(colours.std).view(1, 3, 1, 1) + torch.tensor(
+        colours.mean
+    ).view(1, 3, 1, 1)
     assert share == pytest.approx(float(((values < 0) | (values > 1)).float().mean()), abs=0.02)
     assert share > 0.9
     found = ImageFolder(tmp_path / "plain")
@@ -166,14 +193,20 @@ def test_images_are_read_in_the_order_of_labels_and_say_what_was_clipped(colours
 def test_folders_of_many_classes_are_in_the_order_of_labels_too(digits, tmp_path):
     y = torch.arange(11)
     names = tuple("kjihgfedcba")
-    data = dataclasses.replace(digits, x_train=digits.x_train[:11], y_train=y, x_test=digits.x_test[:11], y_test=y, class_names=names)
+    data = dataclasses.replace(
+        digits, x_train=digits.x_train[:11], y_train=y, x_test=digits.x_test[:11], y_test=y, class_names=names
+    )
     (tmp_path / "set").mkdir()
     export.pngs(ddcore.Pixels(data, 1), tmp_path / "set")
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [f"{label:02d}_{name}" for label, name in enumerate(names)]
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
+        f"{label:02d}_{name}" for label, name in enumerate(names)
+    ]
 
 
 @pytest.mark.parametrize("write", [export.pngs, export.ddranking])
-def test_a_folder_that_holds_something_is_refused_and_one_that_fails_is_not_left(write, colours, tmp_path, refuses, monkeypatch):
+def test_a_folder_that_holds_something_is_refused_and_one_that_fails_is_not_left(
+    write, colours, tmp_path, refuses, monkeypatch
+):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "old.png").touch()
     with refuses(tmp_path / "full", "not an empty folder"):
@@ -226,7 +259,9 @@ def test_ddranking_is_given_what_was_learned(colours, tmp_path):
     assert any("soft_labels.pt" in sentence and "hard ones" in sentence for sentence in said)
 
 
-@pytest.mark.parametrize(("name", "by"), [("cifar10", export.CIFAR), ("cifar100", export.CIFAR), ("photographs", export.IMAGENET)])
+@pytest.mark.parametrize(
+    ("name", "by"), [("cifar10", export.CIFAR), ("cifar100", export.CIFAR), ("photographs", export.IMAGENET)]
+)
 def test_ddranking_is_given_images_normalised_as_its_test_images(name, by, colours, tmp_path):
     made = spread(dataclasses.replace(colours, name=name), 40)
     said, found = ddranking(made, tmp_path / "set")

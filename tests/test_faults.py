@@ -37,7 +37,9 @@ BASE = {"dataset": "digits", "budget_ipc": 1, "method": {"name": "dm", "width": 
         "distill": {"steps": 60}, "evaluate": {"network": "mlp", "width": 8, "epochs": 5, "strategy": "none"}}
 WANTED = grid(BASE, [{}, {"synthetic": {"kind": "lowrank", "rank": 1}}, {"budget_ipc": 2}], range(3))
 """
-PROGRAM = WANTED + """
+PROGRAM = (
+    WANTED
+    + """
 import sys
 from pathlib import Path
 from ddcore.files import records
@@ -50,6 +52,7 @@ with cluster.local(2) as address:
     Runner("smoke", folder, device="cpu", executor=Scheduled(connect(address))).run_all(WANTED)
 records.sweep(folder)
 """
+)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -94,7 +97,9 @@ def survive(command: list[str], folder: Path, kills: int, generator: random.Rand
     written, killed = Written(folder), []
     while True:
         with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
-            process = subprocess.Popen(command, env=batch.environment(1), stdout=subprocess.DEVNULL, stderr=said)
+            process = subprocess.Popen(
+                command, env=batch.environment(1), stdout=subprocess.DEVNULL, stderr=said
+            )
             planned = None
             while process.poll() is None:
                 written.look()
@@ -104,7 +109,9 @@ def survive(command: list[str], folder: Path, kills: int, generator: random.Rand
                 if planned and time.monotonic() > planned and len(alive) > 1:
                     victim = generator.choice(alive[: generator.choice((1, len(alive)))])
                     with contextlib.suppress(psutil.NoSuchProcess):
-                        killed.append("driver" if victim.pid == process.pid else " ".join(victim.cmdline())[-60:])
+                        killed.append(
+                            "driver" if victim.pid == process.pid else " ".join(victim.cmdline())[-60:]
+                        )
                         victim.kill()
                     planned = None
                 time.sleep(0.05)
@@ -131,7 +138,12 @@ def undisturbed(tmp_path_factory):
 @needs_posix
 def test_kills_at_random_moments_change_no_record(tmp_path, undisturbed):
     (tmp_path / "records").mkdir()
-    killed = survive([sys.executable, "-c", PROGRAM, str(tmp_path / "records")], tmp_path / "records", KILLS, random.Random(KILLS))
+    killed = survive(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "records")],
+        tmp_path / "records",
+        KILLS,
+        random.Random(KILLS),
+    )
     assert len(killed) >= KILLS
     print("killed:", *killed, sep="\n  ")
     assert content(tmp_path) == content(undisturbed), "the same records, and no stray file"
@@ -142,8 +154,18 @@ def test_kills_at_random_moments_change_no_record(tmp_path, undisturbed):
 def test_kills_at_random_moments_change_no_figure(tmp_path):
     """Of whole notebooks: also papermill and kernels are killed, while they compute, write and draw."""
     command = [sys.executable, "-m", "ddcore", "reproduce", "--workers", "2", "--only", "10", "--out"]
-    assert subprocess.run([*command, str(tmp_path / "calm")], env=batch.environment(1), capture_output=True).returncode == 0
-    killed = survive([*command, str(tmp_path / "killed")], tmp_path / "killed" / "records", KILLS // 2, random.Random(KILLS))
+    assert (
+        subprocess.run(
+            [*command, str(tmp_path / "calm")], env=batch.environment(1), capture_output=True
+        ).returncode
+        == 0
+    )
+    killed = survive(
+        [*command, str(tmp_path / "killed")],
+        tmp_path / "killed" / "records",
+        KILLS // 2,
+        random.Random(KILLS),
+    )
     print("killed:", *killed, sep="\n  ")
     assert content(tmp_path / "killed") == content(tmp_path / "calm")
 
@@ -152,8 +174,25 @@ def test_kills_at_random_moments_change_no_figure(tmp_path):
 @needs_posix
 def test_a_batch_that_is_terminated_goes_on_as_if_it_had_not_been(tmp_path):
     """What its workers were at is handed back with a checkpoint, and no process is left."""
-    command = [sys.executable, "-m", "ddcore", "reproduce", "--workers", "2", "--only", "11", "--set", "steps=500", "--out"]
-    assert subprocess.run([*command, str(tmp_path / "calm")], env=batch.environment(1), capture_output=True).returncode == 0
+    command = [
+        sys.executable,
+        "-m",
+        "ddcore",
+        "reproduce",
+        "--workers",
+        "2",
+        "--only",
+        "11",
+        "--set",
+        "steps=500",
+        "--out",
+    ]
+    assert (
+        subprocess.run(
+            [*command, str(tmp_path / "calm")], env=batch.environment(1), capture_output=True
+        ).returncode
+        == 0
+    )
     folder = tmp_path / "terminated" / "records"
     running = subprocess.Popen([*command, str(tmp_path / "terminated")], env=batch.environment(1))
     wait_for(folder, 14)
@@ -162,7 +201,12 @@ def test_a_batch_that_is_terminated_goes_on_as_if_it_had_not_been(tmp_path):
     assert running.wait() == 143
     assert psutil.wait_procs(everyone, timeout=60)[1] == []
     assert [*folder.glob(".*.checkpoint")]
-    assert subprocess.run([*command, str(tmp_path / "terminated")], env=batch.environment(1), capture_output=True).returncode == 0
+    assert (
+        subprocess.run(
+            [*command, str(tmp_path / "terminated")], env=batch.environment(1), capture_output=True
+        ).returncode
+        == 0
+    )
     for name in ("records", "figures"):
         assert content(tmp_path / "terminated" / name) == content(tmp_path / "calm" / name)
 
@@ -171,7 +215,10 @@ def test_a_batch_that_is_terminated_goes_on_as_if_it_had_not_been(tmp_path):
 @needs_posix
 def test_two_batches_at_once_on_one_folder(tmp_path, undisturbed):
     folder = tmp_path / "records"
-    both = [subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder)], env=batch.environment(1)) for _ in range(2)]
+    both = [
+        subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder)], env=batch.environment(1))
+        for _ in range(2)
+    ]
     written = Written(folder)
     while any(process.poll() is None for process in both):
         written.look()
@@ -188,12 +235,41 @@ def cluster_of_processes(folder: Path, *, blind: Path | None = None):
     file.unlink(missing_ok=True)
     environment = batch.environment(1) | {"DDCORE_CACHE": str(folder / "cache")}
     common = {"env": environment, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    scheduler = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
-                                  "--no-dashboard", "--scheduler-file", str(file)], **common)
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard",
-              "--death-timeout", "60"]
+    scheduler = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "distributed.cli.dask_scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--no-dashboard",
+            "--scheduler-file",
+            str(file),
+        ],
+        **common,
+    )
+    worker = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        "--scheduler-file",
+        str(file),
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+        "--death-timeout",
+        "60",
+    ]
     if blind:
-        worker = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none {blind} && exec {shlex.join(worker)}"]
+        worker = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            f"mount -t tmpfs none {blind} && exec {shlex.join(worker)}",
+        ]
     working = subprocess.Popen(worker, **common)
     try:
         while not (file.is_file() and file.stat().st_size):
@@ -219,10 +295,17 @@ def wanted() -> list[Experiment]:
 def test_a_worker_without_the_folder_sends_its_records(tmp_path, undisturbed):
     folder = tmp_path / "far" / "records"
     folder.mkdir(parents=True)
-    if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", str(folder)],
-                                                     capture_output=True).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(
+            ["unshare", "--mount", "mount", "-t", "tmpfs", "none", str(folder)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("this process may not give another one its own disks")
-    with cluster_of_processes(tmp_path, blind=folder) as (address, _), contextlib.closing(connect.__wrapped__(address)) as client:
+    with (
+        cluster_of_processes(tmp_path, blind=folder) as (address, _),
+        contextlib.closing(connect.__wrapped__(address)) as client,
+    ):
         Runner("smoke", folder, device="cpu", executor=Scheduled(client)).run_all(wanted())
     assert content(tmp_path / "far") == content(undisturbed)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
@@ -233,14 +316,20 @@ def test_a_worker_without_the_folder_sends_its_records(tmp_path, undisturbed):
 def test_a_scheduler_that_is_killed_is_said_and_another_goes_on(tmp_path, undisturbed):
     folder = tmp_path / "shared" / "records"
     written = Written(folder)
-    with cluster_of_processes(tmp_path) as (address, scheduler), contextlib.closing(connect.__wrapped__(address)) as client:
+    with (
+        cluster_of_processes(tmp_path) as (address, scheduler),
+        contextlib.closing(connect.__wrapped__(address)) as client,
+    ):
         waiting = threading.Thread(target=lambda: (wait_for(folder, 2), scheduler.kill()))
         waiting.start()
         with pytest.raises(Failed, match=r"the scheduler at tcp://\S+ is gone"):
             Runner("smoke", folder, device="cpu", executor=Scheduled(client)).run_all(wanted())
         waiting.join()
     written.look()
-    with cluster_of_processes(tmp_path) as (address, _), contextlib.closing(connect.__wrapped__(address)) as client:
+    with (
+        cluster_of_processes(tmp_path) as (address, _),
+        contextlib.closing(connect.__wrapped__(address)) as client,
+    ):
         Runner("smoke", folder, device="cpu", executor=Scheduled(client)).run_all(wanted())
     written.look()
     records.sweep(folder)
@@ -260,16 +349,27 @@ def disk(tmp_path):
     """A file system of its own of 96 KiB, if this process may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if not shutil.which("mount") or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "none", str(folder)],
-                                                   capture_output=True).returncode:
+    if (
+        not shutil.which("mount")
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=96k", "none", str(folder)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("this process may not mount a file system")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def small(seed: int = 0) -> Experiment:
-    return Experiment("digits", 1, {"kind": "pixels"}, {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"}, {"steps": 2},
-                      {"network": "mlp", "width": 8, "epochs": 1, "strategy": "none"}, seed=seed)
+    return Experiment(
+        "digits",
+        1,
+        {"kind": "pixels"},
+        {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},
+        {"steps": 2},
+        {"network": "mlp", "width": 8, "epochs": 1, "strategy": "none"},
+        seed=seed,
+    )
 
 
 def test_a_full_disk_leaves_what_was_there_and_nothing_half_written(disk):
@@ -295,7 +395,9 @@ def test_a_folder_that_can_only_be_read_gives_its_records_and_refuses_new_ones(d
     record = Runner("smoke", disk, device="cpu").run(small())
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     assert Runner("smoke", disk, device="cpu").run(small()) == record
-    monkeypatch.setattr("sys.argv", ["ddcore", "run", record.hash, "--records", str(disk), "--out", str(disk / "new")])
+    monkeypatch.setattr(
+        "sys.argv", ["ddcore", "run", record.hash, "--records", str(disk), "--out", str(disk / "new")]
+    )
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == 2

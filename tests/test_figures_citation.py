@@ -55,8 +55,15 @@ def test_the_companion_the_papers_and_the_base_methods_have_entries():
 
 def test_the_base_methods_are_what_the_code_says_they_are():
     """Titles as in the docstrings of the methods; nothing stands in an entry that is not known."""
-    code = " ".join((records.PACKAGE / path).read_text(encoding="utf-8")
-                    for path in ("methods/gradient.py", "methods/distribution.py", "methods/trajectory.py", "kernels/statistics.py"))
+    code = " ".join(
+        (records.PACKAGE / path).read_text(encoding="utf-8")
+        for path in (
+            "methods/gradient.py",
+            "methods/distribution.py",
+            "methods/trajectory.py",
+            "kernels/statistics.py",
+        )
+    )
     code = " ".join(code.split())
     for key in BASE:
         fields = entries()[key][2]

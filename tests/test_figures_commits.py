@@ -18,7 +18,12 @@ NOBODY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a", "GIT_COMMITTER_NAME":
 
 
 def git(top, *arguments: str) -> str:
-    run = subprocess.run(["git", "-C", str(top), *arguments], capture_output=True, encoding="utf-8", env=dict(os.environ) | NOBODY)
+    run = subprocess.run(
+        ["git", "-C", str(top), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        env=dict(os.environ) | NOBODY,
+    )
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
 
@@ -60,7 +65,12 @@ def on_disk(top, monkeypatch) -> str:
 def test_the_package_of_a_commit_is_what_a_record_made_at_it_states(top, monkeypatch):
     first, before = git(top, "rev-parse", "HEAD"), on_disk(top, monkeypatch)
     second = commit(top, a="two\r\n", methods_b="b\n", Z="é\0x")
-    assert on_disk(top, monkeypatch) == commits.package_sha256(top, second) != before == commits.package_sha256(top, first)
+    assert (
+        on_disk(top, monkeypatch)
+        == commits.package_sha256(top, second)
+        != before
+        == commits.package_sha256(top, first)
+    )
 
 
 def test_one_file_may_be_that_of_another_commit(top, monkeypatch):
@@ -98,7 +108,9 @@ def test_a_variable_of_git_does_not_lead_to_another_repository(top, tmp_path, mo
 
 def a_folder(top, tmp_path):
     shutil.rmtree(top / ".git")
-    git(tmp_path, "init", "-q")  # a clone around the folder, such as one that has an environment in it, is not its clone
+    git(
+        tmp_path, "init", "-q"
+    )  # a clone around the folder, such as one that has an environment in it, is not its clone
     (tmp_path / "ddcore").mkdir()
     commit(tmp_path, a="x")
     return top
@@ -141,8 +153,15 @@ def test_without_git(top, monkeypatch):
 def test_doubts(top):
     first = git(top, "rev-parse", "HEAD")
     second = commit(top, a="two\n")
-    of_first, of_second, lost = commits.package_sha256(top, first), commits.package_sha256(top, second), "c" * 40
-    ours, known = commits.history(top), {of_second[:16]: commits.Elsewhere((lost, first), second, "it is there")}
+    of_first, of_second, lost = (
+        commits.package_sha256(top, first),
+        commits.package_sha256(top, second),
+        "c" * 40,
+    )
+    ours, known = (
+        commits.history(top),
+        {of_second[:16]: commits.Elsewhere((lost, first), second, "it is there")},
+    )
 
     def doubts(one, known=known):
         return commits.doubts([one, one], known, ours, top)
@@ -155,24 +174,38 @@ def test_doubts(top):
                        (made(first, "d" * 64), (first, "d" * 16))):  # fmt: skip
         (found,) = doubts(one)
         assert all(word in found for word in words), found
-    for place in (commits.Elsewhere((lost,), first, ""), commits.Elsewhere((lost,), "e" * 40, ""),
-                  commits.Elsewhere((lost,), second, "", "a.py", first), commits.Elsewhere((lost,), second, "", "a.py", "e" * 40)):
+    for place in (
+        commits.Elsewhere((lost,), first, ""),
+        commits.Elsewhere((lost,), "e" * 40, ""),
+        commits.Elsewhere((lost,), second, "", "a.py", first),
+        commits.Elsewhere((lost,), second, "", "a.py", "e" * 40),
+    ):
         (found,) = doubts(made(lost, of_second), {of_second[:16]: place})
         assert "commits.yaml" in found
 
 
 def test_remarks_are_of_the_records_that_need_one():
     known = {"a" * 16: commits.Elsewhere(("c" * 40, "d" * 40), "e" * 40, "its code is elsewhere")}
-    (line,) = commits.remarks([made("c" * 40, "a" * 64), made("d" * 40, "a" * 64), made("c" * 40, "a" * 64)], known)
+    (line,) = commits.remarks(
+        [made("c" * 40, "a" * 64), made("d" * 40, "a" * 64), made("c" * 40, "a" * 64)], known
+    )
     assert line == f"records that name commit {'c' * 40} or {'d' * 40}: its code is elsewhere"
-    assert commits.remarks([made("e" * 40, "a" * 64), made("c" * 40, "b" * 64), made(None, "a" * 64)], known) == []
+    assert (
+        commits.remarks([made("e" * 40, "a" * 64), made("c" * 40, "b" * 64), made(None, "a" * 64)], known)
+        == []
+    )
 
 
-@pytest.mark.parametrize(("changed", "word"), [({"pakage": "x"}, "'pakage'"), ({"commits": "x"}, "commits='x'"),
-                                               ({"known": None}, "known")])
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [({"pakage": "x"}, "'pakage'"), ({"commits": "x"}, "commits='x'"), ({"known": None}, "known")],
+)
 def test_a_bad_statement_is_refused(tmp_path, refuses, changed, word):
     path = tmp_path / "commits.yaml"
-    path.write_text(yaml.safe_dump({"a" * 16: {"commits": ["c"], "package": "e", "known": "k"} | changed}), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({"a" * 16: {"commits": ["c"], "package": "e", "known": "k"} | changed}),
+        encoding="utf-8",
+    )
     with refuses(f"{'a' * 16} in commits.yaml", word):
         commits.elsewhere(path)
 
@@ -199,7 +232,11 @@ def test_what_commits_yaml_states_is_so():
         assert {place.package, place.file_at or place.package} <= ours
         assert commits.package_sha256(records.TOP, place.package, place.file, place.file_at).startswith(key)
         assert place.package in place.known
-        assert not [one for one in place.commits if one in ours and commits.package_sha256(records.TOP, one).startswith(key)]
+        assert not [
+            one
+            for one in place.commits
+            if one in ours and commits.package_sha256(records.TOP, one).startswith(key)
+        ]
 
 
 # what a citation says of the clone

@@ -20,7 +20,11 @@ VALIDATOR = os.environ.get("ROC_VALIDATOR")
 def exported(tmp_path_factory):
     """An export, but for the page, which test_gallery has. Not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gallery, "write", lambda folder, notebooks: (folder / "index.html").write_text("page", encoding="utf-8"))
+        patch.setattr(
+            gallery,
+            "write",
+            lambda folder, notebooks: (folder / "index.html").write_text("page", encoding="utf-8"),
+        )
         return crate.write(tmp_path_factory.mktemp("crate") / "new")
 
 
@@ -45,7 +49,9 @@ def test_the_descriptor_and_the_root_are_as_the_specification_asks(graph):
 
 def test_every_file_is_described_with_its_sha256_and_no_other(exported, graph):
     described = {one["@id"]: one for one in graph.values() if one["@type"] == "File"}
-    present = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()} - {crate.METADATA}
+    present = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()} - {
+        crate.METADATA
+    }
     assert set(described) == present
     assert {one["@id"] for one in graph["./"]["hasPart"]} == present
     for name in (*sorted(present)[::50], "figures/lodc-hosts.pdf", "CITATION.cff", "LICENSE"):
@@ -58,13 +64,23 @@ def test_every_file_is_described_with_its_sha256_and_no_other(exported, graph):
 def references(value):
     """Every {"@id": ...} in the values of an entity."""
     if isinstance(value, dict):
-        yield from [value["@id"]] if set(value) == {"@id"} else (one for part in value.values() for one in references(part))
+        yield from (
+            [value["@id"]]
+            if set(value) == {"@id"}
+            else (one for part in value.values() for one in references(part))
+        )
     elif isinstance(value, list):
         yield from (one for part in value for one in references(part))
 
 
 def test_every_reference_leads_somewhere(graph):
-    named = [one for entity in graph.values() for name, part in entity.items() if name != "conformsTo" for one in references(part)]
+    named = [
+        one
+        for entity in graph.values()
+        for name, part in entity.items()
+        if name != "conformsTo"
+        for one in references(part)
+    ]
     assert len(named) > 3000
     assert set(named) <= set(graph)
 
@@ -76,14 +92,21 @@ def test_each_figure_says_from_which_records_by_which_code(graph):
         sidecar, action = figures.load(key), graph[f"#draw-{key}"]
         assert action["@type"] == "CreateAction"
         assert [*references(action["result"])] == [f"figures/{key}.{form}" for form in figures.FILES]
-        assert [*references(action["object"])] == [f"figures/records/{name}.json" for name in sidecar["wasDerivedFrom"]]
+        assert [*references(action["object"])] == [
+            f"figures/records/{name}.json" for name in sidecar["wasDerivedFrom"]
+        ]
         code = [graph[one] for one in references(action["instrument"])]
         assert [one["version"] for one in code] == sidecar["commits"]
         assert {one["@type"] for one in code} == {"SoftwareSourceCode"}
 
 
 def test_the_four_papers_are_cited(graph):
-    assert sorted(graph[one]["datePublished"] for one in references(graph["./"]["citation"])) == ["2023", "2023", "2024", "2026"]
+    assert sorted(graph[one]["datePublished"] for one in references(graph["./"]["citation"])) == [
+        "2023",
+        "2023",
+        "2024",
+        "2026",
+    ]
 
 
 def test_a_folder_that_holds_something_is_left_alone(refuses, tmp_path):
@@ -119,8 +142,12 @@ def test_the_command_says_what_it_wrote(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.skipif(VALIDATOR is None, reason="roc-validator is not installed: make test-metadata does that")
 def test_its_validator_finds_it_valid(exported):
-    done = subprocess.run([VALIDATOR, "-y", "--disable-color", "validate", "-p", "ro-crate-1.1", "--no-paging", str(exported)],
-                          capture_output=True, encoding="utf-8", timeout=600)
+    done = subprocess.run(
+        [VALIDATOR, "-y", "--disable-color", "validate", "-p", "ro-crate-1.1", "--no-paging", str(exported)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=600,
+    )
     said = " ".join((done.stdout + done.stderr).split())
     if "URLError" in said or "ConnectionError" in said:
         pytest.skip("roc-validator reads the context of RO-Crate from w3id.org, which could not be reached")

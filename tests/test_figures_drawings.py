@@ -35,7 +35,11 @@ def drawn_values(axis) -> np.ndarray:
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_drawings_import_nothing_of_the_package_but_one_another_and_the_style(path):
-    imported = [node.module for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    imported = [
+        node.module
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+    ]
     ours = {name for name in imported if name.startswith("ddcore")}
     assert all(name == "ddcore.figures.style" or name.startswith("ddcore.figures.drawings") for name in ours)
 
@@ -43,9 +47,13 @@ def test_drawings_import_nothing_of_the_package_but_one_another_and_the_style(pa
 def test_every_seed_is_drawn_where_it_is_and_the_bar_at_the_mean(frame):
     axis = drawn(frame)
     assert sorted(drawn_values(axis)) == pytest.approx(sorted(frame.accuracy))
-    bars = [line.get_ydata() for line in axis.lines if line.get_marker() == "_"]  # not a number where a method has no group
+    bars = [
+        line.get_ydata() for line in axis.lines if line.get_marker() == "_"
+    ]  # not a number where a method has no group
     bars = np.concatenate(bars)
-    assert sorted(bars[~np.isnan(bars)]) == pytest.approx(sorted(frame.groupby(["ipc", "method"]).accuracy.mean()))
+    assert sorted(bars[~np.isnan(bars)]) == pytest.approx(
+        sorted(frame.groupby(["ipc", "method"]).accuracy.mean())
+    )
 
 
 def test_groups_keep_apart_and_seeds_of_one_lie_side_by_side(frame):
@@ -56,8 +64,12 @@ def test_groups_keep_apart_and_seeds_of_one_lie_side_by_side(frame):
 
 def test_whiskers_are_one_standard_deviation_or_what_is_asked_for(frame):
     def ends(axis) -> list[float]:
-        whiskers = [line.get_ydata() for line in axis.lines if line.get_marker() != "_" and len(line.get_ydata()) > 1]
-        return sorted({round(float(value), 6) for values in whiskers for value in values if not np.isnan(value)})
+        whiskers = [
+            line.get_ydata() for line in axis.lines if line.get_marker() != "_" and len(line.get_ydata()) > 1
+        ]
+        return sorted(
+            {round(float(value), 6) for values in whiskers for value in values if not np.isnan(value)}
+        )
 
     groups = frame.groupby(["ipc", "method"]).accuracy
     expected = [value for sign in (-1, 1) for value in groups.mean() + sign * groups.std()]
@@ -105,7 +117,11 @@ def test_a_level_bears_the_mark_of_what_it_belongs_to():
 def test_dashed_lines_and_directions_are_told_apart_by_marks_as_well(key):
     """In each panel, no two lines of one dash pattern differ by hue alone."""
     for axis in figures.draw(key, figures.data(key)).axes:
-        ends = {float(line.get_ydata()[0]) for line in axis.lines if len(line.get_ydata()) == 1 and line.get_marker() not in ("None", "")}
+        ends = {
+            float(line.get_ydata()[0])
+            for line in axis.lines
+            if len(line.get_ydata()) == 1 and line.get_marker() not in ("None", "")
+        }
         levels = {float(line.get_ydata()[0]) for line in axis.lines if line.get_linestyle() == "--" and len(set(line.get_ydata())) == 1
                   and len(line.get_ydata()) == 2}  # fmt: skip
         assert levels <= ends

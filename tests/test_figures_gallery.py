@@ -29,7 +29,9 @@ def page(tmp_path_factory):
     for path in figures.FOLDER.iterdir():
         if path.name not in ("index.html", "notebooks"):
             (top / "figures" / path.name).symlink_to(path)
-    with pytest.MonkeyPatch.context() as patch:  # 1.5 seconds each, and test_an_executed_notebook_is_a_page makes one
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # 1.5 seconds each, and test_an_executed_notebook_is_a_page makes one
         patch.setattr(gallery, "notebook_html", lambda path: f"<!doctype html><title>{path.stem}</title>")
         gallery.write(top / "figures")
     return top / "figures" / "index.html"
@@ -56,7 +58,11 @@ def test_every_recorded_figure_is_there_with_its_words(page, tags):
     assert [given["alt"] for given in images] == [figures.entry(key).alt for key in RECORDED]
     text = html.unescape(page.read_text(encoding="utf-8"))
     for key in RECORDED:
-        for words in (figures.entry(key).title, figures.entry(key).caption, figures.provenance_line(figures.load(key))):
+        for words in (
+            figures.entry(key).title,
+            figures.entry(key).caption,
+            figures.provenance_line(figures.load(key)),
+        ):
             assert words in text
 
 
@@ -73,7 +79,11 @@ def test_it_needs_no_network_and_no_link_is_dead(page, tags):
 
 
 def test_what_is_copied_is_what_is_cited(page):
-    texts = re.findall(r'<script type="application/json" class="content">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
+    texts = re.findall(
+        r'<script type="application/json" class="content">(.*?)</script>',
+        page.read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
     found = numbers.numbers()
     for key, text in zip(RECORDED, texts, strict=True):
         content = json.loads(text)
@@ -90,8 +100,12 @@ def test_words_of_the_registry_are_text_and_no_markup(monkeypatch):
     card = gallery.card("lodc-rank", figures.FOLDER, [])
     hostile = "</script><script>alert(1)</script> & \"quoted\" 'too'"
     changed = dict.fromkeys(("title", "caption", "alt"), hostile)
-    card = dataclasses.replace(card, entry=dataclasses.replace(card.entry, **changed), line=hostile,
-                                       content=card.content | {"csv": hostile})
+    card = dataclasses.replace(
+        card,
+        entry=dataclasses.replace(card.entry, **changed),
+        line=hostile,
+        content=card.content | {"csv": hostile},
+    )
     monkeypatch.setattr(gallery, "card", lambda *_, **__: card)
     monkeypatch.setattr(figures, "entries", lambda *_: {"lodc-rank": card.entry})
     monkeypatch.setattr(numbers, "numbers", lambda *_: [])
@@ -133,7 +147,10 @@ def test_it_opens_from_the_file_system_without_a_complaint(tab, page):
     tab.send("Network.enable")
     tab.open(page)
     assert tab.run("document.images.length") == len(RECORDED)
-    assert tab.run("Promise.all([...document.images].map(image => image.decode())).then(() => 'decoded')") == "decoded"
+    assert (
+        tab.run("Promise.all([...document.images].map(image => image.decode())).then(() => 'decoded')")
+        == "decoded"
+    )
     assert tab.wrong == []
     assert {address.split(":")[0] for address in tab.asked} == {"file", "data"}
     tab.send("Network.disable")
@@ -144,25 +161,45 @@ def test_the_buttons_copy(tab, page):
     for form in ("latex", "markdown", "bibtex", "csv", "macro"):
         tab.run(f"document.querySelector('#lodc-hosts [data-copy={form}]').click()")
         copied = tab.run(CLIPBOARD).replace("\r\n", "\n")
-        expected = {"csv": (figures.FOLDER / "lodc-hosts.csv").read_text(encoding="utf-8"), "macro": r"\ddFigure{lodc-hosts}"}
+        expected = {
+            "csv": (figures.FOLDER / "lodc-hosts.csv").read_text(encoding="utf-8"),
+            "macro": r"\ddFigure{lodc-hosts}",
+        }
         assert copied.strip() == expected.get(form, copied).strip()
-        assert form == "bibtex" or form in expected or copied.strip() == figures.cite("lodc-hosts")[form].strip()
-        assert form != "bibtex" or re.findall(r"^@\w+\{(\w+),", copied, re.M) == ["ddcore", "lodc", "dc", "dsa", "dm", "mtt"]
+        assert (
+            form == "bibtex" or form in expected or copied.strip() == figures.cite("lodc-hosts")[form].strip()
+        )
+        assert form != "bibtex" or re.findall(r"^@\w+\{(\w+),", copied, re.M) == [
+            "ddcore",
+            "lodc",
+            "dc",
+            "dsa",
+            "dm",
+            "mtt",
+        ]
         assert tab.run("said.textContent").endswith(" copied")
     tab.run("document.querySelector('#lodc-rank details.table').open = true")
-    tab.run("new Promise(done => setTimeout(done, 100)).then(() => document.querySelector('#lodc-rank td button').click())")
+    tab.run(
+        "new Promise(done => setTimeout(done, 100)).then(() => document.querySelector('#lodc-rank td button').click())"
+    )
     first = next(one.key for one in numbers.numbers() if one.figure == "lodc-rank")
     assert tab.run(CLIPBOARD) == f"\\ddNumber{{{first}}}"
-    tab.run("navigator.clipboard.writeText = () => Promise.reject(); document.querySelector('#lodc-rank [data-copy=macro]').click()")
+    tab.run(
+        "navigator.clipboard.writeText = () => Promise.reject(); document.querySelector('#lodc-rank [data-copy=macro]').click()"
+    )
     assert tab.run(CLIPBOARD) == r"\ddFigure{lodc-rank}"
 
 
 def test_the_data_are_a_table_that_sorts(tab, page):
     tab.open(page)
     frame = pd.read_csv(figures.FOLDER / "mim-negatives.csv", dtype=str, keep_default_na=False)
-    rows = ("[...document.querySelectorAll('#mim-negatives [data-table=csv] tbody tr')].map(row => "
-            "[...row.cells].map(cell => cell.textContent))")
-    tab.run("document.querySelector('#mim-negatives [data-table=csv]').open = true; new Promise(done => setTimeout(done, 100))")
+    rows = (
+        "[...document.querySelectorAll('#mim-negatives [data-table=csv] tbody tr')].map(row => "
+        "[...row.cells].map(cell => cell.textContent))"
+    )
+    tab.run(
+        "document.querySelector('#mim-negatives [data-table=csv]').open = true; new Promise(done => setTimeout(done, 100))"
+    )
     assert tab.run(rows) == frame.to_numpy().tolist()
     head = "document.querySelectorAll('#mim-negatives [data-table=csv] th')[{}]"
     for column, key in (("accuracy", pd.to_numeric), ("arm", lambda names: names.str.lower())):
@@ -171,7 +208,8 @@ def test_the_data_are_a_table_that_sorts(tab, page):
             tab.run(f"{place}.querySelector('button').click()")
             assert tab.run(f"{place}.ariaSort") == way
             assert [row[list(frame).index(column)] for row in tab.run(rows)] == list(
-                frame.sort_values(column, key=key, ascending=ascending, kind="stable")[column])
+                frame.sort_values(column, key=key, ascending=ascending, kind="stable")[column]
+            )
 
 
 def test_papers_and_words_filter(tab, page):
@@ -205,18 +243,22 @@ def test_keys_lead_from_figure_to_figure(tab, page):
 
 def luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    return sum(weight * (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4)
-               for weight, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+    return sum(
+        weight * (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4)
+        for weight, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True)
+    )
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_text_can_be_read_as_the_system_wishes_and_as_chosen(tab, page, dark):
     """Contrasts of 4.5 and more, as WCAG 2 asks; the button turns the other way round, and the next visit remembers."""
     tab.open(page, dark=dark)
-    colours = ("['h2', 'h2 a', '.line', 'figcaption', '.copy button', 'button[aria-pressed=true]', 'footer p', 'summary'].map(name => { "
-               "const one = document.querySelector(name); let on = one; "
-               "while (getComputedStyle(on).backgroundColor === 'rgba(0, 0, 0, 0)') on = on.parentElement; "
-               "return [name, getComputedStyle(one).color, getComputedStyle(on).backgroundColor]; })")
+    colours = (
+        "['h2', 'h2 a', '.line', 'figcaption', '.copy button', 'button[aria-pressed=true]', 'footer p', 'summary'].map(name => { "
+        "const one = document.querySelector(name); let on = one; "
+        "while (getComputedStyle(on).backgroundColor === 'rgba(0, 0, 0, 0)') on = on.parentElement; "
+        "return [name, getComputedStyle(one).color, getComputedStyle(on).backgroundColor]; })"
+    )
     grounds = []
     for turned in (False, True):
         for name, colour, ground in tab.run(colours):
@@ -234,10 +276,14 @@ def test_text_can_be_read_as_the_system_wishes_and_as_chosen(tab, page, dark):
 @pytest.mark.parametrize(("width", "dark"), [*itertools.product((400, 1400), (False, True))])
 def test_nothing_is_wider_than_the_window(tab, page, width, dark):
     tab.open(page, width=width, dark=dark)
-    wide = ("[...document.querySelectorAll('body *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1 && "
-            "!one.closest('.scroll, .skip')).map(one => one.outerHTML.slice(0, 80))")
+    wide = (
+        "[...document.querySelectorAll('body *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1 && "
+        "!one.closest('.scroll, .skip')).map(one => one.outerHTML.slice(0, 80))"
+    )
     assert tab.run(wide) == []
-    tab.run("document.querySelectorAll('details').forEach(one => { one.open = true; }); new Promise(done => setTimeout(done, 500))")
+    tab.run(
+        "document.querySelectorAll('details').forEach(one => { one.open = true; }); new Promise(done => setTimeout(done, 500))"
+    )
     assert tab.run("document.querySelectorAll('table').length") > len(RECORDED)
     assert tab.run(wide) == []
     assert tab.run("document.documentElement.scrollWidth <= innerWidth")

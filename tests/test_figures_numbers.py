@@ -44,20 +44,47 @@ def test_one_seed_is_no_mean():
     assert list(numbers.numbers_of("a", frame().query("seed == 0"), OF)) == []
 
 
-@pytest.mark.parametrize(("changed", "what", "words"), [
-    ({}, Reported(by=("method", "ipcs")), ("ipcs", "ipc, method")),
-    ({}, Reported(by=("ipc",)), ("seed 0", "twice", "ipc-1")),
-    ({}, Reported(by=("ipc", "method"), differ="method", pairs=(("LoDM", "DC"),)), ("DC", "method")),
-    ({"method": ["a b"] * 3 + ["a+b"] * 3}, Reported(by=("ipc", "method")), ("'a b' and 'a+b'", "method")),
-    ({"seed": range(6), "method": ["a b"] * 3 + ["a+b"] * 3}, Reported(by=("ipc", "method")), ("'a b' and 'a+b'", "method")),
-    ({"one": ["a"] * 3 + [None] * 3, "two": [None] * 3 + ["a"] * 3}, Reported(by=("one", "two")), ("two of its cells", "a/a/accuracy")),
-], ids=["no such column", "too few columns", "no such arm", "one key for two", "one key for two of other seeds", "one key for two columns"])
+@pytest.mark.parametrize(
+    ("changed", "what", "words"),
+    [
+        ({}, Reported(by=("method", "ipcs")), ("ipcs", "ipc, method")),
+        ({}, Reported(by=("ipc",)), ("seed 0", "twice", "ipc-1")),
+        ({}, Reported(by=("ipc", "method"), differ="method", pairs=(("LoDM", "DC"),)), ("DC", "method")),
+        (
+            {"method": ["a b"] * 3 + ["a+b"] * 3},
+            Reported(by=("ipc", "method")),
+            ("'a b' and 'a+b'", "method"),
+        ),
+        (
+            {"seed": range(6), "method": ["a b"] * 3 + ["a+b"] * 3},
+            Reported(by=("ipc", "method")),
+            ("'a b' and 'a+b'", "method"),
+        ),
+        (
+            {"one": ["a"] * 3 + [None] * 3, "two": [None] * 3 + ["a"] * 3},
+            Reported(by=("one", "two")),
+            ("two of its cells", "a/a/accuracy"),
+        ),
+    ],
+    ids=[
+        "no such column",
+        "too few columns",
+        "no such arm",
+        "one key for two",
+        "one key for two of other seeds",
+        "one key for two columns",
+    ],
+)
 def test_what_would_be_a_wrong_number_is_refused(refuses, changed, what, words):
     with refuses("figure a", *words):
         list(numbers.numbers_of("a", frame(**changed), what))
 
 
-@given(st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(), st.booleans(), st.text(min_size=1)))
+@given(
+    st.one_of(
+        st.floats(allow_nan=False, allow_infinity=False), st.integers(), st.booleans(), st.text(min_size=1)
+    )
+)
 def test_a_slug_is_letters_digits_dots_and_hyphens(value):
     assert re.fullmatch(r"[A-Za-z0-9.]*(-+[A-Za-z0-9.]+)*", numbers.slug(value))
 
@@ -99,7 +126,11 @@ def test_the_texts_print_the_numbers_that_can_be_cited():
     text = (records.TOP / "RESULTS.md").read_text(encoding="utf-8").replace("−", "-")
     hosts = ("DC", "DSA", "DM", "MTT")
     arms = {*hosts, "SVD", *(f"Lo{host}" for host in hosts), *(f"Lo{host}-minus-{host}" for host in hosts)}
-    printed = [" ± ".join(one.texts) for one in FOUND if one.figure == "lodc-hosts" and one.key.split("/")[-2] in arms]
+    printed = [
+        " ± ".join(one.texts)
+        for one in FOUND
+        if one.figure == "lodc-hosts" and one.key.split("/")[-2] in arms
+    ]
     assert len(printed) == 4 * len(arms)
     assert not [one for one in printed if f"| {one} |" not in text.replace("*", "")]
 
@@ -115,7 +146,11 @@ def test_the_readme_shows_numbers_as_they_are():
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
     """figures/ of one figure, lodc-rank, with its records, to be changed."""
-    for path in (*figures.FOLDER.glob("lodc-rank.*"), figures.FOLDER / "registry.yaml", figures.FOLDER / "numbers.yaml"):
+    for path in (
+        *figures.FOLDER.glob("lodc-rank.*"),
+        figures.FOLDER / "registry.yaml",
+        figures.FOLDER / "numbers.yaml",
+    ):
         shutil.copy(path, tmp_path)
     (tmp_path / "records").mkdir()
     for name in figures.load("lodc-rank")["wasDerivedFrom"]:
@@ -141,7 +176,8 @@ def test_a_changed_record_is_seen_and_followed_to_the_number(copied):
     assert numbers.stale(copied) == []
     after = {one.key: one.mean for one in numbers.numbers(copied)}
     assert {key: round(after[key] - mean, 6) for key, mean in before.items() if after[key] != mean} == {
-        "lodc-rank/ipc-1/rank-1/accuracy": 1.0}
+        "lodc-rank/ipc-1/rank-1/accuracy": 1.0
+    }
 
 
 @pytest.mark.parametrize("name", numbers.GENERATED)
@@ -169,23 +205,32 @@ def compiled(folder, body: str) -> subprocess.CompletedProcess:
     """The document `body` with both files of macros, through pdflatex twice, at its first error."""
     for name in ("numbers.tex", "figures.tex"):
         shutil.copy(figures.FOLDER / name, folder)
-    preamble = (r"\documentclass[10pt]{article}\usepackage{graphicx}\extrafloats{200}\input{numbers}\input{figures}"
-                rf"\renewcommand\ddFolder{{{figures.FOLDER}}}\begin{{document}}")
+    preamble = (
+        r"\documentclass[10pt]{article}\usepackage{graphicx}\extrafloats{200}\input{numbers}\input{figures}"
+        rf"\renewcommand\ddFolder{{{figures.FOLDER}}}\begin{{document}}"
+    )
     (folder / "paper.tex").write_text(preamble + body + "\\end{document}\n", encoding="utf-8")
     command = [PDFLATEX, "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
     subprocess.run(command, cwd=folder, capture_output=True)
     return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace")
 
 
-needs_latex = pytest.mark.skipif(PDFLATEX is None, reason="pdflatex is not installed (Debian: apt install texlive-latex-base)")
+needs_latex = pytest.mark.skipif(
+    PDFLATEX is None, reason="pdflatex is not installed (Debian: apt install texlive-latex-base)"
+)
 
 
 @needs_latex
 def test_latex_takes_every_macro(tmp_path):
-    cells = "\n\n".join(rf"\texttt{{{one.key}}} \ddNumber{{{one.key}}}, $\ddNumber{{{one.key}}}$, n \ddN{{{one.key}}}" for one in FOUND)
+    cells = "\n\n".join(
+        rf"\texttt{{{one.key}}} \ddNumber{{{one.key}}}, $\ddNumber{{{one.key}}}$, n \ddN{{{one.key}}}"
+        for one in FOUND
+    )
     shown = "\n".join(rf"\ddFigure{{{key}}}\clearpage" for key in figures.entries() if figures.load(key))
     one = FOUND[0]
-    kept = rf"\section{{\ddNumber{{{one.key}}}}}\ifdim\ddMean{{{one.key}}}pt>\ddSpread{{{one.key}}}pt above\fi"
+    kept = (
+        rf"\section{{\ddNumber{{{one.key}}}}}\ifdim\ddMean{{{one.key}}}pt>\ddSpread{{{one.key}}}pt above\fi"
+    )
     done = compiled(tmp_path, rf"\tableofcontents\listoffigures {kept} {cells} {shown}")
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "paper.pdf").is_file()

@@ -12,8 +12,16 @@ RECORDED = [key for key in figures.entries() if figures.load(key)]
 def fonts(content: bytes) -> tuple[set[bytes], int, int]:
     """The subtypes of its fonts, its font descriptors, and the embedded font files; matplotlib packs no objects into streams."""
     assert b"/ObjStm" not in content
-    subtypes = {found for one in re.findall(rb"<<[^<>]*/Type /Font\b[^<>]*", content) for found in re.findall(rb"/Subtype /(\w+)", one)}
-    return subtypes, len(re.findall(rb"/Type /FontDescriptor\b", content)), len(re.findall(rb"/FontFile[23]? \d", content))
+    subtypes = {
+        found
+        for one in re.findall(rb"<<[^<>]*/Type /Font\b[^<>]*", content)
+        for found in re.findall(rb"/Subtype /(\w+)", one)
+    }
+    return (
+        subtypes,
+        len(re.findall(rb"/Type /FontDescriptor\b", content)),
+        len(re.findall(rb"/FontFile[23]? \d", content)),
+    )
 
 
 @pytest.mark.parametrize("key", RECORDED)

@@ -61,149 +61,584 @@ def frame_of(key: str) -> pd.DataFrame:
                               "psnr": 20.0 if rank < 2 else None, "dataset": "digits", "seed": 0}
                              for name in (0, 1, "all") for rank in (1, 2)])  # fmt: skip
     if key == "lodc-gradient-geometry":
-        return pd.DataFrame([{"rank": rank, "position": place / 10 + 0.05, "gain": 1e-7 + max(0, rank * (6 - place)),
-                              "mean_gain": 2.0 * rank, "dataset": "digits", "seed": 0} for rank in (1, 2) for place in range(10)])
+        return pd.DataFrame(
+            [
+                {
+                    "rank": rank,
+                    "position": place / 10 + 0.05,
+                    "gain": 1e-7 + max(0, rank * (6 - place)),
+                    "mean_gain": 2.0 * rank,
+                    "dataset": "digits",
+                    "seed": 0,
+                }
+                for rank in (1, 2)
+                for place in range(10)
+            ]
+        )
     cell = {"dataset": "digits", "seed": 0}
     if key == "theory-subspace":
-        return pd.DataFrame([cell | {"rows": name, "quantity": quantity, "index": index, "value": 0.5 / index, "seed": seed}
-                             for name in ("random points", "distilled points") for seed in seeds
-                             for quantity, many in (("singular value", 3), ("angle", 2), ("energy", 1)) for index in range(1, many + 1)])
+        return pd.DataFrame(
+            [
+                cell
+                | {"rows": name, "quantity": quantity, "index": index, "value": 0.5 / index, "seed": seed}
+                for name in ("random points", "distilled points")
+                for seed in seeds
+                for quantity, many in (("singular value", 3), ("angle", 2), ("energy", 1))
+                for index in range(1, many + 1)
+            ]
+        )
     if key == "theory-collapse":
-        return pd.DataFrame([cell | {"decay": decay, "steps": steps, "condition": 2.0 * steps, "error": 0.1 * steps, "teacher": 0.05,
-                                     "seed": seed} for decay in (1.0, 0.6) for steps in (1, 3) for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "decay": decay,
+                    "steps": steps,
+                    "condition": 2.0 * steps,
+                    "error": 0.1 * steps,
+                    "teacher": 0.05,
+                    "seed": seed,
+                }
+                for decay in (1.0, 0.6)
+                for steps in (1, 3)
+                for seed in seeds
+            ]
+        )
     if registry.entry(key).notebook.startswith("31"):
-        return pd.DataFrame([cell | {"d": d, "r": r, "L": L, "N": 20 * d * d, "link": "He3", "activation": "relu", "arm": arm, "M1": points,
-                                     "M2": L, "stored": 10 * d * points, "error": 0.5 / points + 0.01 * seed, "seed": seed}
-                             for d in (8, 16) for r in (1, 2) for L in (16, 32) for arm in ARMS for points in (1, 2, 4) for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "d": d,
+                    "r": r,
+                    "L": L,
+                    "N": 20 * d * d,
+                    "link": "He3",
+                    "activation": "relu",
+                    "arm": arm,
+                    "M1": points,
+                    "M2": L,
+                    "stored": 10 * d * points,
+                    "error": 0.5 / points + 0.01 * seed,
+                    "seed": seed,
+                }
+                for d in (8, 16)
+                for r in (1, 2)
+                for L in (16, 32)
+                for arm in ARMS
+                for points in (1, 2, 4)
+                for seed in seeds
+            ]
+        )
     if key == "mim-bounds":
-        return pd.DataFrame([cell | {"by": by, "classes": 10, "separation": separation, "N": N, "quantity": name, "exact": 0.1 * separation,
-                                     "sampled": 0.1 * separation + 0.01 * seed, "seed": seed} for by in ("separation", "N")
-                             for separation in (1.0, 2.0) for N in (4, 64) for name in ("information", *BOUNDS) for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "by": by,
+                    "classes": 10,
+                    "separation": separation,
+                    "N": N,
+                    "quantity": name,
+                    "exact": 0.1 * separation,
+                    "sampled": 0.1 * separation + 0.01 * seed,
+                    "seed": seed,
+                }
+                for by in ("separation", "N")
+                for separation in (1.0, 2.0)
+                for N in (4, 64)
+                for name in ("information", *BOUNDS)
+                for seed in seeds
+            ]
+        )
     if key == "mim-magnitude":
-        return pd.DataFrame([cell | {"kind": kind, "bias": bias, "N": N, "part": part, "value": 0.5 * N + seed, "seed": seed}
-                             for kind in ("exact", "sampled") for bias in ("printed", "normalised") for N in (4, 64)
-                             for part in ("positive", "negatives", "pull", "push") for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {"kind": kind, "bias": bias, "N": N, "part": part, "value": 0.5 * N + seed, "seed": seed}
+                for kind in ("exact", "sampled")
+                for bias in ("printed", "normalised")
+                for N in (4, 64)
+                for part in ("positive", "negatives", "pull", "push")
+                for seed in seeds
+            ]
+        )
     if key == "kernels-speed":
-        return pd.DataFrame([cell | {"name": name, "provider": provider, "rank": rank, "ratio": ratio, "ratio_p20": 0.9 * ratio,
-                                     "ratio_p80": 1.2 * ratio, "memory_ratio": 1 / ratio, "step": step, "ipc": 10, "batch_real": 64,
-                                     "classes": 10}
-                             for name, step in (("dm step", "dm"), ("recover", None))
-                             for rank, (provider, ratio) in enumerate((("loop", 1.0), ("ours", 2.0), ("ours, compiled", 3.0)))])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "name": name,
+                    "provider": provider,
+                    "rank": rank,
+                    "ratio": ratio,
+                    "ratio_p20": 0.9 * ratio,
+                    "ratio_p80": 1.2 * ratio,
+                    "memory_ratio": 1 / ratio,
+                    "step": step,
+                    "ipc": 10,
+                    "batch_real": 64,
+                    "classes": 10,
+                }
+                for name, step in (("dm step", "dm"), ("recover", None))
+                for rank, (provider, ratio) in enumerate(
+                    (("loop", 1.0), ("ours", 2.0), ("ours, compiled", 3.0))
+                )
+            ]
+        )
     if key == "kernels-profile":
-        return pd.DataFrame([cell | {"name": name, "provider": provider, "kind": kind, "seconds": 0.5} for name in ("dm", "dc")
-                             for provider in ("loop", "ours") for kind in ("convolution", "norm", "other")])
+        return pd.DataFrame(
+            [
+                cell | {"name": name, "provider": provider, "kind": kind, "seconds": 0.5}
+                for name in ("dm", "dc")
+                for provider in ("loop", "ours")
+                for kind in ("convolution", "norm", "other")
+            ]
+        )
     if key == "kernels-adjoint":
-        return pd.DataFrame([cell | {"gradient": name, "steps": steps, "saved_bytes": steps << 20, "error": error}
-                             for name, error in (("unrolled", 0.0), ("adjoint", 1e-15), ("tesla", 0.5)) for steps in (1, 20)])
+        return pd.DataFrame(
+            [
+                cell | {"gradient": name, "steps": steps, "saved_bytes": steps << 20, "error": error}
+                for name, error in (("unrolled", 0.0), ("adjoint", 1e-15), ("tesla", 0.5))
+                for steps in (1, 20)
+            ]
+        )
     if key == "time-to-accuracy":
-        return pd.DataFrame([cell | {"ipc": 1, "method": name, "seed": seed, "step": step, "seconds": 0.1 * step + seed,
-                                     "accuracy": 50.0 + step, "published": published}
-                             for name, published in (("DC", 70.5), ("DM", None)) for seed in seeds for step in (1, 10)])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": 1,
+                    "method": name,
+                    "seed": seed,
+                    "step": step,
+                    "seconds": 0.1 * step + seed,
+                    "accuracy": 50.0 + step,
+                    "published": published,
+                }
+                for name, published in (("DC", 70.5), ("DM", None))
+                for seed in seeds
+                for step in (1, 10)
+            ]
+        )
     if key == "compare-relabel":
-        return pd.DataFrame([cell | {"ipc": 1, "images": images, "labels": labels, "seed": seed, "accuracy": 50.0 + seed / 3}
-                             for images in ("recovered", "random real") for labels in ("hard", "soft") for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {"ipc": 1, "images": images, "labels": labels, "seed": seed, "accuracy": 50.0 + seed / 3}
+                for images in ("recovered", "random real")
+                for labels in ("hard", "soft")
+                for seed in seeds
+            ]
+        )
     if key == "lodc-hosts":
-        return pd.DataFrame([cell | {"ipc": 1, "method": method, "host": host, "kind": kind, "seed": seed, "accuracy": 50.0 + seed / 3}
-                             for method, host, kind in (("random", "none", "pixels"), ("DC", "DC", "pixels"), ("LoDC", "DC", "lowrank"))
-                             for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": 1,
+                    "method": method,
+                    "host": host,
+                    "kind": kind,
+                    "seed": seed,
+                    "accuracy": 50.0 + seed / 3,
+                }
+                for method, host, kind in (
+                    ("random", "none", "pixels"),
+                    ("DC", "DC", "pixels"),
+                    ("LoDC", "DC", "lowrank"),
+                )
+                for seed in seeds
+            ]
+        )
     if key in ("lodc-svd-control", "lodc-start"):
-        arms = {"lodc-svd-control": ("SVD", "pixels", "factors"), "lodc-start": ("pixels", "SVD, not learned", "from noise", "from SVD")}
-        return pd.DataFrame([cell | {"ipc": 1, "method": "DC", "arm": arm, "seed": seed, "accuracy": 50.0 + seed**2 / 3 + ahead}
-                             for ahead, arm in enumerate(arms[key]) for seed in seeds])
+        arms = {
+            "lodc-svd-control": ("SVD", "pixels", "factors"),
+            "lodc-start": ("pixels", "SVD, not learned", "from noise", "from SVD"),
+        }
+        return pd.DataFrame(
+            [
+                cell
+                | {"ipc": 1, "method": "DC", "arm": arm, "seed": seed, "accuracy": 50.0 + seed**2 / 3 + ahead}
+                for ahead, arm in enumerate(arms[key])
+                for seed in seeds
+            ]
+        )
     if key in ("lodc-cross-architecture", "dwa-cross-architecture"):
-        return pd.DataFrame([{"method": method, "network": network, "seed": seed, "accuracy": 50.0 + seed / 3}
-                             for method in ("random", "DM") for network in ("convnet3", "mlp") for seed in seeds])
+        return pd.DataFrame(
+            [
+                {"method": method, "network": network, "seed": seed, "accuracy": 50.0 + seed / 3}
+                for method in ("random", "DM")
+                for network in ("convnet3", "mlp")
+                for seed in seeds
+            ]
+        )
     if key == "lodc-cost":
-        return pd.DataFrame([cell | {"ipc": 1, "method": method, "kind": kind, "images_per_class": 1, "round": turn,
-                                     "seconds": 0.5 + turn / 8, "peak_bytes": 1 << 28}
-                             for method in ("DC", "DM") for kind in ("pixels", "lowrank") for turn in range(3)])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": 1,
+                    "method": method,
+                    "kind": kind,
+                    "images_per_class": 1,
+                    "round": turn,
+                    "seconds": 0.5 + turn / 8,
+                    "peak_bytes": 1 << 28,
+                }
+                for method in ("DC", "DM")
+                for kind in ("pixels", "lowrank")
+                for turn in range(3)
+            ]
+        )
     if key == "lodc-variants":
-        return pd.DataFrame([{"variant": name, "seed": seed, "accuracy": 50.0 + seed / 3, "images_per_class": 7}
-                             for name in ("DM", "LoDM", "adaptive") for seed in seeds])
+        return pd.DataFrame(
+            [
+                {"variant": name, "seed": seed, "accuracy": 50.0 + seed / 3, "images_per_class": 7}
+                for name in ("DM", "LoDM", "adaptive")
+                for seed in seeds
+            ]
+        )
     if key == "lodc-bits":
-        return pd.DataFrame([{"variant": "DM", "stored": stored, "stored_bits": bits, "seed": seed, "accuracy": 50.0 + seed / 3}
-                             for stored, bits in (("float16", 1000), ("float16", 2000), ("float32", 2000)) for seed in seeds])
+        return pd.DataFrame(
+            [
+                {
+                    "variant": "DM",
+                    "stored": stored,
+                    "stored_bits": bits,
+                    "seed": seed,
+                    "accuracy": 50.0 + seed / 3,
+                }
+                for stored, bits in (("float16", 1000), ("float16", 2000), ("float32", 2000))
+                for seed in seeds
+            ]
+        )
     if key == "mim-kernel":
-        return pd.DataFrame([{"K": 1, "M": M, "N": 99, "provider": provider, "round": turn, "seconds": M + turn, "peak_bytes": M << 20}
-                             for M, provider in ((10, "eager"), (10, "chunked"), (100, "chunked")) for turn in range(3)])
+        return pd.DataFrame(
+            [
+                {
+                    "K": 1,
+                    "M": M,
+                    "N": 99,
+                    "provider": provider,
+                    "round": turn,
+                    "seconds": M + turn,
+                    "peak_bytes": M << 20,
+                }
+                for M, provider in ((10, "eager"), (10, "chunked"), (100, "chunked"))
+                for turn in range(3)
+            ]
+        )
     if key == "mim-class-correlation":
-        return pd.DataFrame([cell | {"arm": arm, "row": row, "column": column, "correlation": 1.0 if row == column else 0.3, "seed": seed}
-                             for arm in ("real", "DM", "DM + MIM") for row in range(2) for column in range(2) for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "arm": arm,
+                    "row": row,
+                    "column": column,
+                    "correlation": 1.0 if row == column else 0.3,
+                    "seed": seed,
+                }
+                for arm in ("real", "DM", "DM + MIM")
+                for row in range(2)
+                for column in range(2)
+                for seed in seeds
+            ]
+        )
     if key == "mim-spread":
-        return pd.DataFrame([cell | {"ipc": 10, "arm": arm, "seed": seed, "accuracy": 50.0 + seed / 3, "vendi": 3.0 - seed / 9}
-                             for arm in ("random real", "DM alone", "ratio 1") for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {"ipc": 10, "arm": arm, "seed": seed, "accuracy": 50.0 + seed / 3, "vendi": 3.0 - seed / 9}
+                for arm in ("random real", "DM alone", "ratio 1")
+                for seed in seeds
+            ]
+        )
     if key == "mim-tsne":
-        return pd.DataFrame([cell | {"set": name, "label": label, "x": label + place / 9, "y": place / 9} for label in range(2)
-                             for place, name in enumerate(("real", "real", "DM", "DM + MIM"))])
+        return pd.DataFrame(
+            [
+                cell | {"set": name, "label": label, "x": label + place / 9, "y": place / 9}
+                for label in range(2)
+                for place, name in enumerate(("real", "real", "DM", "DM + MIM"))
+            ]
+        )
     if key == "mim-curves":
-        return pd.DataFrame([cell | {"arm": arm, "step": step, "block": block, "information": 1 + step / 20 + seed / 10, "ceiling": 2.30259,
-                                     "seed": seed}
-                             for arm in ("DM", "DM + MIM") for step in (0, 10) for block in (0, 1) for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "arm": arm,
+                    "step": step,
+                    "block": block,
+                    "information": 1 + step / 20 + seed / 10,
+                    "ceiling": 2.30259,
+                    "seed": seed,
+                }
+                for arm in ("DM", "DM + MIM")
+                for step in (0, 10)
+                for block in (0, 1)
+                for seed in seeds
+            ]
+        )
     if key.startswith("mim-"):
-        return pd.DataFrame([cell | {"ipc": 1, "method": "DM", "arm": arm, "seed": seed, "accuracy": 50.0 + seed**2 / 3 + ratio,
-                                     "ratio": ratio, "weight": ratio / 7, "temperature": temperature}
-                             for arm, ratio in (("base", 0.0), ("+ MIM", 0.5)) for seed in seeds for temperature in (0.1, 1.0)])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": 1,
+                    "method": "DM",
+                    "arm": arm,
+                    "seed": seed,
+                    "accuracy": 50.0 + seed**2 / 3 + ratio,
+                    "ratio": ratio,
+                    "weight": ratio / 7,
+                    "temperature": temperature,
+                }
+                for arm, ratio in (("base", 0.0), ("+ MIM", 0.5))
+                for seed in seeds
+                for temperature in (0.1, 1.0)
+            ]
+        )
     if key.startswith("continual"):
-        return pd.DataFrame([cell | {"ipc": 1, "method": method, "tasks": 5, "classes": classes, "seed": seed, "accuracy": 50.0 + seed / 3,
-                                     "stored_numbers": 64 * classes}
-                             for method in ("random", "DM") for classes in (2, 4) for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": 1,
+                    "method": method,
+                    "tasks": 5,
+                    "classes": classes,
+                    "seed": seed,
+                    "accuracy": 50.0 + seed / 3,
+                    "stored_numbers": 64 * classes,
+                }
+                for method in ("random", "DM")
+                for classes in (2, 4)
+                for seed in seeds
+            ]
+        )
     if key == "compare-methods":
-        return pd.DataFrame([cell | {"ipc": 1, "method": method, "seed": seed, "accuracy": 50.0 + seed / 3, "images_per_class": 1,
-                                     "published": 70.5 if method == "DC" else None}
-                             for method in ("random", "herding", "DC") for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": 1,
+                    "method": method,
+                    "seed": seed,
+                    "accuracy": 50.0 + seed / 3,
+                    "images_per_class": 1,
+                    "published": 70.5 if method == "DC" else None,
+                }
+                for method in ("random", "herding", "DC")
+                for seed in seeds
+            ]
+        )
     if key == "dwa-theory":
-        batches = [cell | {"quantity": name, "value": 0.4, "layer": 1, "law": law, "size": size}
-                   for name in ("within", "between", "expected") for law in ("any class", "one class", "one a class") for size in (1, 10)]
-        arrows = [cell | {"quantity": name, "x": 0.1 * place, "y": place % 2, "dx": 0.5, "dy": 0.1 * place}
-                  for name in ("mean", "variance") for place in range(5)]
-        lines = [cell | {"quantity": name, "value": value, "decay": decay, "arm": arm, "length": length}
-                 for arm in DIRECTIONS for decay in (0.1, 0.01)
-                 for name, value, length in (("cosine", 0.5, None), ("condition", 1 / decay, None), ("safe", 0.8, None),
-                                             ("change", -0.2, 0.5), ("change", 0.4, 1.0))]
+        batches = [
+            cell | {"quantity": name, "value": 0.4, "layer": 1, "law": law, "size": size}
+            for name in ("within", "between", "expected")
+            for law in ("any class", "one class", "one a class")
+            for size in (1, 10)
+        ]
+        arrows = [
+            cell | {"quantity": name, "x": 0.1 * place, "y": place % 2, "dx": 0.5, "dy": 0.1 * place}
+            for name in ("mean", "variance")
+            for place in range(5)
+        ]
+        lines = [
+            cell | {"quantity": name, "value": value, "decay": decay, "arm": arm, "length": length}
+            for arm in DIRECTIONS
+            for decay in (0.1, 0.01)
+            for name, value, length in (
+                ("cosine", 0.5, None),
+                ("condition", 1 / decay, None),
+                ("safe", 0.8, None),
+                ("change", -0.2, 0.5),
+                ("change", 0.4, 1.0),
+            )
+        ]
         return pd.DataFrame(batches + arrows + lines)
     if key == "dwa-factors":
-        return pd.DataFrame([cell | {"ipc": 2, "init": init, "r_var": r_var, "adjusted": on, "seed": seed, "accuracy": 50.0 + seed / 3}
-                             for init in ("noise", "real") for r_var in (1.0, 11.0) for on in (False, True) for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": 2,
+                    "init": init,
+                    "r_var": r_var,
+                    "adjusted": on,
+                    "seed": seed,
+                    "accuracy": 50.0 + seed / 3,
+                }
+                for init in ("noise", "real")
+                for r_var in (1.0, 11.0)
+                for on in (False, True)
+                for seed in seeds
+            ]
+        )
     if key == "dwa-arms":
-        return pd.DataFrame([cell | {"ipc": ipc, "arm": arm, "seed": seed, "accuracy": 50.0 + seed / 3, "vendi": 1.5 if ipc > 1 else None,
-                              "similarity": 0.5 if ipc > 1 else None}
-                             for ipc in (1, 2) for arm in ("none", "Gaussian", "ascent (DWA)") for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": ipc,
+                    "arm": arm,
+                    "seed": seed,
+                    "accuracy": 50.0 + seed / 3,
+                    "vendi": 1.5 if ipc > 1 else None,
+                    "similarity": 0.5 if ipc > 1 else None,
+                }
+                for ipc in (1, 2)
+                for arm in ("none", "Gaussian", "ascent (DWA)")
+                for seed in seeds
+            ]
+        )
     if key == "dwa-decoupling":
-        return pd.DataFrame([cell | {"ipc": 2, "init": init, "r_var": r_var, "seed": seed, "accuracy": 50.0 + seed / 3, "within": 0.7,
-                                     "between": 0.2 + r_var / 50, "of a class": 0.1}
-                             for init in ("noise", "real") for r_var in (0.0, 1.0, 11.0) for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": 2,
+                    "init": init,
+                    "r_var": r_var,
+                    "seed": seed,
+                    "accuracy": 50.0 + seed / 3,
+                    "within": 0.7,
+                    "between": 0.2 + r_var / 50,
+                    "of a class": 0.1,
+                }
+                for init in ("noise", "real")
+                for r_var in (0.0, 1.0, 11.0)
+                for seed in seeds
+            ]
+        )
     if key == "dwa-k-rho":
-        sets = [cell | {"steps": K, "rho": rho, "seed": seed, "value": 50.0 + seed + 9 * rho, "quantity": "set", "direction": None}
-                for K in (1, 12) for rho in (0.015, 0.15) for seed in seeds]
-        return pd.DataFrame(sets + [cell | {"steps": 12, "rho": rho, "seed": seed, "value": 0.5 + rho, "quantity": name, "direction": way}
-                                    for name in ("accuracy", "batch_loss", "cosine") for way in WAYS for rho in (0.015, 0.15)
-                                    for seed in seeds])
+        sets = [
+            cell
+            | {
+                "steps": K,
+                "rho": rho,
+                "seed": seed,
+                "value": 50.0 + seed + 9 * rho,
+                "quantity": "set",
+                "direction": None,
+            }
+            for K in (1, 12)
+            for rho in (0.015, 0.15)
+            for seed in seeds
+        ]
+        return pd.DataFrame(
+            sets
+            + [
+                cell
+                | {
+                    "steps": 12,
+                    "rho": rho,
+                    "seed": seed,
+                    "value": 0.5 + rho,
+                    "quantity": name,
+                    "direction": way,
+                }
+                for name in ("accuracy", "batch_loss", "cosine")
+                for way in WAYS
+                for rho in (0.015, 0.15)
+                for seed in seeds
+            ]
+        )
     if key == "dwa-diversity":
-        return pd.DataFrame([cell | {"ipc": ipc, "set": name, "seed": seed, "quantity": quantity, "layer": 0, "value": 0.5 + seed / 9}
-                             for ipc in (2, 10) for name in ("random", "DWA") for quantity in MEASURES for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": ipc,
+                    "set": name,
+                    "seed": seed,
+                    "quantity": quantity,
+                    "layer": 0,
+                    "value": 0.5 + seed / 9,
+                }
+                for ipc in (2, 10)
+                for name in ("random", "DWA")
+                for quantity in MEASURES
+                for seed in seeds
+            ]
+        )
     if key == "dwa-tsne":
-        return pd.DataFrame([cell | {"set": name, "label": label, "x": place / 7, "y": label + place / 9}
-                             for name in ("real", "SRe2L", "DWA") for label in range(3) for place in range(4)])
+        return pd.DataFrame(
+            [
+                cell | {"set": name, "label": label, "x": place / 7, "y": label + place / 9}
+                for name in ("real", "SRe2L", "DWA")
+                for label in range(3)
+                for place in range(4)
+            ]
+        )
     if key == "dwa-ipc":
-        return pd.DataFrame([cell | {"ipc": ipc, "set": name, "protocol": protocol, "seed": seed, "accuracy": 50.0 + seed / 3,
-                                     "best": 51.0 if protocol == "published" else None}
-                             for ipc in (1, 10) for protocol in ("clean", "published") for name in ("random", "SRe2L", "DWA")
-                             for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": ipc,
+                    "set": name,
+                    "protocol": protocol,
+                    "seed": seed,
+                    "accuracy": 50.0 + seed / 3,
+                    "best": 51.0 if protocol == "published" else None,
+                }
+                for ipc in (1, 10)
+                for protocol in ("clean", "published")
+                for name in ("random", "SRe2L", "DWA")
+                for seed in seeds
+            ]
+        )
     if key == "dwa-length":
-        return pd.DataFrame([cell | {"ipc": ipc, "length": length, "set": name, "seed": seed, "accuracy": 50.0 + seed / 3,
-                                     "published": 45.0 if ipc == 10 else None}
-                             for ipc in (1, 10) for length in ("4 epochs, width 8", "20 epochs, width 8") for name in ("random", "DWA")
-                             for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": ipc,
+                    "length": length,
+                    "set": name,
+                    "seed": seed,
+                    "accuracy": 50.0 + seed / 3,
+                    "published": 45.0 if ipc == 10 else None,
+                }
+                for ipc in (1, 10)
+                for length in ("4 epochs, width 8", "20 epochs, width 8")
+                for name in ("random", "DWA")
+                for seed in seeds
+            ]
+        )
     if key == "dwa-label-cost":
-        return pd.DataFrame([cell | {"ipc": ipc, "teacher_bytes": 9999, "image_bytes": 640 * ipc, "label_bytes": 8000 * ipc, "set": "DWA",
-                                     "protocol": protocol, "seed": seed, "accuracy": 50.0 + ipc if ipc < 50 else None}
-                             for ipc in (1, 10, 50) for protocol in ("clean", "hard") for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell
+                | {
+                    "ipc": ipc,
+                    "teacher_bytes": 9999,
+                    "image_bytes": 640 * ipc,
+                    "label_bytes": 8000 * ipc,
+                    "set": "DWA",
+                    "protocol": protocol,
+                    "seed": seed,
+                    "accuracy": 50.0 + ipc if ipc < 50 else None,
+                }
+                for ipc in (1, 10, 50)
+                for protocol in ("clean", "hard")
+                for seed in seeds
+            ]
+        )
     if key == "theory-images":
         shares = {"image_share": 0.5, "average_share": 0.6, "average_pca": 0.7, "rank": 8.0}
         sets = [(name, 1, state) for name in ("DC", "LoDM") for state in ("before", "after", "change")]
         sets += [("random real", 0, state) for state in ("control", "change")]
-        return pd.DataFrame([cell | shares | {"set": name, "ipc": ipc, "state": state, "images_per_class": 1, "seed": seed}
-                             for name, ipc, state in sets for seed in seeds])
+        return pd.DataFrame(
+            [
+                cell | shares | {"set": name, "ipc": ipc, "state": state, "images_per_class": 1, "seed": seed}
+                for name, ipc, state in sets
+                for seed in seeds
+            ]
+        )
     return pd.DataFrame([{"ipc": ipc, "method": method, "rank": rank, "images_per_class": ipc * rank, "stored_numbers": 640 * ipc,
                           "seed": seed, "accuracy": 50 + 10 * ipc + rank + seed / 3}
                          for ipc in (1, 10) for method, rank in (("DM", 1), ("LoDM", 4)) for seed in seeds])  # fmt: skip
@@ -262,7 +697,9 @@ def test_an_unknown_figure_is_refused_with_the_nearest(refuses):
         registry.entry("lodc-ranks")
 
 
-@pytest.mark.parametrize(("changed", "word"), [({"titel": "x"}, "'titel'"), ({"seeds": "3"}, "seeds='3'"), ({"alt": None}, "alt")])
+@pytest.mark.parametrize(
+    ("changed", "word"), [({"titel": "x"}, "'titel'"), ({"seeds": "3"}, "seeds='3'"), ({"alt": None}, "alt")]
+)
 def test_a_bad_registry_is_refused(tmp_path, refuses, changed, word):
     entry = {"title": "t", "caption": "c", "alt": "a", "notebook": "n"} | changed
     (tmp_path / "registry.yaml").write_text(yaml.safe_dump({"a": entry}), encoding="utf-8")
@@ -313,15 +750,29 @@ def test_redrawn_they_are_the_same_bytes(saved, tmp_path):
 @pytest.mark.parametrize("key", ["lodc-rank"])
 def test_another_process_on_another_day_draws_the_same_bytes(saved, key):
     """From the CSV, with the provenance of the sidecar, under other hash seeds, locales and dates."""
-    program = ("import json, sys, hashlib, pathlib; from ddcore.settings import canonical; from ddcore.figures import registry; "
-               "folder = pathlib.Path(sys.argv[1]); "
-               "key = sys.argv[2]; sidecar = registry.load(key, folder); sidecar.pop('sha256'); "
-               "drawn = registry._render(key, registry._from_csv((folder / f'{key}.csv').read_bytes()), canonical(sidecar)); "
-               "print(json.dumps({form: hashlib.sha256(content).hexdigest() for form, content in drawn.items()}))")
-    environment = dict(os.environ) | {"PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "86400", "TZ": "Asia/Tokyo", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", program, str(saved), key], capture_output=True, encoding="utf-8", env=environment)
+    program = (
+        "import json, sys, hashlib, pathlib; from ddcore.settings import canonical; from ddcore.figures import registry; "
+        "folder = pathlib.Path(sys.argv[1]); "
+        "key = sys.argv[2]; sidecar = registry.load(key, folder); sidecar.pop('sha256'); "
+        "drawn = registry._render(key, registry._from_csv((folder / f'{key}.csv').read_bytes()), canonical(sidecar)); "
+        "print(json.dumps({form: hashlib.sha256(content).hexdigest() for form, content in drawn.items()}))"
+    )
+    environment = dict(os.environ) | {
+        "PYTHONHASHSEED": "7",
+        "SOURCE_DATE_EPOCH": "86400",
+        "TZ": "Asia/Tokyo",
+        "OMP_NUM_THREADS": "1",
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(saved), key],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment,
+    )
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == {form: value for form, value in registry.load(key, saved)["sha256"].items() if form != "csv"}
+    assert json.loads(run.stdout) == {
+        form: value for form, value in registry.load(key, saved)["sha256"].items() if form != "csv"
+    }
 
 
 def test_a_figure_is_redrawn_from_its_data_and_records(folder, monkeypatch):
@@ -382,7 +833,9 @@ def embedded(path) -> str:
 @pytest.mark.parametrize("key", KEYS)
 def test_every_drawing_carries_its_provenance(saved, key, form):
     sidecar = registry.load(key, saved)
-    assert json.loads(embedded(saved / f"{key}.{form}")) == {name: value for name, value in sidecar.items() if name != "sha256"}
+    assert json.loads(embedded(saved / f"{key}.{form}")) == {
+        name: value for name, value in sidecar.items() if name != "sha256"
+    }
 
 
 def test_the_provenance_names_records_data_hardware_and_code(saved):
@@ -421,7 +874,9 @@ def official(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_numbers_that_are_not_a_presets_are_refused_for_figures_and_said_elsewhere(official, tmp_path, refuses):
+def test_numbers_that_are_not_a_presets_are_refused_for_figures_and_said_elsewhere(
+    official, tmp_path, refuses
+):
     made_from = [record_of(seed, overrides={"images": 100} if seed else {}) for seed in range(3)]
     with refuses("lodc-rank", "images=100", "can't land in figures/"):
         registry.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=official)
@@ -429,14 +884,21 @@ def test_numbers_that_are_not_a_presets_are_refused_for_figures_and_said_elsewhe
     sidecar = registry.save("lodc-rank", frame_of("lodc-rank"), made_from, folder=tmp_path / "elsewhere")
     assert sidecar["overrides"] == {"images": 100}
     assert registry.provenance_line(sidecar).startswith("laptop preset, images=100 · digits")
-    plain = registry.save("lodc-rank", frame_of("lodc-rank"), [record_of(seed) for seed in range(3)], folder=official)
+    plain = registry.save(
+        "lodc-rank", frame_of("lodc-rank"), [record_of(seed) for seed in range(3)], folder=official
+    )
     assert "overrides" not in plain
     assert registry.provenance_line(plain).startswith("laptop preset · digits")
 
 
-@pytest.mark.parametrize(("presets", "datasets", "said"), [
-    (["laptop"], ["cifar10"], None), (["smoke"], ["digits", "digits"], "smoke, digits: not a result"),
-    (["laptop", "smoke"], [""], "smoke, simulated data: not a result")])
+@pytest.mark.parametrize(
+    ("presets", "datasets", "said"),
+    [
+        (["laptop"], ["cifar10"], None),
+        (["smoke"], ["digits", "digits"], "smoke, digits: not a result"),
+        (["laptop", "smoke"], [""], "smoke, simulated data: not a result"),
+    ],
+)
 def test_what_a_smoke_run_took_part_in_says_so_across_the_figure(presets, datasets, said):
     figure = matplotlib.figure.Figure()
     assert figures.mark(figure, presets, datasets) is figure
@@ -473,7 +935,9 @@ def test_a_figure_of_nothing_is_refused(tmp_path, refuses):
 def test_a_failed_drawing_leaves_the_old_figure(folder, monkeypatch):
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with pytest.raises(KeyError):
-        registry.save("lodc-rank", frame_of("lodc-rank").drop(columns="accuracy"), [record_of(0)], folder=folder)
+        registry.save(
+            "lodc-rank", frame_of("lodc-rank").drop(columns="accuracy"), [record_of(0)], folder=folder
+        )
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     assert registry.check(folder) == []
 
@@ -609,8 +1073,12 @@ def test_what_is_stated_of_a_commit_is_taken_where_it_is_so(tmp_path, clone, off
     (official / "commits.yaml").write_text(yaml.safe_dump({"d" * 16: place}), encoding="utf-8")
     save_at(tmp_path, commit="f" * 40)
     assert registry.check(tmp_path) == []
-    assert registry.remarks("lodc-rank", tmp_path) == [f"records that name commit {'f' * 40}: it is at commit c"]
-    (official / "commits.yaml").write_text(yaml.safe_dump({"d" * 16: place | {"package": "e" * 40}}), encoding="utf-8")
+    assert registry.remarks("lodc-rank", tmp_path) == [
+        f"records that name commit {'f' * 40}: it is at commit c"
+    ]
+    (official / "commits.yaml").write_text(
+        yaml.safe_dump({"d" * 16: place | {"package": "e" * 40}}), encoding="utf-8"
+    )
     (line,) = registry.check(tmp_path)
     assert "commits.yaml" in line
 
@@ -622,9 +1090,16 @@ def raising(error):
     return raised
 
 
-@pytest.mark.parametrize(("history", "word"), [(lambda: frozenset({"f" * 40}), "another history"),
-                                               (raising(commits.NoHistory("this is no clone")), "no clone")])
-def test_where_commits_can_not_be_looked_up_that_is_said_and_nothing_is_wrong(folder, capsys, monkeypatch, history, word):
+@pytest.mark.parametrize(
+    ("history", "word"),
+    [
+        (lambda: frozenset({"f" * 40}), "another history"),
+        (raising(commits.NoHistory("this is no clone")), "no clone"),
+    ],
+)
+def test_where_commits_can_not_be_looked_up_that_is_said_and_nothing_is_wrong(
+    folder, capsys, monkeypatch, history, word
+):
     monkeypatch.setattr(commits, "history", history)
     assert registry.check(folder) == []
     assert word in registry.unchecked(folder)
@@ -673,9 +1148,13 @@ print(json.dumps({key: drawn(pathlib.Path(sys.argv[2]), key) for key in sys.argv
 def test_a_matplotlibrc_changes_no_byte(saved, tmp_path, where):
     lines = ["backend: svg", *(f"{name}: {written(setting)}" for name, setting in HOSTILE.items())]
     (tmp_path / "matplotlibrc").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    found = subprocess.run([sys.executable, "-c", DRAWN_ELSEWHERE, str(Path(__file__).parent), str(saved), *SHOWN], capture_output=True,
-                           encoding="utf-8", cwd=tmp_path if where == "the current folder" else None,
-                           env=elsewhere() | ({"MATPLOTLIBRC": str(tmp_path)} if where == "MATPLOTLIBRC" else {}))
+    found = subprocess.run(
+        [sys.executable, "-c", DRAWN_ELSEWHERE, str(Path(__file__).parent), str(saved), *SHOWN],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=tmp_path if where == "the current folder" else None,
+        env=elsewhere() | ({"MATPLOTLIBRC": str(tmp_path)} if where == "MATPLOTLIBRC" else {}),
+    )
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout) == {key: dict.fromkeys(registry.FORMATS, True) for key in SHOWN}
 
@@ -683,7 +1162,10 @@ def test_a_matplotlibrc_changes_no_byte(saved, tmp_path, where):
 def elsewhere() -> dict[str, str]:
     """The environment of another process with this package and no wish for a backend."""
     path = os.pathsep.join((str(records.TOP), os.environ.get("PYTHONPATH", "")))
-    return {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | {
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def by_seaborn():
@@ -736,8 +1218,12 @@ print(before["backend"])
 
 @pytest.mark.parametrize("backend", ["", "svg", "module://matplotlib_inline.backend_inline"])
 def test_importing_and_drawing_leave_matplotlib_as_it_was(backend):
-    found = subprocess.run([sys.executable, "-W", "error", "-c", AS_IT_WAS, "lodc-rank", "theory-l"], capture_output=True, encoding="utf-8",
-                           env=elsewhere() | ({"MPLBACKEND": backend} if backend else {}))
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", AS_IT_WAS, "lodc-rank", "theory-l"],
+        capture_output=True,
+        encoding="utf-8",
+        env=elsewhere() | ({"MPLBACKEND": backend} if backend else {}),
+    )
     assert found.returncode == 0, found.stderr
     assert backend in found.stdout
 
@@ -754,8 +1240,14 @@ print(json.dumps([[list(output.get("data", {})) for output in cell.outputs] for 
 
 
 def test_a_readers_own_plot_still_shows_in_jupyter():
-    found = subprocess.run([sys.executable, "-c", READERS_PLOT], capture_output=True, encoding="utf-8",
-                           env={name: value for name, value in (batch.environment() | elsewhere()).items() if name != "MPLBACKEND"})
+    found = subprocess.run(
+        [sys.executable, "-c", READERS_PLOT],
+        capture_output=True,
+        encoding="utf-8",
+        env={
+            name: value for name, value in (batch.environment() | elsewhere()).items() if name != "MPLBACKEND"
+        },
+    )
     assert found.returncode == 0, found.stderr
     assert any("image/png" in data for data in json.loads(found.stdout)[1])
 
@@ -785,7 +1277,9 @@ def test_hostile_captions_are_escaped(caption):
         found = cited(patch, caption, caption)
     latex = found["latex"]
     assert unescaped_braces(latex) == 0
-    inside = re.search(r"\\caption\{(.*) Figure: \\cite\{ddcore\}\. Method: \\cite\{lodc\}\.\}\n", latex, re.DOTALL)[1]
+    inside = re.search(
+        r"\\caption\{(.*) Figure: \\cite\{ddcore\}\. Method: \\cite\{lodc\}\.\}\n", latex, re.DOTALL
+    )[1]
     assert not re.search(r"(?<!\\)[%&#_]", inside)
     assert len(re.findall(r"(?<!\\)\$", inside)) % 2 == 0
     assert "\n" not in inside
@@ -793,7 +1287,9 @@ def test_hostile_captions_are_escaped(caption):
     assert set(re.findall(r"\\([a-z]+)", inside)) <= commands
     markdown = found["markdown"]
     assert markdown.count("\n\n") == 1
-    assert not re.search(r"(?<!\\)[*`\[\]<]", re.sub(r"\\\\", "", markdown)[2:].replace("](figures/", "").split("\n\n")[0])
+    assert not re.search(
+        r"(?<!\\)[*`\[\]<]", re.sub(r"\\\\", "", markdown)[2:].replace("](figures/", "").split("\n\n")[0]
+    )
 
 
 def test_plain_captions_are_left_alone(monkeypatch):
@@ -821,7 +1317,9 @@ def test_every_figure_can_be_cited(key):
     assert f"figures/{key}.pdf" in found["latex"]
     assert f"(figures/{key}.png)" in found["markdown"]
     keys = [key for cited in re.findall(r"\\cite\{(.*?)\}", found["latex"]) for key in cited.split(",")]
-    assert list(dict.fromkeys(re.findall(r"@(\w+)", found["markdown"].split("\n\n*")[1]))) == list(dict.fromkeys(keys))
+    assert list(dict.fromkeys(re.findall(r"@(\w+)", found["markdown"].split("\n\n*")[1]))) == list(
+        dict.fromkeys(keys)
+    )
     assert re.findall(r"^@\w+\{(.*?),", found["bibtex"], re.MULTILINE) == list(dict.fromkeys(keys))
 
 
@@ -832,8 +1330,17 @@ WORDS = ("DC", "DSA", "DM", "MTT", "SRe2L", "DWA")
 def test_every_method_that_a_figure_names_is_credited(key):
     """In its caption, or in the data that it plots: LoDSA is LoDC's method on DSA."""
     frame, one = registry.data(key), registry.entry(key)
-    shown = " ".join([one.caption, *(str(value) for column in frame.select_dtypes(exclude="number") if column != "pixels"
-                                     for value in frame[column].unique())])
+    shown = " ".join(
+        [
+            one.caption,
+            *(
+                str(value)
+                for column in frame.select_dtypes(exclude="number")
+                if column != "pixels"
+                for value in frame[column].unique()
+            ),
+        ]
+    )
     named = {word.lower() for word in re.findall(rf"\b(?:Lo)?({'|'.join(WORDS)})\b", shown)}
     named |= set(re.findall(r"\b(dc|dsa|dm) step\b", shown))
     named |= {"lodc"} if re.search(rf"\bLo(?:{'|'.join(WORDS)})\b", shown) else set()
@@ -854,7 +1361,9 @@ def test_several_figures_are_cited_together_and_no_entry_twice(capsys, format_):
         get_command(app)(["figures", "cite", *keys, "--format", format_])
     assert ended.value.code == 0
     expected = registry.cite(*keys, **commits.here())
-    assert capsys.readouterr().out == (expected[format_] if format_ in expected else "\n".join(expected.values()))
+    assert capsys.readouterr().out == (
+        expected[format_] if format_ in expected else "\n".join(expected.values())
+    )
 
 
 def test_an_unknown_figure_among_several_is_refused(refuses):
@@ -909,9 +1418,17 @@ def test_every_published_number_has_its_source():
 def test_what_is_published_is_what_the_file_says():
     known = pd.read_csv(registry.FOLDER / "published.csv", dtype=str, keep_default_na=False)
     for row in known[known.ipc != ""].itertuples():
-        found = registry.published(row.dataset, network=row.network, methods=(row.method,), ipcs=(int(row.ipc),)).to_dict("records")
+        found = registry.published(
+            row.dataset, network=row.network, methods=(row.method,), ipcs=(int(row.ipc),)
+        ).to_dict("records")
         text = f"{row.mean} ± {row.sd}" if row.sd else row.mean
-        assert {"method": row.method, "ipc": int(row.ipc), "published": text, "protocol": row.protocol, "source": row.source} in found
+        assert {
+            "method": row.method,
+            "ipc": int(row.ipc),
+            "published": text,
+            "protocol": row.protocol,
+            "source": row.source,
+        } in found
 
 
 def test_the_neighbours_of_the_first_figure():

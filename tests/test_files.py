@@ -47,4 +47,7 @@ def test_checkpoints_of_recorded_experiments_are_swept(tmp_path):
         (tmp_path / f".{name}.checkpoint.safetensors").touch()
     (tmp_path / f"{'0' * 16}.json").touch()
     records.sweep(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {f"{'0' * 16}.json", f".{'1' * 16}.checkpoint.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{'0' * 16}.json",
+        f".{'1' * 16}.checkpoint.safetensors",
+    }

@@ -43,16 +43,29 @@ def digits64() -> Dataset:
 def sums(tensor: torch.Tensor) -> list[float]:
     """Mean size, and a mean that weighs every place differently."""
     flat = tensor.detach().double().flatten()
-    return [float(flat.abs().mean()), float((flat.abs() * torch.linspace(0, 1, len(flat), dtype=torch.float64)).mean())]
+    return [
+        float(flat.abs().mean()),
+        float((flat.abs() * torch.linspace(0, 1, len(flat), dtype=torch.float64)).mean()),
+    ]
 
 
 def of_networks(name: str) -> list[float]:
     data = digits64()
     of_imagenet = name.endswith("-imagenet")
-    shape = (1, 28, 28) if name in ("alexnet", "vgg11", "lenet", "resnet18") else (3, 32, 32) if of_imagenet else data.shape
+    shape = (
+        (1, 28, 28)
+        if name in ("alexnet", "vgg11", "lenet", "resnet18")
+        else (3, 32, 32)
+        if of_imagenet
+        else data.shape
+    )
     width = None if of_imagenet else 8
-    net = networks.build(name, shape, 10, width=width, dtype=torch.float64, generator=stream(0, "golden")).eval()
-    return sums(net(torch.nn.functional.interpolate(data.x_train[::400], shape[1:]).expand(-1, shape[0], -1, -1)))
+    net = networks.build(
+        name, shape, 10, width=width, dtype=torch.float64, generator=stream(0, "golden")
+    ).eval()
+    return sums(
+        net(torch.nn.functional.interpolate(data.x_train[::400], shape[1:]).expand(-1, shape[0], -1, -1))
+    )
 
 
 def of_augment() -> list[float]:
@@ -73,7 +86,9 @@ def of_coresets() -> list[float]:
     features = digits64().class_images(3)[:].flatten(1)
     found = [*coresets.herding(features, 5).tolist(), *coresets.k_center(features, 5).tolist()]
     for name in coresets.NAMES:
-        found += sums(coresets.baseline(name, ddcore.load("digits", "cpu"), 2, width=8, rank=1, seed=0).images())
+        found += sums(
+            coresets.baseline(name, ddcore.load("digits", "cpu"), 2, width=8, rank=1, seed=0).images()
+        )
     return list(map(float, found))
 
 
@@ -82,7 +97,10 @@ def of_dm() -> list[float]:
     syn = ddcore.Pixels(data, 1, seed=0)
     matches = METHODS["dm"](width=8, batch_real=16).matches(data, syn, seed=0)
     losses = [next(matches).loss for _ in range(3)]
-    return [*(float(loss.detach()) for loss in losses), *sums(torch.autograd.grad(losses[-1], syn.parameters())[0])]
+    return [
+        *(float(loss.detach()) for loss in losses),
+        *sums(torch.autograd.grad(losses[-1], syn.parameters())[0]),
+    ]
 
 
 TEACHER = squeeze.Squeeze(network="convnet2-bn", width=6, epochs=2, crop=1)
@@ -90,6 +108,7 @@ TEACHER = squeeze.Squeeze(network="convnet2-bn", width=6, epochs=2, crop=1)
 
 def with_own_teacher(numbers: Callable[[], list[float]]) -> Callable[[], list[float]]:
     """`numbers` in an empty data folder: its teacher is trained, not found."""
+
     def found() -> list[float]:
         with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
             patch.setenv("DDCORE_DATA", folder)
@@ -109,22 +128,38 @@ def of_sre2l(**how) -> list[float]:
     syn = ddcore.Pixels(data, 2, seed=0)
     matches = METHODS["sre2l"](teacher=TEACHER, **how).matches(data, syn, seed=0)
     losses = [next(matches).loss for _ in range(3)]
-    return [*(float(loss.detach()) for loss in losses), *sums(torch.autograd.grad(losses[-1], syn.parameters())[0])]
+    return [
+        *(float(loss.detach()) for loss in losses),
+        *sums(torch.autograd.grad(losses[-1], syn.parameters())[0]),
+    ]
 
 
 def of_relabel() -> list[float]:
     data, found = digits64(), []
     x, y = data.x_train[::60], data.y_train[::60]
     for more in ({}, {"mix": "cutmix", "teacher_mode": "eval"}, {"labels": "hard"}):
-        how = relabel.Relabel(network="convnet2-bn", width=6, epochs=3, batch=8, crop=1, teacher=TEACHER, **more)
+        how = relabel.Relabel(
+            network="convnet2-bn", width=6, epochs=3, batch=8, crop=1, teacher=TEACHER, **more
+        )
         found += sums(how.train(x, y, data, (0,))[0].eval()(data.x_test[::20]))
     return found
 
 
 def of_imagenets_relabel() -> list[float]:
     data = digits64()
-    how = relabel.Relabel(network="convnet2-bn", width=6, epochs=3, batch=8, crop=0, crop_scale=0.3, mix="cutmix", alpha=1.0,
-                          temperature=20.0, teacher=TEACHER, teacher_mode="eval")
+    how = relabel.Relabel(
+        network="convnet2-bn",
+        width=6,
+        epochs=3,
+        batch=8,
+        crop=0,
+        crop_scale=0.3,
+        mix="cutmix",
+        alpha=1.0,
+        temperature=20.0,
+        teacher=TEACHER,
+        teacher_mode="eval",
+    )
     return sums(how.train(data.x_train[::60], data.y_train[::60], data, (0,))[0].eval()(data.x_test[::20]))
 
 
@@ -138,46 +173,101 @@ def of_dc(name: str = "dc") -> list[float]:
     """Within an outer iteration and across two of them, the set updated between."""
     data = digits64()
     syn = ddcore.Pixels(data, 2, seed=0)
-    trace = ddcore.distill(data, syn, METHODS[name](width=8, batch_real=16, outer=2, inner=2), steps=3, lr_img=0.1, seed=0)
+    trace = ddcore.distill(
+        data, syn, METHODS[name](width=8, batch_real=16, outer=2, inner=2), steps=3, lr_img=0.1, seed=0
+    )
     return [*trace.losses, *sums(syn.images())]
 
 
 def of_distill() -> list[float]:
     data = digits64()
     syn = ddcore.Pixels(data, 1, seed=0)
-    trace = ddcore.distill(data, syn, METHODS["dm"](width=8, batch_real=16), steps=3, lr_img=1.0, momentum=0.5, seed=0)
+    trace = ddcore.distill(
+        data, syn, METHODS["dm"](width=8, batch_real=16), steps=3, lr_img=1.0, momentum=0.5, seed=0
+    )
     return [*trace.losses, *sums(syn.images())]
 
 
 def of_evaluate() -> list[float]:
     data = digits64()
-    return list(ddcore.evaluate(ddcore.Pixels(data, 2, seed=0), data, seeds=(0, 1), width=8, epochs=6, lr=0.05).scores)
+    return list(
+        ddcore.evaluate(ddcore.Pixels(data, 2, seed=0), data, seeds=(0, 1), width=8, epochs=6, lr=0.05).scores
+    )
 
 
 def of_measurement(name: str) -> list[float]:
-    race = {"synthetic": {"kind": "pixels"}, "method": {"name": "dm", "width": 8, "batch_real": 16}, "budget_ipc": 1, "steps": [1, 3],
-            "lr_img": 1.0, "protocol": {"width": 8, "epochs": 6, "lr": 0.05}}
-    settings = {"spectra": {"ranks": [1, 3], "images": 40}, "gradient_geometry": {"ranks": [1, 3], "draws": 3}, "race": race,
-            "leave_out": {"images": 100, "components": 5, "decays": (0.1, 0.001), "batches": 2, "steps": 3, "lengths": (0.5, 2.0)},
-            "batch_variance": {"teacher": dataclasses.asdict(TEACHER), "images": 100, "sizes": (2, 10), "draws": 20, "points": 6},
-            "information_curve": {"plugins": {"mutual_information": {"width": 8}}, "budget_ipc": 1, "steps": [0, 2], "lr_img": 1.0,
-                                  "synthetic": race["synthetic"], "method": race["method"]},
-            "adjusted_teacher": {"teacher": dataclasses.asdict(TEACHER), "rhos": (0.1, 1.0), "directions": weight_adjustment.DIRECTIONS,
-                                 "steps": 3, "batches": 2, "images": 50},
-            "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1}}[name]
+    race = {
+        "synthetic": {"kind": "pixels"},
+        "method": {"name": "dm", "width": 8, "batch_real": 16},
+        "budget_ipc": 1,
+        "steps": [1, 3],
+        "lr_img": 1.0,
+        "protocol": {"width": 8, "epochs": 6, "lr": 0.05},
+    }
+    settings = {
+        "spectra": {"ranks": [1, 3], "images": 40},
+        "gradient_geometry": {"ranks": [1, 3], "draws": 3},
+        "race": race,
+        "leave_out": {
+            "images": 100,
+            "components": 5,
+            "decays": (0.1, 0.001),
+            "batches": 2,
+            "steps": 3,
+            "lengths": (0.5, 2.0),
+        },
+        "batch_variance": {
+            "teacher": dataclasses.asdict(TEACHER),
+            "images": 100,
+            "sizes": (2, 10),
+            "draws": 20,
+            "points": 6,
+        },
+        "information_curve": {
+            "plugins": {"mutual_information": {"width": 8}},
+            "budget_ipc": 1,
+            "steps": [0, 2],
+            "lr_img": 1.0,
+            "synthetic": race["synthetic"],
+            "method": race["method"],
+        },
+        "adjusted_teacher": {
+            "teacher": dataclasses.asdict(TEACHER),
+            "rhos": (0.1, 1.0),
+            "directions": weight_adjustment.DIRECTIONS,
+            "steps": 3,
+            "batches": 2,
+            "images": 50,
+        },
+        "tapes": {"width": 8, "ipc": 1, "steps": [1, 3], "lr": 0.01, "repeats": 1},
+    }[name]
     rows = MEASUREMENTS[name](ddcore.load("digits", "cpu"), seed=0, **settings)
     few = name in ("race", "tapes", "information_curve", "adjusted_teacher")
     every, skipped = (1, ("seconds", "first_seconds", "error")) if few else (7, ())
-    return [float(value) for row in rows[::every] for key, value in row.items() if isinstance(value, float) and key not in skipped]
+    return [
+        float(value)
+        for row in rows[::every]
+        for key, value in row.items()
+        if isinstance(value, float) and key not in skipped
+    ]
 
 
 def of_simulation(name: str) -> list[float]:
     size = {"d": 10, "r": 2, "L": 32, "ratio": 40.0, "points": 6}
     lists, exact = {key: [value] for key, value in size.items()}, {"precision": "float64"}
-    more = {"multi_index_sweep": lists | exact | {"labels": [1.0], "arms": ARMS, "real": [4.0], "fresh": 2},
-            "multi_index_subspace": size | exact, "multi_index_collapse": size | exact | {"steps": [1, 3], "decay": [0.7]},
-            "information_bounds": {"classes": 3, "separation": [2.0], "negatives": [4, 64], "draws": 5},
-            "critic_sizes": {"dimensions": 16, "temperature": 0.1, "population": 100, "negatives": [64], "draws": 20}}[name]
+    more = {
+        "multi_index_sweep": lists | exact | {"labels": [1.0], "arms": ARMS, "real": [4.0], "fresh": 2},
+        "multi_index_subspace": size | exact,
+        "multi_index_collapse": size | exact | {"steps": [1, 3], "decay": [0.7]},
+        "information_bounds": {"classes": 3, "separation": [2.0], "negatives": [4, 64], "draws": 5},
+        "critic_sizes": {
+            "dimensions": 16,
+            "temperature": 0.1,
+            "population": 100,
+            "negatives": [64],
+            "draws": 20,
+        },
+    }[name]
     settings = Measurement(name, "", more)._settings()
     rows = MEASUREMENTS[name](torch.device("cpu"), seed=0, **settings)
     return [float(value) for row in rows[:20] for value in row.values() if isinstance(value, float)]
@@ -186,14 +276,22 @@ def of_simulation(name: str) -> list[float]:
 def of_mtt() -> list[float]:
     data = digits64()
     syn = ddcore.LowRank(data, 1, rank=1, init="svd", step=0.02, seed=0)
-    how = {"experts": ddcore.Experts(width=8, experts=1, epochs=3, lr=0.05), "expert_epochs": 2, "max_start_epoch": 2, "syn_steps": 4}
+    how = {
+        "experts": ddcore.Experts(width=8, experts=1, epochs=3, lr=0.05),
+        "expert_epochs": 2,
+        "max_start_epoch": 2,
+        "syn_steps": 4,
+    }
     found = []
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DDCORE_DATA", folder)
         patch.delenv("DDCORE_CACHE", raising=False)
         for gradient in ("adjoint", "tesla"):
             loss = next(METHODS["mtt"](**how, gradient=gradient).matches(data, syn, seed=0)).loss
-            found += [float(loss.detach()), *(number for one in torch.autograd.grad(loss, syn.parameters()) for number in sums(one))]
+            found += [
+                float(loss.detach()),
+                *(number for one in torch.autograd.grad(loss, syn.parameters()) for number in sums(one)),
+            ]
         experts = ddcore.methods.experts.experts(data, how["experts"])
         return [*found, *sums(torch.from_numpy(experts[0][-1].copy()))]
 
@@ -201,11 +299,23 @@ def of_mtt() -> list[float]:
 def of_mutual_information() -> list[float]:
     """Three steps of each critic and normaliser, the running one moved between."""
     data, found = digits64(), []
-    for more in ({}, {"critic": "infonce", "negatives": "all others"}, {"critic": "mean", "layers": (1,)}, {"normaliser": "none"}):
-        plugin, syn, memory = PLUGINS["mutual_information"](width=16, **more), ddcore.Pixels(data, 1, seed=0), {}
+    for more in (
+        {},
+        {"critic": "infonce", "negatives": "all others"},
+        {"critic": "mean", "layers": (1,)},
+        {"normaliser": "none"},
+    ):
+        plugin, syn, memory = (
+            PLUGINS["mutual_information"](width=16, **more),
+            ddcore.Pixels(data, 1, seed=0),
+            {},
+        )
         matches = METHODS["dm"](width=8, batch_real=16).matches(data, syn, seed=0)
         terms = [plugin.loss(next(matches), memory) for _ in range(3)]
-        found += [*(float(term.detach()) for term in terms), *sums(torch.autograd.grad(terms[-1], syn.parameters())[0])]
+        found += [
+            *(float(term.detach()) for term in terms),
+            *sums(torch.autograd.grad(terms[-1], syn.parameters())[0]),
+        ]
     return found
 
 
@@ -245,10 +355,16 @@ MEASURE_THE_MACHINE = ("contrast_speed", "cost", "profile", "speed")
 
 # name: (version, numbers)
 COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
-    **{f"networks {name}": (networks.VERSION, lambda name=name: of_networks(name)) for name in (*networks.NAMES, "convnet2-bn")},
+    **{
+        f"networks {name}": (networks.VERSION, lambda name=name: of_networks(name))
+        for name in (*networks.NAMES, "convnet2-bn")
+    },
     "augment": (augment.VERSION, of_augment),
-    **{f"{kind} {init}": (cls.version, lambda kind=kind, init=init: of_set(kind, init))
-       for kind, cls in KINDS.items() for init in cls.inits},
+    **{
+        f"{kind} {init}": (cls.version, lambda kind=kind, init=init: of_set(kind, init))
+        for kind, cls in KINDS.items()
+        for init in cls.inits
+    },
     "coresets": (coresets.VERSION, of_coresets),
     "dm": (METHODS["dm"].version, of_dm),
     "dc": (METHODS["dc"].version, of_dc),
@@ -256,7 +372,10 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "sre2l": (METHODS["sre2l"].version, with_own_teacher(of_sre2l)),
     "squeeze": (squeeze.VERSION, with_own_teacher(of_squeeze)),
     "relabel": (relabel.VERSION, with_own_teacher(of_relabel)),
-    "sre2l of imagenet": (METHODS["sre2l"].version, with_own_teacher(lambda: of_sre2l(crop_scale=0.3, flip=True, block=4))),
+    "sre2l of imagenet": (
+        METHODS["sre2l"].version,
+        with_own_teacher(lambda: of_sre2l(crop_scale=0.3, flip=True, block=4)),
+    ),
     "relabel of imagenet": (relabel.VERSION, with_own_teacher(of_imagenets_relabel)),
     "crops": (crops.VERSION, of_crops),
     "mtt": (METHODS["mtt"].version, of_mtt),
@@ -267,8 +386,14 @@ COMPONENTS: dict[str, tuple[int, Callable[[], list[float]]]] = {
     "mechanism": (mechanism.Mechanism.version, of_mechanism),
     "distill": (experiment.DISTILL_VERSION, of_distill),
     "evaluate": (experiment.EVALUATE_VERSION, of_evaluate),
-    **{f"measurement {name}": (one.version, with_own_teacher(functools.partial(of_measurement if one.of_data else of_simulation, name)))
-       for name, one in MEASUREMENTS.items() if name not in MEASURE_THE_MACHINE},
+    **{
+        f"measurement {name}": (
+            one.version,
+            with_own_teacher(functools.partial(of_measurement if one.of_data else of_simulation, name)),
+        )
+        for name, one in MEASUREMENTS.items()
+        if name not in MEASURE_THE_MACHINE
+    },
 }
 
 
@@ -283,8 +408,12 @@ def test_numbers_move_with_their_version_only(name):
     version, numbers = COMPONENTS[name]
     held = json.loads(GOLDEN.read_text(encoding="utf-8")).get(name)
     assert held is not None, f"{name} is not in golden.json: {REFRESH}"
-    assert held["version"] == version, f"{name} has version {version}, golden.json holds the numbers of {held['version']}: {REFRESH}"
-    assert numbers() == pytest.approx(held["numbers"], rel=1e-4, abs=1e-6), f"bump VERSION of {name.split()[0]}, and {REFRESH}"
+    assert held["version"] == version, (
+        f"{name} has version {version}, golden.json holds the numbers of {held['version']}: {REFRESH}"
+    )
+    assert numbers() == pytest.approx(held["numbers"], rel=1e-4, abs=1e-6), (
+        f"bump VERSION of {name.split()[0]}, and {REFRESH}"
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ x, y, u, v = sympy.symbols("x y u v", real=True)
 t = sympy.symbols("t", real=True)
 ANY_UNIT = Matrix([(1 - t**2) / (1 + t**2), 2 * t / (1 + t**2)])  # every direction of the plane but (-1, 0)
 h1, h2, h3 = sympy.symbols("h1:4", real=True)
-rationals = st.fractions(-3, 3, max_denominator=7).map(lambda found: Rational(found.numerator, found.denominator))
+rationals = st.fractions(-3, 3, max_denominator=7).map(
+    lambda found: Rational(found.numerator, found.denominator)
+)
 
 
 def zero(expression) -> bool:
@@ -31,7 +33,9 @@ def zero(expression) -> bool:
 def step_gradient(f, w):
     """E[f x 1{w . x > 0}] in the plane from its definition: half of the moments along w, all of them across."""
     turned = dict(zip((x, y), u * w + v * Matrix([-w[1], w[0]]), strict=True))
-    return Matrix([mean(sympy.expand((f * one).subs(turned, simultaneous=True)), u, v, positive=u) for one in (x, y)])
+    return Matrix(
+        [mean(sympy.expand((f * one).subs(turned, simultaneous=True)), u, v, positive=u) for one in (x, y)]
+    )
 
 
 # Hermite expansions
@@ -59,10 +63,15 @@ def test_relu_coefficients():
         assert zero(theory.relu_coefficient(k) - mean(z * theory.hermite(k), z, positive=z))
         assert zero(theory.relu_coefficient(k + 1) - mean(theory.hermite(k), z, positive=z))
     for k in range(1, 8):
-        assert zero(theory.relu_coefficient(2 * k) - (-1) ** (k - 1) * sympy.factorial2(2 * k - 3) / sqrt(2 * pi))
+        assert zero(
+            theory.relu_coefficient(2 * k) - (-1) ** (k - 1) * sympy.factorial2(2 * k - 3) / sqrt(2 * pi)
+        )
         assert theory.relu_coefficient(2 * k + 1) == 0
         assert zero(theory.relu_coefficient(k + 1) - theory.hermite(k - 1).subs(z, 0) / sqrt(2 * pi))
-    assert (theory.relu_coefficient(0), theory.relu_coefficient(1)) == (sqrt(2) / (2 * sqrt(pi)), Rational(1, 2))
+    assert (theory.relu_coefficient(0), theory.relu_coefficient(1)) == (
+        sqrt(2) / (2 * sqrt(pi)),
+        Rational(1, 2),
+    )
 
 
 @pytest.mark.parametrize("k", range(8))
@@ -74,7 +83,9 @@ def test_coefficients_of_other_activations(k):
         assert float(theory.erf_coefficient(k, scale)) == pytest.approx(by_quadrature, abs=1e-10)
     slope = Rational(1, 10)
     backward = slope * mean((-z) * theory.hermite(k).subs(z, -z), z, positive=z)  # E over z < 0, turned round
-    assert zero(theory.leaky_relu_coefficient(k, slope) - mean(z * theory.hermite(k), z, positive=z) - backward)
+    assert zero(
+        theory.leaky_relu_coefficient(k, slope) - mean(z * theory.hermite(k), z, positive=z) - backward
+    )
     assert zero(theory.leaky_relu_coefficient(k, 1) - int(k == 1))
 
 
@@ -82,7 +93,9 @@ def test_coefficients_of_other_activations(k):
 def test_a_polynomial_is_its_hermite_series(numbers):
     link = sympy.Add(*(number * z**k for k, number in enumerate(numbers)))
     found = theory.coefficients(link)
-    assert sympy.expand(sum(c * theory.hermite(k) / sympy.factorial(k) for k, c in enumerate(found)) - link) == 0
+    assert (
+        sympy.expand(sum(c * theory.hermite(k) / sympy.factorial(k) for k, c in enumerate(found)) - link) == 0
+    )
     assert mean(link**2, z) == sum(c**2 / sympy.factorial(k) for k, c in enumerate(found)), "Parseval"
     assert found == [mean(link.diff(z, k), z) for k in range(len(found))], "Stein: c_k = E f^(k)"
 
@@ -101,14 +114,20 @@ def test_stein():
     """S4, for every function at once, then first and second order in the plane."""
     f = sympy.Function("f")(z)
     for k in range(1, 6):
-        difference = theory.stein_remainder(f, k).diff(z) - (f.diff(z, k) - theory.hermite(k) * f) * theory.density()
+        difference = (
+            theory.stein_remainder(f, k).diff(z) - (f.diff(z, k) - theory.hermite(k) * f) * theory.density()
+        )
         assert sympy.expand(sympy.expand(difference) / theory.density()) == 0
     monomials = [x**i * y**j for i in range(5) for j in range(5 - i)]
-    any_quartic = sum(number * monomial for number, monomial in zip(sympy.symbols("c:15"), monomials, strict=True))
+    any_quartic = sum(
+        number * monomial for number, monomial in zip(sympy.symbols("c:15"), monomials, strict=True)
+    )
     for one in (x, y):
         assert zero(mean(one * any_quartic - any_quartic.diff(one), x, y))
         for other in (x, y):
-            assert zero(mean((one * other - int(one == other)) * any_quartic - any_quartic.diff(one, other), x, y))
+            assert zero(
+                mean((one * other - int(one == other)) * any_quartic - any_quartic.diff(one, other), x, y)
+            )
 
 
 # The first gradient
@@ -121,22 +140,33 @@ def test_first_gradient_of_any_quadratic_in_any_direction():
     assert Matrix([[h1, h2], [h2, h3]]) == H
     found = theory.first_gradient(f, (x, y), ANY_UNIT)
     assert zero(found - step_gradient(f, ANY_UNIT))
-    assert zero(found - H * ANY_UNIT / sqrt(2 * pi) - theory.relu_coefficient(4) / 2 * ANY_UNIT.dot(H * ANY_UNIT) * ANY_UNIT)
+    assert zero(
+        found
+        - H * ANY_UNIT / sqrt(2 * pi)
+        - theory.relu_coefficient(4) / 2 * ANY_UNIT.dot(H * ANY_UNIT) * ANY_UNIT
+    )
 
 
-@pytest.mark.parametrize("w", [Matrix([Rational(3, 5), Rational(4, 5)]), Matrix([Rational(5, 13), Rational(-12, 13)])], ids=str)
+@pytest.mark.parametrize(
+    "w", [Matrix([Rational(3, 5), Rational(4, 5)]), Matrix([Rational(5, 13), Rational(-12, 13)])], ids=str
+)
 def test_first_gradient_of_all_polynomials_to_degree_five(w):
     for i in range(6):
         for j in range(6 - i):
             assert zero(theory.first_gradient(x**i * y**j, (x, y), w) - step_gradient(x**i * y**j, w))
 
 
-@pytest.mark.parametrize(("activation", "c"), [(z**2, [1, 0, 2]), (z**3 + z, [0, 4, 0, 6]), (z**4, [3, 0, 12, 0, 24])], ids=str)
+@pytest.mark.parametrize(
+    ("activation", "c"), [(z**2, [1, 0, 2]), (z**3 + z, [0, 4, 0, 6]), (z**4, [3, 0, 12, 0, 24])], ids=str
+)
 def test_first_gradient_with_other_activations(activation, c):
     w = Matrix([Rational(2, 3), Rational(1, 3), Rational(-2, 3)])
     where = (x, y, z)
     for f in (x**2 - y * z, x * y * z + x**3 - x, x**2 * y**2 - z):
-        expected = [mean(sympy.expand(f * one * activation.diff(z).subs(z, w.dot(Matrix(where)))), *where) for one in where]
+        expected = [
+            mean(sympy.expand(f * one * activation.diff(z).subs(z, w.dot(Matrix(where)))), *where)
+            for one in where
+        ]
         found = theory.first_gradient(f, where, w, lambda k: Integer((c + [0] * 6)[k]))
         assert zero(found - Matrix(expected))
 
@@ -151,7 +181,9 @@ def test_one_step_sees_nothing_of_he_3_and_its_subspace_in_he_2():
     c3, c5, w1 = theory.erf_coefficient(3), theory.erf_coefficient(5), ANY_UNIT[0]
     assert zero(by_erf - 3 * c3 * w1**2 * Matrix([1, 0]) - c5 * w1**3 * ANY_UNIT)
     mixed = theory.hermite(2).subs(z, x) + he_3
-    assert zero(theory.first_gradient(mixed, (x, y), ANY_UNIT) - theory.first_gradient(mixed - he_3, (x, y), ANY_UNIT))
+    assert zero(
+        theory.first_gradient(mixed, (x, y), ANY_UNIT) - theory.first_gradient(mixed - he_3, (x, y), ANY_UNIT)
+    )
 
 
 # What is written into a point
@@ -160,11 +192,19 @@ def test_one_step_sees_nothing_of_he_3_and_its_subspace_in_he_2():
 def test_kernel():
     """S6: the wedge, its series to rho^11, and every coefficient at once."""
     angle = sympy.acos(rho)
-    assert sympy.simplify(theory.arc_cosine_kernel() - (pi - angle) / (2 * pi)).rewrite(sympy.acos).simplify() == 0
+    assert (
+        sympy.simplify(theory.arc_cosine_kernel() - (pi - angle) / (2 * pi)).rewrite(sympy.acos).simplify()
+        == 0
+    )
     assert zero(theory.arc_cosine_kernel().series(rho, 0, 12).removeO() - theory.kernel_series(12))
     m = sympy.symbols("m", integer=True, nonnegative=True)
     of_asin = sympy.binomial(2 * m, m) / (4**m * (2 * m + 1)) / (2 * pi)
-    assert sympy.simplify(sympy.gammasimp(theory.relu_coefficient(2 * m + 2) ** 2 / sympy.factorial(2 * m + 1) / of_asin)) == 1
+    assert (
+        sympy.simplify(
+            sympy.gammasimp(theory.relu_coefficient(2 * m + 2) ** 2 / sympy.factorial(2 * m + 1) / of_asin)
+        )
+        == 1
+    )
 
 
 def test_kernel_of_erf():
@@ -181,7 +221,11 @@ def test_half_space_means():
 
     def polar(vector):
         density = u * sympy.exp(-(u**2) / 2) / (2 * pi)
-        return vector.applyfunc(lambda one: sympy.integrate(sympy.integrate(sympy.expand(one), (v, -pi / 2, pi / 2)) * density, (u, 0, oo)))
+        return vector.applyfunc(
+            lambda one: sympy.integrate(
+                sympy.integrate(sympy.expand(one), (v, -pi / 2, pi / 2)) * density, (u, 0, oo)
+            )
+        )
 
     assert zero(polar(g) - theory.half_space_mean(3 * direction))
     H = Matrix([[h1, h2], [h2, h3]])
@@ -208,7 +252,9 @@ def test_the_boundary_term():
     assert zero(missing - (H * unit - unit.dot(H * unit) * unit) / sqrt(2 * pi))
     assert zero(missing.dot(where)), "J is homogeneous of degree one: nothing is missing along x itself"
     assert zero(theory.inner_product_match(H, where) * sqrt(2 * pi) * length - where.dot(H * where))
-    assert theory.boundary_term(sympy.eye(2), where).applyfunc(sympy.simplify) == sympy.zeros(2, 1), "isotropic: nothing to turn towards"
+    assert theory.boundary_term(sympy.eye(2), where).applyfunc(sympy.simplify) == sympy.zeros(2, 1), (
+        "isotropic: nothing to turn towards"
+    )
 
 
 def test_a_distilled_point_in_the_plane():
@@ -219,10 +265,14 @@ def test_a_distilled_point_in_the_plane():
     found = []
     for one in (x, y):
         weighted = sympy.expand((f * one).subs(polar))
-        halves = [sympy.integrate(sympy.expand(weighted * (Rational(1, 2) - side * v / (2 * pi))), (v, *ends))
-                  for side, ends in ((1, (0, pi)), (-1, (-pi, 0)))]
+        halves = [
+            sympy.integrate(sympy.expand(weighted * (Rational(1, 2) - side * v / (2 * pi))), (v, *ends))
+            for side, ends in ((1, (0, pi)), (-1, (-pi, 0)))
+        ]
         found.append(sympy.integrate(sympy.expand(sum(halves)) * density, (u, 0, oo)))
-    assert zero(Matrix(found) - theory.distilled_point(Matrix([[h1, h2], [h2, h3]]), Matrix([1, 0]), Integer(2)))
+    assert zero(
+        Matrix(found) - theory.distilled_point(Matrix([[h1, h2], [h2, h3]]), Matrix([1, 0]), Integer(2))
+    )
 
 
 def test_a_distilled_point_in_more_dimensions():
@@ -232,11 +282,17 @@ def test_a_distilled_point_in_more_dimensions():
     data, unit = normal(samples, dims, name="point"), as_numbers(direction)[:, 0]
     f = (3 * (data[:, 0].square() - 1) + 2 * (data[:, 1].square() - 1)) / 2
     cosine = (data @ unit) / data.norm(dim=1)
-    weights = f * sympy.lambdify(rho, theory.arc_cosine_kernel() - Rational(1, 4), {"asin": torch.asin, "pi": math.pi})(cosine)
+    weights = f * sympy.lambdify(
+        rho, theory.arc_cosine_kernel() - Rational(1, 4), {"asin": torch.asin, "pi": math.pi}
+    )(cosine)
     whole = theory.distilled_point(H, direction, Integer(dims))
     within_four_errors(weights[:, None] * data, as_numbers(whole)[:, 0])
-    assert (weights[:, None] * data)[:, 2:].mean(0).sum() < 0.8 * float(sum(whole[2:])) < 0, "the part along u shows"
-    assert zero(whole[:2, :] - theory.distilled_point(H[:2, :2], direction[:2, :], d).subs(d, dims)), "the block alone"
+    assert (weights[:, None] * data)[:, 2:].mean(0).sum() < 0.8 * float(sum(whole[2:])) < 0, (
+        "the part along u shows"
+    )
+    assert zero(whole[:2, :] - theory.distilled_point(H[:2, :2], direction[:2, :], d).subs(d, dims)), (
+        "the block alone"
+    )
 
 
 def test_mean_length():
@@ -245,7 +301,11 @@ def test_mean_length():
         first, third, whole = (sympy.integrate(u**power * radial, (u, 0, oo)) for power in (1, 3, 0))
         assert zero(theory.mean_length(Integer(dims)) - first / whole)
         assert zero(third / first - (dims + 1))
-    assert [round(float(theory.mean_length(Integer(dims))) / dims**0.5, 2) for dims in (10, 100, 10_000)] == [0.98, 1.0, 1.0]
+    assert [round(float(theory.mean_length(Integer(dims))) / dims**0.5, 2) for dims in (10, 100, 10_000)] == [
+        0.98,
+        1.0,
+        1.0,
+    ]
 
 
 def test_noise():
@@ -276,11 +336,17 @@ def test_signal_to_noise():
 def test_dimension_counts():
     """S11: the dimension of forms is the rank of the powers (v . x)^p over enough directions v."""
     for variables, degree in ((1, 3), (2, 4), (3, 2), (3, 4)):
-        exponents = [powers for powers in itertools.product(range(degree + 1), repeat=variables) if sum(powers) == degree]
+        exponents = [
+            powers
+            for powers in itertools.product(range(degree + 1), repeat=variables)
+            if sum(powers) == degree
+        ]
         count = theory.forms(Integer(variables), Integer(degree))
         assert count == len(exponents)
         directions = normal(int(count) + 3, variables, name="forms")
-        powers = torch.stack([torch.stack([directions[:, i] ** n for i, n in enumerate(one)]).prod(0) for one in exponents], 1)
+        powers = torch.stack(
+            [torch.stack([directions[:, i] ** n for i, n in enumerate(one)]).prod(0) for one in exponents], 1
+        )
         assert torch.linalg.matrix_rank(powers).item() == count
     assert theory.forms().subs({r: 3, p: 4}) == 15
 
@@ -326,7 +392,9 @@ def test_hinges(width):
     assert matrix.is_lower
     assert zero(matrix.det() - sympy.prod(point - kink for point, kink in zip(points, kinks, strict=True)))
     if width > 1:
-        assert zero(theory.hinge_matrix([kinks[0] - 1, *points[1:]], kinks).det()), "a point before all kinks sees no neuron"
+        assert zero(theory.hinge_matrix([kinks[0] - 1, *points[1:]], kinks).det()), (
+            "a point before all kinks sees no neuron"
+        )
 
 
 # Memory
@@ -340,7 +408,9 @@ def test_memory():
     assert sympy.limit(theory.network_numbers() / stored, L, oo) == d + 2
     samples = theory.data_numbers().subs(N, d**2 * r)
     assert zero(sympy.limit(samples / stored / d**2, d, oo) - r / (r**2 + 1))
-    assert zero(sympy.solve(sympy.Eq(theory.factored_numbers(), r**2 * d + L), L)[0] - r * (r - 1) * d / (r + 1))
+    assert zero(
+        sympy.solve(sympy.Eq(theory.factored_numbers(), r**2 * d + L), L)[0] - r * (r - 1) * d / (r + 1)
+    )
     assert theory.network_numbers().subs({d: 40, L: 512}) == 512 * 40 + 512 + 512
 
 

@@ -28,7 +28,9 @@ def home(tmp_path, monkeypatch):
             for place in range(many):
                 pixels = numbers.integers(0, 80, (SIDE, SIDE, 3), dtype=np.uint8)
                 pixels[8 : 40 + place, 8 : 24 + 12 * label, label] += 150
-                Image.fromarray(pixels).save(tmp_path / "shapes" / split / name / f"{name}_{place}.JPEG", quality=90)
+                Image.fromarray(pixels).save(
+                    tmp_path / "shapes" / split / name / f"{name}_{place}.JPEG", quality=90
+                )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = models.resnet18(num_classes=3)
@@ -48,12 +50,33 @@ def test_a_whole_run(home):
     """The published settings, but for the numbers of steps, epochs and classes a batch, and the side of the images."""
     teacher = {"network": "resnet18", "weights": "resnet18.pth"}
     experiment = Experiment(
-        "shapes", 1, {"kind": "pixels", "init": "real", "clip": True},
-        {"name": "sre2l", "teacher": teacher, "r_var": 2.0, "roll": 9, "crop_scale": 0.08, "flip": True, "block": 2},
+        "shapes",
+        1,
+        {"kind": "pixels", "init": "real", "clip": True},
+        {
+            "name": "sre2l",
+            "teacher": teacher,
+            "r_var": 2.0,
+            "roll": 9,
+            "crop_scale": 0.08,
+            "flip": True,
+            "block": 2,
+        },
         {"steps": 4, "optimiser": "adam", "lr_img": 0.25, "momentum": 0.5, "schedule": "cosine"},
-        {"protocol": "relabel", "network": "resnet18-imagenet", "epochs": 1, "temperature": 20.0, "mix": "cutmix", "alpha": 1.0, "crop": 0,
-         "crop_scale": 0.08, "teacher": teacher, "teacher_mode": "eval"},
-        {"weight_adjustment": {"rho": 0.015, "steps": 3}})
+        {
+            "protocol": "relabel",
+            "network": "resnet18-imagenet",
+            "epochs": 1,
+            "temperature": 20.0,
+            "mix": "cutmix",
+            "alpha": 1.0,
+            "crop": 0,
+            "crop_scale": 0.08,
+            "teacher": teacher,
+            "teacher_mode": "eval",
+        },
+        {"weight_adjustment": {"rho": 0.015, "steps": 3}},
+    )
     runner = Runner("smoke", home / "records", device="cpu")
     record = runner.run(experiment)
     assert str(home) not in json.dumps(record.experiment) + json.dumps(record.result)
@@ -66,7 +89,9 @@ def test_a_whole_run(home):
     begun = ddcore.Pixels(data, 1, seed=0)
     assert synthetic.shape == (3, SIDE, SIDE)
     assert float((synthetic.images() - begun.images()).detach().abs().mean()) > 0.1
-    pixels = synthetic.images().detach() * torch.tensor(data.std).view(-1, 1, 1) + torch.tensor(data.mean).view(-1, 1, 1)
+    pixels = synthetic.images().detach() * torch.tensor(data.std).view(-1, 1, 1) + torch.tensor(
+        data.mean
+    ).view(-1, 1, 1)
     assert -1e-4 < float(pixels.min()) < float(pixels.max()) < 1 + 1e-4
 
 
@@ -74,9 +99,14 @@ def test_the_file_of_another_number_of_classes_stops_the_run_before_it_begins(ho
     (home / "teachers" / "resnet18.pth").unlink()
     with torch.random.fork_rng():
         torch.save(models.resnet18(num_classes=10).state_dict(), home / "teachers" / "resnet18.pth")
-    runner, teacher = Runner("smoke", home / "records", device="cpu"), {"network": "resnet18", "weights": "resnet18.pth"}
+    runner, teacher = (
+        Runner("smoke", home / "records", device="cpu"),
+        {"network": "resnet18", "weights": "resnet18.pth"},
+    )
     with refuses("resnet18.pth", "'fc.weight'", "of 10 classes", "shapes has 3"):
-        runner.run(Experiment("shapes", 1, method={"name": "sre2l", "teacher": teacher}, distill={"steps": 1}))
+        runner.run(
+            Experiment("shapes", 1, method={"name": "sre2l", "teacher": teacher}, distill={"steps": 1})
+        )
     assert not list((home / "records").glob("[!.]*"))
 
 
@@ -85,7 +115,12 @@ def test_networks_of_several_batches_at_once_are_one_after_another(home):
     data, losses, gradients = ddcore.load("shapes", "cpu"), [], []
     for at_once in (1, 2):
         synthetic = ddcore.Pixels(data, 2, init="noise")
-        method = ddcore.SRe2L(teacher=Squeeze(network="resnet18", weights="resnet18.pth"), crop_scale=0.3, flip=True, at_once=at_once)
+        method = ddcore.SRe2L(
+            teacher=Squeeze(network="resnet18", weights="resnet18.pth"),
+            crop_scale=0.3,
+            flip=True,
+            at_once=at_once,
+        )
         match = next(method.matches(data, synthetic, seed=0, look=ddcore.WeightAdjustment(0.1, 1).adjust))
         losses.append(float(match.loss.detach()))
         gradients.append(torch.autograd.grad(match.loss, synthetic.parameters())[0])

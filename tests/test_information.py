@@ -36,7 +36,12 @@ def sides(draw) -> tuple[Side, Side]:
     """Two sides of 2 to 4 classes, of any values from 2 to 6."""
     classes = draw(st.integers(2, 4))
     sizes = [draw(st.integers(2, 6)) for _ in range(2)]
-    raw = [np.array(draw(st.lists(st.floats(0.01, 1), min_size=classes * n, max_size=classes * n))).reshape(classes, n) for n in sizes]
+    raw = [
+        np.array(draw(st.lists(st.floats(0.01, 1), min_size=classes * n, max_size=classes * n))).reshape(
+            classes, n
+        )
+        for n in sizes
+    ]
     return tuple(table(torch.from_numpy(one / one.sum(1, keepdims=True))) for one in raw)
 
 
@@ -44,7 +49,12 @@ def joint_of(s: Side, t: Side, same: bool):
     """sum over classes of P(s, c) P(t, c'), c = c' or not, normalised: from the definition."""
     a, b = (side.weight[:, None] * side.posterior for side in (s, t))
     classes = a.shape[1]
-    found = sum(torch.outer(a[:, c], b[:, other]) for c in range(classes) for other in range(classes) if (c == other) == same)
+    found = sum(
+        torch.outer(a[:, c], b[:, other])
+        for c in range(classes)
+        for other in range(classes)
+        if (c == other) == same
+    )
     return found / found.sum()
 
 
@@ -91,7 +101,9 @@ def test_the_correction_is_the_information_of_the_classifier():
     """L_NCE(h*) + (N + 1) entropy(1 / (N + 1)) = (N + 1) I(D; s, t), and the entropy's part is log N + the least gap."""
     share = 1 / (N + 1)
     entropy = -share * sympy.log(share) - (1 - share) * sympy.log(1 - share)
-    difference = sympy.expand_log(sympy.simplify((N + 1) * entropy - sympy.log(N) - theory.least_gap()), force=True)
+    difference = sympy.expand_log(
+        sympy.simplify((N + 1) * entropy - sympy.log(N) - theory.least_gap()), force=True
+    )
     assert all(abs(number(difference, N=one)) < 1e-12 for one in (1, 7, 1000))
 
 
@@ -105,7 +117,9 @@ def test_gaps_of_tables(pair, count):
     true = label_pairs.information(pairs)
     first, whole = label_pairs.bound(pairs, label_pairs.log_ratio(pairs), count)
     assert true - first == close(float((pairs.joint * (ratio / count).log1p()).sum()), abs=1e-10)
-    assert true - whole == close(float((independent * (count + ratio) * (ratio / count).log1p()).sum()), abs=1e-10)
+    assert true - whole == close(
+        float((independent * (count + ratio) * (ratio / count).log1p()).sum()), abs=1e-10
+    )
     assert -1e-10 <= true - first <= math.log1p(classes / count) + 1e-10
     least, greatest = (number(one(), N=count, C=classes) for one in (theory.least_gap, theory.greatest_gap))
     assert 1 < least == close(label_pairs.least_gap(count))
@@ -134,7 +148,9 @@ def test_the_gap_at_its_two_ends():
     apart = table(torch.eye(5, dtype=torch.float64))
     for count in (1, 64, 65_536):
         found = exact(same, same)
-        assert label_pairs.bound(found, label_pairs.log_ratio(found), count)[1] == close(-label_pairs.least_gap(count), rel=1e-9)
+        assert label_pairs.bound(found, label_pairs.log_ratio(found), count)[1] == close(
+            -label_pairs.least_gap(count), rel=1e-9
+        )
         found = exact(apart, apart)
         whole = label_pairs.bound(found, label_pairs.log_ratio(found), count)[1]
         assert whole == close(math.log(5) - number(theory.greatest_gap(), N=count, C=5), abs=1e-9)
@@ -161,7 +177,9 @@ def test_label_pairs_know_no_more_than_the_label(pair):
     assert -1e-12 <= found <= of_label + 1e-12
     assert of_label <= math.log(classes) + 1e-12
     assert (pairs.ratio <= classes + 1e-12).all()
-    assert found == close(math.log(classes) + float((pairs.joint * (s.posterior @ t.posterior.T).log()).sum()))
+    assert found == close(
+        math.log(classes) + float((pairs.joint * (s.posterior @ t.posterior.T).log()).sum())
+    )
 
 
 @given(sides(), st.lists(st.integers(0, 2), min_size=6, max_size=6))
@@ -169,7 +187,9 @@ def test_features_know_no_more_than_samples(pair, feature):
     """I(s; t) >= I(f(s); t) for every map f, invertible or not; equality for an invertible one."""
     s, t = pair
     before = label_pairs.information(exact(s, t))
-    assert label_pairs.information(exact(s.through(torch.tensor(feature[: len(s.weight)])), t)) <= before + 1e-12
+    assert (
+        label_pairs.information(exact(s.through(torch.tensor(feature[: len(s.weight)])), t)) <= before + 1e-12
+    )
     assert label_pairs.information(exact(s.through(-torch.arange(len(s.weight))), t)) == close(before)
 
 
@@ -199,16 +219,22 @@ def test_negatives_of_other_classes_on_tables(pair, count):
     joint, other = (joint_of(*pair, same) for same in (True, False))
     torch.testing.assert_close(pairs.joint, joint, rtol=0, atol=1e-14)
     torch.testing.assert_close(pairs.other, other, rtol=0, atol=1e-14)
-    torch.testing.assert_close(pairs.independent, joint / classes + (1 - 1 / classes) * other, rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        pairs.independent, joint / classes + (1 - 1 / classes) * other, rtol=0, atol=1e-14
+    )
     u, true = label_pairs.log_ratio(pairs, "other classes"), label_pairs.information(pairs)
     divergence = float((joint * (joint / other).log()).sum())
     chi = float((pairs.independent * pairs.ratio**2).sum()) - 1
-    assert divergence - true == close(float((joint * ((classes - 1) / (classes - pairs.ratio)).log()).sum()), abs=1e-9)
+    assert divergence - true == close(
+        float((joint * ((classes - 1) / (classes - pairs.ratio)).log()).sum()), abs=1e-9
+    )
     assert divergence - true >= math.log((classes - 1) / (classes - 1 - chi)) - 1e-9 >= -1e-9
     first, whole = label_pairs.bound(pairs, u, count, "other classes")
     weight = joint / other
     assert divergence - first == close(float((joint * (weight / count).log1p()).sum()), abs=1e-9)
-    assert divergence - whole == close(float((other * (count + weight) * (weight / count).log1p()).sum()), abs=1e-9)
+    assert divergence - whole == close(
+        float((other * (count + weight) * (weight / count).log1p()).sum()), abs=1e-9
+    )
     logit = u - math.log(count)
     assert label_pairs.repaired(pairs, logit + math.log(count), classes) == close(true, abs=1e-10)
 
@@ -219,9 +245,13 @@ def test_the_inequality_is_violated_and_without_limit():
         u, true = label_pairs.log_ratio(pairs, "other classes"), label_pairs.information(pairs)
         assert label_pairs.bound(pairs, u, 65_536, "other classes")[0] > true + least
         assert label_pairs.repaired(pairs, u, 10) == close(true, abs=1e-10)
-    assert label_pairs.bound(pairs, u, 65_536, "other classes")[1] > 2 * math.log(10), "the whole 'bound' passes the ceiling as well"
+    assert label_pairs.bound(pairs, u, 65_536, "other classes")[1] > 2 * math.log(10), (
+        "the whole 'bound' passes the ceiling as well"
+    )
     apart = exact(*[table(torch.eye(3, dtype=torch.float64))] * 2)
-    assert label_pairs.bound(apart, label_pairs.log_ratio(apart, "other classes"), 1e9, "other classes")[1] > 20, "log N, the end of any N"
+    assert (
+        label_pairs.bound(apart, label_pairs.log_ratio(apart, "other classes"), 1e9, "other classes")[1] > 20
+    ), "log N, the end of any N"
 
 
 # Mixtures
@@ -264,8 +294,12 @@ def test_samples_agree_with_quadrature_in_any_dimension(untouched):
     """Two classes differ along one line, whatever the dimension."""
     means, side = simplex(2, 2.0), quadrature(spaced(2, 2.0))
     assert float((means[0] - means[1]).norm()) == close(2)
-    found = [sweeps.estimates(label_pairs.sampled(*(label_pairs.draw(means, 400, stream(seed, name)) for name in "st")), 64, 2)
-             for seed in range(6)]
+    found = [
+        sweeps.estimates(
+            label_pairs.sampled(*(label_pairs.draw(means, 400, stream(seed, name)) for name in "st")), 64, 2
+        )
+        for seed in range(6)
+    ]
     frame, expected = pd.DataFrame(found), sweeps.estimates(exact(side, side), 64, 2)
     for name, value in expected.items():
         assert abs(frame[name].mean() - value) < 4 * frame[name].std() / len(frame) ** 0.5
@@ -288,8 +322,12 @@ def test_the_printed_critic_is_a_sigmoid_with_a_bias():
     assert sympy.simplify(sympy.exp(theory.printed_bias()) - N / M) == 0
     at = torch.linspace(-1, 1, 101, dtype=torch.float64)
     e = (at / 0.1).exp()
-    assert float((e / (e + 4096 / 50_000) - (at / 0.1 - math.log(4096 / 50_000)).sigmoid()).abs().max()) < 5e-16
-    assert number(theory.printed_critic(), cosine=0, tau=0.1, N=4096, M=50_000) == close(0.924, abs=5e-4), "of an orthogonal pair"
+    assert (
+        float((e / (e + 4096 / 50_000) - (at / 0.1 - math.log(4096 / 50_000)).sigmoid()).abs().max()) < 5e-16
+    )
+    assert number(theory.printed_critic(), cosine=0, tau=0.1, N=4096, M=50_000) == close(0.924, abs=5e-4), (
+        "of an orthogonal pair"
+    )
 
 
 @pytest.mark.parametrize(("dimensions", "temperature"), [(2, 0.5), (3, 0.07), (128, 0.1), (128, 1.0)])
@@ -297,7 +335,11 @@ def test_the_normaliser_is_its_closed_form(dimensions, temperature):
     cosine, weight = sweeps.cosines(dimensions)
     assert float((weight * cosine**2).sum()) == close(1 / dimensions, rel=1e-9)
     order = dimensions / 2 - 1
-    with_scipy = special.gammaln(dimensions / 2) + order * math.log(2 * temperature) + math.log(special.ive(order, 1 / temperature))
+    with_scipy = (
+        special.gammaln(dimensions / 2)
+        + order * math.log(2 * temperature)
+        + math.log(special.ive(order, 1 / temperature))
+    )
     found = float((weight * (cosine / temperature).exp()).sum())
     assert math.log(found) == close(with_scipy + 1 / temperature, abs=1e-8)
     symbolic = theory.normaliser().subs({theory.D: dimensions, tau: sympy.Rational(str(temperature))})
@@ -324,8 +366,18 @@ def test_the_derivatives_by_the_bias_are_pull_and_push():
 
 
 def test_sizes_with_and_without_the_normaliser():
-    settings = {"dimensions": 128, "temperature": 0.1, "population": 50_000, "negatives": (16, 4096), "draws": 300}
-    frame = pd.DataFrame(sweeps.critic_sizes(CPU, seed=0, **settings)).set_index(["kind", "bias", "N", "part"]).value.sort_index()
+    settings = {
+        "dimensions": 128,
+        "temperature": 0.1,
+        "population": 50_000,
+        "negatives": (16, 4096),
+        "draws": 300,
+    }
+    frame = (
+        pd.DataFrame(sweeps.critic_sizes(CPU, seed=0, **settings))
+        .set_index(["kind", "bias", "N", "part"])
+        .value.sort_index()
+    )
     at = frame["exact", "printed", 4096]
     assert (round(at["positive"], 2), round(at["negatives"], -2)) == (0.11, 10_700)
     assert frame["exact", "normalised", 4096, "positive"] == close(8.71, abs=0.005)
@@ -343,29 +395,57 @@ def test_estimates_at_both_ends(count):
     least, greatest = label_pairs.least_gap(count), number(theory.greatest_gap(), N=count, C=5)
     same, apart = (table(one.double()) for one in (torch.full((5, 2), 0.5), torch.eye(5)))
     nothing, slack, log_c = sweeps.estimates(exact(same, same), count, 5), math.log1p(1 / count), math.log(5)
-    assert nothing == close({"information": 0, "positives alone": -slack, "whole bound": -least, "corrected bound": 0,
-                             "other classes, positives alone": -slack, "other classes, whole": -least, "other classes, repaired": 0})
-    assert sweeps.estimates(exact(apart, apart), count, 5) == close({
-        "information": log_c, "positives alone": log_c - math.log1p(5 / count), "whole bound": log_c - greatest,
-        "corrected bound": log_c - greatest + least, "other classes, positives alone": math.log(count),
-        "other classes, whole": math.log(count), "other classes, repaired": log_c})
+    assert nothing == close(
+        {
+            "information": 0,
+            "positives alone": -slack,
+            "whole bound": -least,
+            "corrected bound": 0,
+            "other classes, positives alone": -slack,
+            "other classes, whole": -least,
+            "other classes, repaired": 0,
+        }
+    )
+    assert sweeps.estimates(exact(apart, apart), count, 5) == close(
+        {
+            "information": log_c,
+            "positives alone": log_c - math.log1p(5 / count),
+            "whole bound": log_c - greatest,
+            "corrected bound": log_c - greatest + least,
+            "other classes, positives alone": math.log(count),
+            "other classes, whole": math.log(count),
+            "other classes, repaired": log_c,
+        }
+    )
 
 
 def test_sampled_sides_are_independent():
     """Given their classes: the mean of log r over joint pairs is then I in expectation, even of one sample a class and side."""
-    frame = pd.DataFrame([row for seed in range(100) for row in sweeps.information_bounds(
-        CPU, seed=seed, classes=2, separation=(1.0,), negatives=(4,), draws=1) if row["quantity"] == "information"])
+    frame = pd.DataFrame(
+        [
+            row
+            for seed in range(100)
+            for row in sweeps.information_bounds(
+                CPU, seed=seed, classes=2, separation=(1.0,), negatives=(4,), draws=1
+            )
+            if row["quantity"] == "information"
+        ]
+    )
     assert abs((frame.sampled - frame.exact).mean()) < 4 * frame.sampled.std() / 10
 
 
 def test_measured_bounds_are_those_of_the_pairs(untouched):
-    frame = pd.DataFrame(sweeps.information_bounds(CPU, seed=0, classes=3, separation=(1.0, 2.0), negatives=(4, 64), draws=20))
+    frame = pd.DataFrame(
+        sweeps.information_bounds(CPU, seed=0, classes=3, separation=(1.0, 2.0), negatives=(4, 64), draws=20)
+    )
     assert len(frame) == 2 * 2 * 7
     side = quadrature(spaced(3, 2.0))
     expected = sweeps.estimates(exact(side, side), 64, 3)
     found = frame[(frame.separation == 2) & (frame.N == 64)].set_index("quantity")
     np.testing.assert_allclose(found.exact, [expected[name] for name in found.index], atol=1e-6)
-    other = pd.DataFrame(sweeps.information_bounds(CPU, seed=1, classes=3, separation=(1.0, 2.0), negatives=(4, 64), draws=20))
+    other = pd.DataFrame(
+        sweeps.information_bounds(CPU, seed=1, classes=3, separation=(1.0, 2.0), negatives=(4, 64), draws=20)
+    )
     assert (frame.exact == other.exact).all()
     assert (frame.sampled != other.sampled).all()
 
@@ -377,8 +457,10 @@ def test_measured_bounds_are_those_of_the_pairs(untouched):
     ("critic_sizes", {"negatives": [1, -1]}, ["negatives[1]=-1"]), ("critic_sizes", {"population": 0}, ["population=0"]),
 ], ids=str)  # fmt: skip
 def test_bad_settings_are_refused(refuses, name, settings, words):
-    good = {"information_bounds": {"classes": 2, "separation": [1.0], "negatives": [4], "draws": 2},
-            "critic_sizes": {"dimensions": 4, "temperature": 0.1, "population": 10, "negatives": [4], "draws": 2}}[name]
+    good = {
+        "information_bounds": {"classes": 2, "separation": [1.0], "negatives": [4], "draws": 2},
+        "critic_sizes": {"dimensions": 4, "temperature": 0.1, "population": 10, "negatives": [4], "draws": 2},
+    }[name]
     Measurement(name, "", good).make(CPU, None)
     with refuses(*words):
         Measurement(name, "", good | settings).make(CPU, None)
@@ -393,7 +475,12 @@ def test_what_is_no_mixture_table_or_bound_is_refused(refuses):
         quadrature(spaced(2, 1e6))
     with refuses("2", "3 classes"):
         exact(side, quadrature(spaced(3, 1.0)))
-    for bad in (torch.eye(1), torch.tensor([[0.5, 0.5], [0.5, 0.6]]), torch.tensor([[1.5, -0.5], [0.5, 0.5]]), torch.ones(2)):
+    for bad in (
+        torch.eye(1),
+        torch.tensor([[0.5, 0.5], [0.5, 0.6]]),
+        torch.tensor([[1.5, -0.5], [0.5, 0.5]]),
+        torch.ones(2),
+    ):
         with refuses("likelihood", "sum 1"):
             table(bad)
     with refuses("negatives", "'same'", "other classes"):

@@ -22,7 +22,11 @@ from triton.runtime import interpreter
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
-pytestmark = [] if INTERPRETED else [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = (
+    []
+    if INTERPRETED
+    else [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+)
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 FENCE, POST = 64, 12345
@@ -38,7 +42,9 @@ def poisoned(monkeypatch):
         return buffers[-1][FENCE : FENCE + shape.numel()].fill_(torch.nan).view(shape)
 
     monkeypatch.setattr(torch, "empty", empty)
-    monkeypatch.setattr(torch, "empty_like", lambda like: empty(*like.shape, dtype=like.dtype, device=like.device))
+    monkeypatch.setattr(
+        torch, "empty_like", lambda like: empty(*like.shape, dtype=like.dtype, device=like.device)
+    )
     yield
     monkeypatch.undo()
     for buffer in buffers:
@@ -59,7 +65,14 @@ def as_compiled(monkeypatch):
         return torch.tensor(data).bfloat16().view(torch.uint16).numpy()
 
     def of_numbers(self, a, b, *rest):
-        return dot(self, *(self.cast_impl(side, tl.float32) if side.dtype.scalar == tl.bfloat16 else side for side in (a, b)), *rest)
+        return dot(
+            self,
+            *(
+                self.cast_impl(side, tl.float32) if side.dtype.scalar == tl.bfloat16 else side
+                for side in (a, b)
+            ),
+            *rest,
+        )
 
     def true(self, name, values):
         if name == "tt.divisibility":
@@ -71,7 +84,9 @@ def as_compiled(monkeypatch):
 
 
 def draw(name: str, *shape: int, dtype=torch.float64, scale: float = 1, shift: float = 0) -> torch.Tensor:
-    return (torch.randn(shape, generator=stream(0, "kernels", name), dtype=torch.float64) * scale + shift).to(DEVICE, dtype)
+    return (torch.randn(shape, generator=stream(0, "kernels", name), dtype=torch.float64) * scale + shift).to(
+        DEVICE, dtype
+    )
 
 
 def with_gradients(op, inputs):
@@ -79,7 +94,10 @@ def with_gradients(op, inputs):
     inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
     outputs = op(*inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    weighted = sum((output * draw(f"weights{i}", *output.shape).to(output.dtype)).sum() for i, output in enumerate(outputs))
+    weighted = sum(
+        (output * draw(f"weights{i}", *output.shape).to(output.dtype)).sum()
+        for i, output in enumerate(outputs)
+    )
     return [tensor.detach() for tensor in (*outputs, *torch.autograd.grad(weighted, inputs))]
 
 
@@ -89,13 +107,23 @@ def check(ours, naive, wide, inputs):
     exact = with_gradients(wide, [tensor.double() for tensor in inputs])
     for x, y, z in zip(with_gradients(ours, inputs), with_gradients(naive, inputs), exact, strict=True):
         assert x.shape == z.shape
-        rounded = max(1e-12, 2 * torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps, torch.finfo(x.dtype).eps / 2)
+        rounded = max(
+            1e-12,
+            2 * torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps,
+            torch.finfo(x.dtype).eps / 2,
+        )
         of_ours, of_naive = (float((found.double() - z).norm()) for found in (x, y))
-        assert of_ours <= 2 * of_naive + rounded * max(1, float(z.norm())), (of_ours, of_naive, float(z.norm()))
+        assert of_ours <= 2 * of_naive + rounded * max(1, float(z.norm())), (
+            of_ours,
+            of_naive,
+            float(z.norm()),
+        )
 
 
-statistics_loss_reference, statistics_loss_triton = (functools.partial(statistics.statistics_loss, moments=moments) for moments in (
-    statistics.channel_moments_reference, statistics.channel_moments_triton))
+statistics_loss_reference, statistics_loss_triton = (
+    functools.partial(statistics.statistics_loss, moments=moments)
+    for moments in (statistics.channel_moments_reference, statistics.channel_moments_triton)
+)
 
 LAYERS = {
     "convnet": [(3, 4, 27), (3, 1, 1152), (3, 2, 2048)],
@@ -105,7 +133,10 @@ LAYERS = {
 
 
 def naive_row_cosine(real, fake):
-    return sum((1 - (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + 1e-6)).sum() for a, b in zip(real, fake, strict=True))
+    return sum(
+        (1 - (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + 1e-6)).sum()
+        for a, b in zip(real, fake, strict=True)
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -113,21 +144,35 @@ def naive_row_cosine(real, fake):
 def test_row_cosine(shapes, dtype):
     real = [draw(f"real{i}", *shape, dtype=dtype) for i, shape in enumerate(shapes)]
     fake = [draw(f"fake{i}", *shape, dtype=dtype) for i, shape in enumerate(shapes)]
-    check(lambda *fake: row_cosine.row_cosine_distance_triton(real, fake), lambda *fake: naive_row_cosine(real, fake),
-          lambda *fake: row_cosine.row_cosine_distance_reference([a.double() for a in real], fake), fake)
+    check(
+        lambda *fake: row_cosine.row_cosine_distance_triton(real, fake),
+        lambda *fake: naive_row_cosine(real, fake),
+        lambda *fake: row_cosine.row_cosine_distance_reference([a.double() for a in real], fake),
+        fake,
+    )
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_row_cosine_where_the_norms_are_of_the_size_of_epsilon_or_zero_or_of_one_number(dtype, rtol):
-    real = [draw("real", 4, 3, 9, dtype=dtype, scale=3e-4), draw("more", 2, 2, 40, dtype=dtype), draw("real1", 2, 5, 1, dtype=dtype)]
-    fake = [draw("fake", 4, 3, 9, dtype=dtype, scale=3e-4), draw("less", 2, 2, 40, dtype=dtype), draw("fake1", 2, 5, 1, dtype=dtype)]
+    real = [
+        draw("real", 4, 3, 9, dtype=dtype, scale=3e-4),
+        draw("more", 2, 2, 40, dtype=dtype),
+        draw("real1", 2, 5, 1, dtype=dtype),
+    ]
+    fake = [
+        draw("fake", 4, 3, 9, dtype=dtype, scale=3e-4),
+        draw("less", 2, 2, 40, dtype=dtype),
+        draw("fake1", 2, 5, 1, dtype=dtype),
+    ]
     for zero in (real[0][0], fake[0][1], real[1][0, 0], fake[1][0, 1], real[0][2, 1], fake[0][2, 1]):
         zero.zero_()
     ours = with_gradients(lambda *fake: row_cosine.row_cosine_distance_triton(real, fake), fake)
     theirs = with_gradients(lambda *fake: row_cosine.row_cosine_distance_reference(real, fake), fake)
     for x, y in zip(ours, theirs, strict=True):
         assert torch.allclose(x, y, rtol=rtol, atol=rtol)
-    assert torch.allclose(ours[2][0, 1], -real[1][0, 1] / 1e-6 * draw("weights0").to(dtype), rtol=rtol, atol=0)
+    assert torch.allclose(
+        ours[2][0, 1], -real[1][0, 1] / 1e-6 * draw("weights0").to(dtype), rtol=rtol, atol=0
+    )
 
 
 def moved(tensor, places):
@@ -138,33 +183,54 @@ def moved(tensor, places):
 @pytest.mark.parametrize("places", [(1, 0), (0, 1), (1, 1)])
 def test_row_cosine_where_rows_of_a_multiple_of_sixteen_bytes_begin_between_two(places):
     real, fake = draw("real", 2, 3, 40), draw("fake", 2, 3, 40)
-    ours = with_gradients(lambda x: row_cosine.row_cosine_distance_triton([moved(real, places[0])], [moved(x, places[1])]), [fake])
-    for x, y in zip(ours, with_gradients(lambda x: row_cosine.row_cosine_distance_reference([real], [x]), [fake]), strict=True):
+    ours = with_gradients(
+        lambda x: row_cosine.row_cosine_distance_triton([moved(real, places[0])], [moved(x, places[1])]),
+        [fake],
+    )
+    for x, y in zip(
+        ours,
+        with_gradients(lambda x: row_cosine.row_cosine_distance_reference([real], [x]), [fake]),
+        strict=True,
+    ):
         assert torch.allclose(x, y, rtol=1e-12, atol=1e-12)
 
 
 def naive_class_mean_distance(fake, fake_labels, real, real_labels, classes):
-    means = [[side[labels == c].mean(0) if (labels == c).any() else torch.zeros_like(side[0]) for c in range(classes)]
-             for side, labels in ((fake, fake_labels), (real, real_labels))]
+    means = [
+        [
+            side[labels == c].mean(0) if (labels == c).any() else torch.zeros_like(side[0])
+            for c in range(classes)
+        ]
+        for side, labels in ((fake, fake_labels), (real, real_labels))
+    ]
     return sum(((a - b) ** 2).sum() for a, b in zip(*means, strict=True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("fakes", "reals", "width", "classes"), [(7, 90, 131, 3), (1, 1, 1, 1), (33, 40, 5, 11), (4, 65, 257, 2)])
+@pytest.mark.parametrize(
+    ("fakes", "reals", "width", "classes"), [(7, 90, 131, 3), (1, 1, 1, 1), (33, 40, 5, 11), (4, 65, 257, 2)]
+)
 def test_class_mean_distance(fakes, reals, width, classes, dtype):
     """Labels in no order; with eleven classes the fourth has no fake row and the last no real one."""
     fake_labels, real_labels = ((torch.arange(n) * 7 % 11 % classes).to(DEVICE) for n in (fakes, reals))
     fake_labels[fake_labels == 3], real_labels[real_labels == 10] = 2, 0
     fake, real = draw("fake", fakes, width, dtype=dtype), draw("real", reals, width, dtype=dtype, shift=1)
-    check(lambda fake: class_means.class_mean_distance_triton(fake, fake_labels, real, real_labels, classes),
-          lambda fake: naive_class_mean_distance(fake, fake_labels, real, real_labels, classes),
-          lambda fake: class_means.class_mean_distance_reference(fake, fake_labels, real.double(), real_labels, classes), [fake])
+    check(
+        lambda fake: class_means.class_mean_distance_triton(fake, fake_labels, real, real_labels, classes),
+        lambda fake: naive_class_mean_distance(fake, fake_labels, real, real_labels, classes),
+        lambda fake: class_means.class_mean_distance_reference(
+            fake, fake_labels, real.double(), real_labels, classes
+        ),
+        [fake],
+    )
 
 
 def naive_moments(x, groups):
     sets = [x[j::groups].transpose(0, 1).flatten(1) for j in range(groups)]
     means = [rows.mean(1) for rows in sets]
-    return torch.stack(means), torch.stack([((rows - mean[:, None]) ** 2).mean(1) for rows, mean in zip(sets, means, strict=True)])
+    return torch.stack(means), torch.stack(
+        [((rows - mean[:, None]) ** 2).mean(1) for rows, mean in zip(sets, means, strict=True)]
+    )
 
 
 def naive_statistics_loss(x, mean, var, groups, r_var):
@@ -172,20 +238,38 @@ def naive_statistics_loss(x, mean, var, groups, r_var):
     return ((mu - mean).norm(dim=1) + r_var * (sigma2 - var).norm(dim=1)).sum()
 
 
-IMAGES = [((6, 2, 7, 5), 3), ((4, 3), 1), ((5, 1, 1, 1), 5), ((30, 7, 3, 3), 3), ((76, 33), 2), ((2, 1, 40, 40), 1), ((6, 1, 13), 6),
-          ((130, 2, 7, 5), 1)]
+IMAGES = [
+    ((6, 2, 7, 5), 3),
+    ((4, 3), 1),
+    ((5, 1, 1, 1), 5),
+    ((30, 7, 3, 3), 3),
+    ((76, 33), 2),
+    ((2, 1, 40, 40), 1),
+    ((6, 1, 13), 6),
+    ((130, 2, 7, 5), 1),
+]
 
 
-@pytest.mark.parametrize(("dtype", "shift"), [(torch.float64, 1000), (torch.float32, 0.5), (torch.float32, 1000), (torch.bfloat16, 0.5)])
+@pytest.mark.parametrize(
+    ("dtype", "shift"),
+    [(torch.float64, 1000), (torch.float32, 0.5), (torch.float32, 1000), (torch.bfloat16, 0.5)],
+)
 @pytest.mark.parametrize(("shape", "groups"), IMAGES)
 def test_channel_moments_and_statistics_loss(shape, groups, dtype, shift):
     x = draw("x", *shape, dtype=dtype, shift=shift)
     mean, var = draw("mean", shape[1], shift=shift).to(dtype), draw("var", shape[1]).square().to(dtype)
-    check(lambda x: statistics.channel_moments_triton(x, groups), lambda x: naive_moments(x, groups),
-          lambda x: statistics.channel_moments_reference(x, groups), [x])
-    check(lambda x: statistics_loss_triton(x, mean, var, groups, 0.3),
-          lambda x: naive_statistics_loss(x, mean, var, groups, 0.3),
-          lambda x: statistics_loss_reference(x, mean.double(), var.double(), groups, 0.3), [x])
+    check(
+        lambda x: statistics.channel_moments_triton(x, groups),
+        lambda x: naive_moments(x, groups),
+        lambda x: statistics.channel_moments_reference(x, groups),
+        [x],
+    )
+    check(
+        lambda x: statistics_loss_triton(x, mean, var, groups, 0.3),
+        lambda x: naive_statistics_loss(x, mean, var, groups, 0.3),
+        lambda x: statistics_loss_reference(x, mean.double(), var.double(), groups, 0.3),
+        [x],
+    )
 
 
 @settings(max_examples=8)
@@ -193,7 +277,9 @@ def test_channel_moments_and_statistics_loss(shape, groups, dtype, shift):
 def test_channel_moments_of_any_shape(images, groups, channels, space):
     x = draw("x", images * groups, channels, *space)
     ours = with_gradients(lambda x: statistics.channel_moments_triton(x, groups), [x])
-    for found, expected in zip(ours, with_gradients(lambda x: statistics.channel_moments_reference(x, groups), [x]), strict=True):
+    for found, expected in zip(
+        ours, with_gradients(lambda x: statistics.channel_moments_reference(x, groups), [x]), strict=True
+    ):
         assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -224,16 +310,28 @@ def labelled(rows, classes):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("critic", "own"), [("nce", False), ("nce", True), ("infonce", False), ("infonce", True)])
-@pytest.mark.parametrize(("layers", "fakes", "reals", "width", "classes"), [(2, 7, 90, 5, 3), (1, 1, 65, 17, 2), (3, 70, 130, 33, 11)])
+@pytest.mark.parametrize(
+    ("critic", "own"), [("nce", False), ("nce", True), ("infonce", False), ("infonce", True)]
+)
+@pytest.mark.parametrize(
+    ("layers", "fakes", "reals", "width", "classes"),
+    [(2, 7, 90, 5, 3), (1, 1, 65, 17, 2), (3, 70, 130, 33, 11)],
+)
 def test_contrast(layers, fakes, reals, width, classes, critic, own, dtype):
-    fake, real = (torch.nn.functional.normalize(draw(name, layers, rows, width), dim=2).to(dtype)
-                  for name, rows in (("fake", fakes), ("real", reals)))
+    fake, real = (
+        torch.nn.functional.normalize(draw(name, layers, rows, width), dim=2).to(dtype)
+        for name, rows in (("fake", fakes), ("real", reals))
+    )
     fake_labels, real_labels = labelled(fakes, classes), labelled(reals, classes)
     how = {"temperature": 0.1, "critic": critic, "own": own}
-    check(lambda fake: contrast.contrast_triton(fake, fake_labels, real, real_labels, classes, **how).loss,
-          lambda fake: naive_contrast(fake, fake_labels, real, real_labels, **how),
-          lambda fake: contrast.contrast_reference(fake, fake_labels, real.double(), real_labels, classes, **how).loss, [fake])
+    check(
+        lambda fake: contrast.contrast_triton(fake, fake_labels, real, real_labels, classes, **how).loss,
+        lambda fake: naive_contrast(fake, fake_labels, real, real_labels, **how),
+        lambda fake: (
+            contrast.contrast_reference(fake, fake_labels, real.double(), real_labels, classes, **how).loss
+        ),
+        [fake],
+    )
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e4])
@@ -243,12 +341,24 @@ def test_contrast_at_extreme_temperatures_without_some_class_and_of_one_class(cr
     fake, labels = draw("fake", 2, 9, 6), labelled(9, 3)
     log_z = draw("log_z", 2)
     for real_labels in (labelled(80, 2), torch.ones(80, dtype=torch.int64, device=DEVICE)):
+
         def outputs(op, fake, real_labels=real_labels):
-            found = op(fake, labels, draw("real", 2, 80, 6), real_labels, 3, temperature=temperature, critic=critic, log_z=log_z)
+            found = op(
+                fake,
+                labels,
+                draw("real", 2, 80, 6),
+                real_labels,
+                3,
+                temperature=temperature,
+                critic=critic,
+                log_z=log_z,
+            )
             return found.loss, found.log_h.detach(), found.log_mean_exp.detach()
 
-        ours, theirs = (with_gradients(lambda fake, op=op: outputs(op, fake), [fake]) for op in
-                        (contrast.contrast_triton, contrast.contrast_reference))
+        ours, theirs = (
+            with_gradients(lambda fake, op=op: outputs(op, fake), [fake])
+            for op in (contrast.contrast_triton, contrast.contrast_reference)
+        )
         for x, y, size in zip(ours, theirs, (1, 1, 1, 1 / temperature), strict=True):
             assert float((x - y).norm()) <= 1e-12 * max(size, float(y.norm()))
 
@@ -265,14 +375,24 @@ def ops(dtype=torch.float64):
     five, more = torch.tensor([0, 1, 1, 0, 1], device=DEVICE), draw("more", 3, 8, 7).to(dtype)
     contrasted = (five, more, torch.arange(8, device=DEVICE) % 2, 2)
     return {
-        "row_cosine_distance": (lambda x: row_cosine.row_cosine_distance_triton([strided(real)], [x]),
-                                lambda x: row_cosine.row_cosine_distance([real], [x])),
-        "class_mean_distance": (lambda x: class_means.class_mean_distance_triton(x[:, 1], *side),
-                                lambda x: class_means.class_mean_distance(x[:, 1], *side)),
-        "contrast": (lambda x: contrast.contrast_triton(x, five, strided(more), *contrasted[2:], temperature=0.3).loss.sum(),
-                     lambda x: contrast.contrast(x, *contrasted, temperature=0.3).loss.sum()),
-        "channel_moments": (lambda x: statistics_loss_triton(x, real[0, :, 0], real[1, :, 0]),
-                            lambda x: statistics.statistics_loss(x, real[0, :, 0], real[1, :, 0])),
+        "row_cosine_distance": (
+            lambda x: row_cosine.row_cosine_distance_triton([strided(real)], [x]),
+            lambda x: row_cosine.row_cosine_distance([real], [x]),
+        ),
+        "class_mean_distance": (
+            lambda x: class_means.class_mean_distance_triton(x[:, 1], *side),
+            lambda x: class_means.class_mean_distance(x[:, 1], *side),
+        ),
+        "contrast": (
+            lambda x: contrast.contrast_triton(
+                x, five, strided(more), *contrasted[2:], temperature=0.3
+            ).loss.sum(),
+            lambda x: contrast.contrast(x, *contrasted, temperature=0.3).loss.sum(),
+        ),
+        "channel_moments": (
+            lambda x: statistics_loss_triton(x, real[0, :, 0], real[1, :, 0]),
+            lambda x: statistics.statistics_loss(x, real[0, :, 0], real[1, :, 0]),
+        ),
     }
 
 
@@ -289,10 +409,18 @@ def test_strided_inputs_and_the_public_name_give_the_same(name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "contrast"])
 def test_a_gradient_in_bfloat16_is_the_one_in_float32_rounded_to_nearest(name):
-    x, ours = draw("x", 3, 5, 7, dtype=torch.bfloat16), [ops(dtype)[name][0] for dtype in (torch.bfloat16, torch.float32)]
-    (_, found), (_, exact) = (with_gradients(op, [x.to(dtype)]) for op, dtype in zip(ours, (torch.bfloat16, torch.float32), strict=True))
+    x, ours = (
+        draw("x", 3, 5, 7, dtype=torch.bfloat16),
+        [ops(dtype)[name][0] for dtype in (torch.bfloat16, torch.float32)],
+    )
+    (_, found), (_, exact) = (
+        with_gradients(op, [x.to(dtype)])
+        for op, dtype in zip(ours, (torch.bfloat16, torch.float32), strict=True)
+    )
     assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), exact, rtol=torch.finfo(torch.bfloat16).eps / 2 * 1.001, atol=1e-12)
+    torch.testing.assert_close(
+        found.float(), exact, rtol=torch.finfo(torch.bfloat16).eps / 2 * 1.001, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -306,7 +434,9 @@ def test_twice_gives_the_same_bits(name):
 def test_a_second_derivative_is_refused_and_names_the_way_out(name):
     ours, _ = ops()[name]
     x = draw("x", 3, 5, 7).requires_grad_()
-    with pytest.raises(NotImplementedError, match=f"{name}_triton has no second derivative.*{name}_reference"):
+    with pytest.raises(
+        NotImplementedError, match=f"{name}_triton has no second derivative.*{name}_reference"
+    ):
         torch.autograd.grad(ours(x), x, create_graph=True)
 
 
@@ -317,15 +447,24 @@ def test_a_gradient_for_real_is_refused(refuses):
     with refuses("class_mean_distance", "`real`", "reference"):
         class_means.class_mean_distance_triton(real[:, 0].detach(), labels, real[:, 0], labels, 2)
     with refuses("contrast_triton", "`real`", "reference"):
-        contrast.contrast_triton(real.detach(), labels.repeat(2)[:3], real, labels.repeat(2)[:3], 2, temperature=1.0)
+        contrast.contrast_triton(
+            real.detach(), labels.repeat(2)[:3], real, labels.repeat(2)[:3], 2, temperature=1.0
+        )
 
 
 def test_what_would_be_read_out_of_bounds_is_refused():
     x, labels = draw("x", 2, 3), torch.tensor([0, 1], device=DEVICE)
-    for wrong in [(x, labels, x[:, :2], labels), (x, labels[:1], x, labels), (x, labels, x, labels[:1]), (x, labels, x.float(), labels)]:
+    for wrong in [
+        (x, labels, x[:, :2], labels),
+        (x, labels[:1], x, labels),
+        (x, labels, x, labels[:1]),
+        (x, labels, x.float(), labels),
+    ]:
         with pytest.raises(ddcore.BadInput, match="class_mean_distance: shapes"):
             class_means.class_mean_distance_triton(*wrong, 2)
     with pytest.raises(ddcore.BadInput, match="257 numbers"):
-        contrast.contrast_triton(draw("wide", 1, 2, 257), labels, draw("wide", 1, 2, 257), labels, 2, temperature=1.0)
+        contrast.contrast_triton(
+            draw("wide", 1, 2, 257), labels, draw("wide", 1, 2, 257), labels, 2, temperature=1.0
+        )
     with pytest.raises(ddcore.BadInput, match="one dtype"):
         row_cosine.row_cosine_distance_triton([x], [x.float()])

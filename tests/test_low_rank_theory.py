@@ -33,15 +33,26 @@ def test_images_per_class_is_the_formula(height, width):
         size = {"H": height, "W": width, "r": rank, "ipc": ipc}
         count = theory.value(theory.images_per_class(), **size)
         assert images_per_class(ipc, rank, height, width) == count
-        used, one_more = (theory.value(theory.budget_used(sympy.Integer(images)), **size) for images in (count, count + 1))
+        used, one_more = (
+            theory.value(theory.budget_used(sympy.Integer(images)), **size) for images in (count, count + 1)
+        )
         assert used <= 1 < one_more
         assert theory.value(theory.images_per_class_of_the_scripts(), **size) <= count
 
 
-@pytest.mark.parametrize(("side", "rank", "readme", "scripts"), [
-    (28, 1, (14, 140, 700), (14, 140, 700)), (28, 2, (7, 70, 350), (7, 70, 350)), (28, 3, (4, 46, 233), (4, 40, 200)),
-    (28, 4, (3, 35, 175), (3, 30, 150)), (28, 8, (1, 17, 87), (1, 10, 50)), (32, 2, (8, 80, 400), (8, 80, 400)),
-    (32, 8, (2, 20, 100), (2, 20, 100)), (64, 4, (8, 80, 400), (8, 80, 400))])
+@pytest.mark.parametrize(
+    ("side", "rank", "readme", "scripts"),
+    [
+        (28, 1, (14, 140, 700), (14, 140, 700)),
+        (28, 2, (7, 70, 350), (7, 70, 350)),
+        (28, 3, (4, 46, 233), (4, 40, 200)),
+        (28, 4, (3, 35, 175), (3, 30, 150)),
+        (28, 8, (1, 17, 87), (1, 10, 50)),
+        (32, 2, (8, 80, 400), (8, 80, 400)),
+        (32, 8, (2, 20, 100), (2, 20, 100)),
+        (64, 4, (8, 80, 400), (8, 80, 400)),
+    ],
+)
 def test_both_rounding_rules(side, rank, readme, scripts):
     for place, ipc in enumerate((1, 10, 50)):
         size = {"H": side, "W": side, "r": rank, "ipc": ipc}
@@ -70,7 +81,9 @@ def test_degrees_of_freedom_are_the_rank_of_the_map(height, width, rank):
     whole = torch.cat([by_u.reshape(height * width, -1), by_v.reshape(height * width, -1)], dim=1)
     size = {"H": height, "W": width, "r": rank}
     assert torch.linalg.matrix_rank(whole).item() == theory.value(theory.degrees_of_freedom(), **size)
-    assert whole.shape[1] - torch.linalg.matrix_rank(whole).item() == theory.value(theory.gauge_dimension(), **size)
+    assert whole.shape[1] - torch.linalg.matrix_rank(whole).item() == theory.value(
+        theory.gauge_dimension(), **size
+    )
 
 
 # One step
@@ -82,7 +95,10 @@ def numbers(expression, **matrices):
         return matrices[expression.name]
     if isinstance(expression, sympy.Transpose):
         return numbers(expression.arg, **matrices).T
-    parts = [numbers(part, **matrices) if part.is_Matrix else float(part.subs(theory.eta, matrices["eta"])) for part in expression.args]
+    parts = [
+        numbers(part, **matrices) if part.is_Matrix else float(part.subs(theory.eta, matrices["eta"]))
+        for part in expression.args
+    ]
     if expression.is_MatAdd:
         return sum(parts)
     scale = np.prod([part for part in parts if isinstance(part, float)])
@@ -99,17 +115,27 @@ def test_step_against_autograd(height, width, rank):
     for gradient, formula in zip(found, theory.factor_gradients(), strict=True):
         np.testing.assert_allclose(gradient.numpy(), numbers(formula, **at), rtol=0, atol=1e-12)
     moved = (u - 0.05 * found[0]) @ (v - 0.05 * found[1]) - u @ v
-    np.testing.assert_allclose(moved.detach().numpy(), numbers(theory.image_change(), **at), rtol=0, atol=1e-12)
-    velocity = torch.autograd.functional.jvp(torch.matmul, (u.detach(), v.detach()), (-found[0], -found[1]))[1]
+    np.testing.assert_allclose(
+        moved.detach().numpy(), numbers(theory.image_change(), **at), rtol=0, atol=1e-12
+    )
+    velocity = torch.autograd.functional.jvp(torch.matmul, (u.detach(), v.detach()), (-found[0], -found[1]))[
+        1
+    ]
     np.testing.assert_allclose(velocity.numpy(), numbers(theory.image_step(), **at), rtol=0, atol=1e-12)
 
 
 def test_step_entry_by_entry():
     """The matrix calculus once more, from derivatives of scalars."""
     h, w, k = 3, 2, 2
-    u, v, g = (sympy.Matrix(a, b, sympy.symbols(f"{name}:{a * b}")) for name, a, b in (("u", h, k), ("v", k, w), ("g", h, w)))
+    u, v, g = (
+        sympy.Matrix(a, b, sympy.symbols(f"{name}:{a * b}"))
+        for name, a, b in (("u", h, k), ("v", k, w), ("g", h, w))
+    )
     through = sum(g.multiply_elementwise(u * v))
-    by_u, by_v = u.applyfunc(lambda entry: through.diff(entry)), v.applyfunc(lambda entry: through.diff(entry))
+    by_u, by_v = (
+        u.applyfunc(lambda entry: through.diff(entry)),
+        v.applyfunc(lambda entry: through.diff(entry)),
+    )
     change = ((u - theory.eta * by_u) * (v - theory.eta * by_v) - u * v).expand()
     assert change.diff(theory.eta).subs(theory.eta, 0).expand() == (-(g * v.T * v + u * u.T * g)).expand()
     assert theory.image_step() == -theory.G * theory.V.T * theory.V - theory.U * theory.U.T * theory.G
@@ -126,7 +152,9 @@ def test_expected_gains_by_monte_carlo(height, width, rank):
         expected = theory.value(formula, H=height, W=width, r=rank)
         assert abs(values.mean() - expected) < 4 * values.std() / draws**0.5
         assert values.std() / draws**0.5 < 0.05 * expected
-    assert theory.value(theory.alignment(), H=height, W=width, r=rank) == pytest.approx(float(gain.mean() / square.mean().sqrt()), rel=0.05)
+    assert theory.value(theory.alignment(), H=height, W=width, r=rank) == pytest.approx(
+        float(gain.mean() / square.mean().sqrt()), rel=0.05
+    )
 
 
 @pytest.mark.parametrize(("height", "width", "rank"), [(6, 6, 2), (5, 7, 1), (4, 6, 8)])
@@ -134,9 +162,16 @@ def test_gains_are_the_eigenvalues_of_the_kronecker_map(height, width, rank):
     u, v = normal(3, height, rank, name="u"), normal(3, rank, width, name="v")
     found = step_gains(u, v)
     for gains, left, right in zip(found, u, v, strict=True):
-        whole = torch.kron(left @ left.mT, torch.eye(width, dtype=u.dtype)) + torch.kron(torch.eye(height, dtype=u.dtype), right.mT @ right)
+        whole = torch.kron(left @ left.mT, torch.eye(width, dtype=u.dtype)) + torch.kron(
+            torch.eye(height, dtype=u.dtype), right.mT @ right
+        )
         g = normal(height, width, name="g")
-        torch.testing.assert_close((whole @ g.flatten()).view(height, width), g @ right.mT @ right + left @ left.mT @ g, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            (whole @ g.flatten()).view(height, width),
+            g @ right.mT @ right + left @ left.mT @ g,
+            rtol=0,
+            atol=1e-12,
+        )
         torch.testing.assert_close(gains, torch.linalg.eigvalsh(whole).flip(-1), rtol=1e-12, atol=1e-12)
     if rank < min(height, width):
         moved = theory.value(theory.degrees_of_freedom(), H=height, W=width, r=rank)
@@ -182,10 +217,14 @@ def test_spectra_against_brute_force(digits):
 
 
 def test_spectra_of_colour_images_and_of_black_ones(digits):
-    colour = dataclasses.replace(digits, x_train=digits.x_train[:].repeat(1, 3, 1, 1), mean=digits.mean * 3, std=digits.std * 3)
+    colour = dataclasses.replace(
+        digits, x_train=digits.x_train[:].repeat(1, 3, 1, 1), mean=digits.mean * 3, std=digits.std * 3
+    )
     grey = spectra(digits, seed=0, ranks=[1, 2], images=20)
     assert spectra(colour, seed=0, ranks=[1, 2], images=20) == grey
-    black = dataclasses.replace(digits, x_train=torch.full_like(digits.x_train[:], -digits.mean[0] / digits.std[0]))
+    black = dataclasses.replace(
+        digits, x_train=torch.full_like(digits.x_train[:], -digits.mean[0] / digits.std[0])
+    )
     found = pd.DataFrame(spectra(black, seed=0, ranks=[1, 2], images=20))
     assert found.energy.eq(1).all()
     assert found.energy_pixels.between(0, 1).all()
@@ -198,8 +237,12 @@ def test_geometry_against_brute_force(digits):
         u = torch.randn(6, 8, rank, generator=generator, dtype=torch.float64)
         v = torch.randn(6, rank, 8, generator=generator, dtype=torch.float64)
         eye = torch.eye(8, dtype=torch.float64)
-        gains = torch.stack([torch.linalg.eigvalsh(torch.kron(a @ a.mT, eye) + torch.kron(eye, b.mT @ b)).flip(-1)
-                             for a, b in zip(u, v, strict=True)]).mean(0)
+        gains = torch.stack(
+            [
+                torch.linalg.eigvalsh(torch.kron(a @ a.mT, eye) + torch.kron(eye, b.mT @ b)).flip(-1)
+                for a, b in zip(u, v, strict=True)
+            ]
+        ).mean(0)
         found = frame[frame["rank"] == rank]
         places = (found.position * 64 - 0.5).round().astype(int).to_numpy()
         assert (places == np.arange(64)).all()
@@ -224,13 +267,24 @@ def test_measurements_refuse_bad_settings(digits, bad):
 
 
 def test_measurements_depend_on_their_seed_alone(digits, untouched):
-    first = spectra(digits, seed=0, ranks=[1], images=20), gradient_geometry(digits, seed=0, ranks=[1], draws=2)
-    assert first == (spectra(digits, seed=0, ranks=[1], images=20), gradient_geometry(digits, seed=0, ranks=[1], draws=2))
+    first = (
+        spectra(digits, seed=0, ranks=[1], images=20),
+        gradient_geometry(digits, seed=0, ranks=[1], draws=2),
+    )
+    assert first == (
+        spectra(digits, seed=0, ranks=[1], images=20),
+        gradient_geometry(digits, seed=0, ranks=[1], draws=2),
+    )
     assert first[0] != spectra(digits, seed=1, ranks=[1], images=20)
 
 
-@pytest.mark.parametrize(("key", "name", "settings"), [("lodc-spectra", "spectra", {"ranks": [1, 2, 4], "images": 20}),
-                                                       ("lodc-gradient-geometry", "gradient_geometry", {"ranks": [1, 3], "draws": 3})])
+@pytest.mark.parametrize(
+    ("key", "name", "settings"),
+    [
+        ("lodc-spectra", "spectra", {"ranks": [1, 2, 4], "images": 20}),
+        ("lodc-gradient-geometry", "gradient_geometry", {"ranks": [1, 3], "draws": 3}),
+    ],
+)
 def test_figures_are_drawn_from_records(tmp_path, key, name, settings):
     runner = Runner("smoke", tmp_path / "records", device="cpu")
     found = runner.run_all([Measurement(name, "digits", settings, seed) for seed in (0, 1)])

@@ -18,8 +18,22 @@ from ddcore.lab.tables import rows
 from ddcore.random import stream
 from ddcore.theory import multi_index
 from ddcore.theory.exponents import cube, interval, needed, resampled, slope
-from ddcore.theory.input_distillation import closed_form, distill_inputs, kernel_limit, matching_step, student_layer
-from ddcore.theory.label_distillation import RHO, DistilledData, Performance, exact_labels, fits, head_map, seeded_inputs
+from ddcore.theory.input_distillation import (
+    closed_form,
+    distill_inputs,
+    kernel_limit,
+    matching_step,
+    student_layer,
+)
+from ddcore.theory.label_distillation import (
+    RHO,
+    DistilledData,
+    Performance,
+    exact_labels,
+    fits,
+    head_map,
+    seeded_inputs,
+)
 from ddcore.theory.multi_index import (
     ACTIVATIONS,
     CHUNK,
@@ -57,7 +71,9 @@ def held(task):
 
 
 def cell_of(**changed) -> Cell:
-    return Cell(**({"device": torch.device("cpu"), "seed": 0, "d": 40, "r": 3, "L": 128, "ratio": 60.0} | changed))
+    return Cell(
+        **({"device": torch.device("cpu"), "seed": 0, "d": 40, "r": 3, "L": 128, "ratio": 60.0} | changed)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +87,9 @@ def cell():
 def test_hermite_polynomials_are_those_of_numpy():
     z = normal(50)
     for k in range(7):
-        np.testing.assert_allclose(hermite(z, 6)[:, k], np.polynomial.hermite_e.hermeval(z, [0] * k + [1]), rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(
+            hermite(z, 6)[:, k], np.polynomial.hermite_e.hermeval(z, [0] * k + [1]), rtol=1e-10, atol=1e-10
+        )
         torch.testing.assert_close(hermite(z, k)[:, k], hermite(z, 6)[:, k])
 
 
@@ -81,7 +99,11 @@ def quadrature(order=14):
     return torch.cartesian_prod(nodes, nodes), torch.cartesian_prod(weights, weights).prod(1) / (2 * math.pi)
 
 
-@given(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.floats(0.1, 2), min_size=2, max_size=6))
+@given(
+    st.dictionaries(
+        st.tuples(st.integers(0, 3), st.integers(0, 3)), st.floats(0.1, 2), min_size=2, max_size=6
+    )
+)
 def test_variance_and_moments_of_a_link_by_quadrature(terms):
     of = Link(tuple((c, orders) for orders, c in terms.items()))
     z, weights = quadrature()
@@ -91,17 +113,29 @@ def test_variance_and_moments_of_a_link_by_quadrature(terms):
     for order in sorted({sum(orders) for orders in terms}):
         moment = of.moment(order)
         assert moment.shape == (2,) * order
-        for first in range(order + 1):  # E of a mixed derivative is E of the link times the Hermite polynomial of these orders
+        for first in range(
+            order + 1
+        ):  # E of a mixed derivative is E of the link times the Hermite polynomial of these orders
             expected = float(weights @ (of(z) * values[:, 0, first] * values[:, 1, order - first]))
-            assert float(moment[(0,) * first + (1,) * (order - first)]) == pytest.approx(expected, rel=1e-9, abs=1e-8)
+            assert float(moment[(0,) * first + (1,) * (order - first)]) == pytest.approx(
+                expected, rel=1e-9, abs=1e-8
+            )
 
 
 def test_information_exponents_and_variances_of_the_named_links():
     found = {name: link(3, **how) for name, how in LINKS.items()}
-    assert {name: of.exponent for name, of in found.items()} == {"mixed": 1, "He1 + He2": 1, "He1 + He3": 1, "He2 + He3": 2, "He3": 3}
+    assert {name: of.exponent for name, of in found.items()} == {
+        "mixed": 1,
+        "He1 + He2": 1,
+        "He1 + He3": 1,
+        "He2 + He3": 2,
+        "He3": 3,
+    }
     for name in ("He1 + He2", "He1 + He3", "He2 + He3", "He3"):
         assert found[name].variance == pytest.approx(sum(c * c for c in LINKS[name]["orders"].values()))
-    assert torch.linalg.eigvalsh(found["mixed"].moment(2)).abs().tolist() == pytest.approx([math.sqrt(2 / 3)] * 3)
+    assert torch.linalg.eigvalsh(found["mixed"].moment(2)).abs().tolist() == pytest.approx(
+        [math.sqrt(2 / 3)] * 3
+    )
 
 
 def test_eigenvalues_keep_the_norm_of_the_hessian():
@@ -141,7 +175,9 @@ def test_directions_are_orthonormal_and_labels_are_link_and_noise():
 def test_the_hessian_is_that_of_the_task():
     task = task_of(d=5, r=2)
     x, zero = normal(200000, 5), torch.zeros(5, dtype=torch.float64)
-    second = torch.autograd.functional.hessian(lambda shift: task.link((x + shift) @ task.directions.T).mean(), zero)
+    second = torch.autograd.functional.hessian(
+        lambda shift: task.link((x + shift) @ task.directions.T).mean(), zero
+    )
     torch.testing.assert_close(second, task.hessian(), rtol=0, atol=0.02)
 
 
@@ -163,7 +199,10 @@ def test_a_symmetric_initialisation_is_zero_everywhere(activation):
     task = task_of()
     inits = symmetric_inits(10, task, (0, "a"))
     torch.testing.assert_close(inits.weights.norm(dim=-1), torch.ones(2, 5, dtype=torch.float64))
-    weights, signs = torch.cat([inits.weights] * 2, 1), torch.tensor([1.0] * 5 + [-1.0] * 5, dtype=torch.float64)
+    weights, signs = (
+        torch.cat([inits.weights] * 2, 1),
+        torch.tensor([1.0] * 5 + [-1.0] * 5, dtype=torch.float64),
+    )
     assert (ACTIVATIONS[activation].value(normal(30, 8) @ weights.mT) @ signs).abs().max() < 1e-12
     assert torch.equal(symmetric_inits(10, task, ("a",)).weights[0], inits.weights[1])
 
@@ -184,7 +223,9 @@ def test_streamed_gradients_are_those_of_autograd_on_all_samples_at_once(activat
     x, y = held(task)
     weights = torch.cat([inits.weights] * 2, 1).requires_grad_()
     signs = torch.tensor([1.0] * 3 + [-1.0] * 3, dtype=torch.float64)
-    loss = ((ACTIVATIONS[activation].value(x @ weights.mT) @ signs) - (y - linear(x))).square().mean(1).sum() / 2
+    loss = ((ACTIVATIONS[activation].value(x @ weights.mT) @ signs) - (y - linear(x))).square().mean(
+        1
+    ).sum() / 2
     found = torch.autograd.grad(loss, weights)[0]
     slopes = gradients(task, linear, inits.weights, activation)
     torch.testing.assert_close(found, -signs[:, None] * torch.cat([slopes, slopes], 1), rtol=1e-9, atol=1e-12)
@@ -197,14 +238,18 @@ def test_streamed_moments_and_predictions_are_those_of_all_samples_at_once(activ
     network = Network(0.7 * inits.weights, inits.biases, activation)
     x, y = held(task)
     neurons = torch.cat([network.v, -network.v], 1)
-    phi = torch.stack([ACTIVATIONS[activation].value(x @ w.T + b) for w, b in zip(neurons, inits.biases, strict=True)])
+    phi = torch.stack(
+        [ACTIVATIONS[activation].value(x @ w.T + b) for w, b in zip(neurons, inits.biases, strict=True)]
+    )
     torch.testing.assert_close(network.features(x), phi)
     gram, cross = network.moments(task, linear)
     torch.testing.assert_close(gram, phi.mT @ phi / len(x))
     torch.testing.assert_close(cross, phi.mT @ (y - linear(x)) / len(x))
     heads = normal(2, 6)
     torch.testing.assert_close(network.predict(heads, x), (phi @ heads[..., None])[..., 0])
-    torch.testing.assert_close(network.predict(torch.stack([heads, 2 * heads], -1), x)[..., 1], 2 * network.predict(heads, x))
+    torch.testing.assert_close(
+        network.predict(torch.stack([heads, 2 * heads], -1), x)[..., 1], 2 * network.predict(heads, x)
+    )
 
 
 def test_single_precision_finds_the_same_moments():
@@ -223,7 +268,13 @@ def test_the_head_is_a_ridge_head_of_the_best_penalty():
     errors = []
     for rho in RHOS:
         penalty = rho * float(gram[0].diagonal().mean()) * torch.eye(12, dtype=torch.float64)
-        errors.append(float(dataclasses.replace(model, heads=torch.linalg.solve(gram + penalty, cross)).error(*validation, 1.0)))
+        errors.append(
+            float(
+                dataclasses.replace(model, heads=torch.linalg.solve(gram + penalty, cross)).error(
+                    *validation, 1.0
+                )
+            )
+        )
     assert float(model.error(*validation, 1.0)) == pytest.approx(min(errors), rel=1e-9)
 
 
@@ -256,14 +307,20 @@ def test_matching_by_autograd_equals_the_closed_form(activation, labels):
     found = matching_step(points, slopes, inits, activation, labels=given_labels)
     expected = closed_form(points, slopes, inits, activation, given_labels)
     assert float((found - expected).norm() / expected.norm()) < 1e-12
-    single = matching_step(points.float(), slopes.float(), type(inits)(*(part.float() for part in inits)), activation)
+    single = matching_step(
+        points.float(), slopes.float(), type(inits)(*(part.float() for part in inits)), activation
+    )
     assert float((single - closed_form(points, slopes, inits, activation)).norm() / single.norm()) < 1e-5
 
 
 @pytest.mark.parametrize("preprocessed", [True, False])
 def test_many_initialisations_reach_the_arc_cosine_kernel(preprocessed):
     task = task_of(d=10, samples=3000)
-    linear = affine(task) if preprocessed else multi_index.Affine(task.directions.new_zeros(()), task.directions.new_zeros(10))
+    linear = (
+        affine(task)
+        if preprocessed
+        else multi_index.Affine(task.directions.new_zeros(()), task.directions.new_zeros(10))
+    )
     inits, points = symmetric_inits(2000, task, range(40)), normal(12, 10)
     found = closed_form(points, gradients(task, linear, inits.weights), inits)
     expected = kernel_limit(task, linear, points) * 2000 / len(points)
@@ -276,9 +333,14 @@ def test_a_distilled_point_is_the_hessian_times_a_random_direction(cell):
     start, hessian = many.start(200), many.task.hessian()
     cosine = torch.nn.functional.cosine_similarity
     assert cosine(many.distilled(200), start @ hessian).mean() > 0.95
-    limit, expected = kernel_limit(many.task, many.linear, start), torch.nn.functional.normalize(start) @ hessian / (2 * math.pi * 20**0.5)
+    limit, expected = (
+        kernel_limit(many.task, many.linear, start),
+        torch.nn.functional.normalize(start) @ hessian / (2 * math.pi * 20**0.5),
+    )
     assert cosine(limit, expected).mean() > 0.97
-    assert float((limit * expected).sum() / expected.square().sum()) == pytest.approx(1, abs=0.1)  # up to O(1 / d)
+    assert float((limit * expected).sum() / expected.square().sum()) == pytest.approx(
+        1, abs=0.1
+    )  # up to O(1 / d)
 
 
 def test_distilled_points_lie_in_the_directions_of_the_task(cell):
@@ -304,8 +366,14 @@ def test_l2_matching_agrees_with_inner_products_from_a_tiny_start_only():
     inits, points = symmetric_inits(40, task, range(3)), normal(6, 12)
     slopes = gradients(task, affine(task), inits.weights)
     inner = matching_step(points, slopes, inits)
-    cosines = {scale: float(torch.nn.functional.cosine_similarity(
-        matching_step(scale * points, slopes, inits, distance="l2").flatten(), inner.flatten(), dim=0)) for scale in (1e-7, 1.0)}
+    cosines = {
+        scale: float(
+            torch.nn.functional.cosine_similarity(
+                matching_step(scale * points, slopes, inits, distance="l2").flatten(), inner.flatten(), dim=0
+            )
+        )
+        for scale in (1e-7, 1.0)
+    }
     assert cosines[1e-7] > 1 - 1e-9
     assert cosines[1.0] < 0.5
 
@@ -325,7 +393,9 @@ def test_the_students_step_is_its_gradient_and_lies_in_the_span_of_the_points(ac
     assert (scale > 0).all()
     outside = v - v @ torch.linalg.pinv(points) @ points
     assert float(outside.norm() / v.norm()) < 1e-10
-    single = student_layer(points.float(), type(inits)(*(part.float() for part in inits)), activation).double()
+    single = student_layer(
+        points.float(), type(inits)(*(part.float() for part in inits)), activation
+    ).double()
     assert float((single - single @ torch.linalg.pinv(points) @ points).norm() / single.norm()) < 1e-5
 
 
@@ -334,9 +404,19 @@ def test_a_degenerate_hessian_hides_a_direction():
     whole, flat = [], []
     for seed in range(3):
         for into, eigenvalues in ((whole, [1, 1, 1]), (flat, [1, 1, 0])):
-            task = task_of(d=40, r=3, samples=100 * 1600, seed=seed, name="He2 + He3", eigenvalues=eigenvalues, dtype=torch.float32)
+            task = task_of(
+                d=40,
+                r=3,
+                samples=100 * 1600,
+                seed=seed,
+                name="He2 + He3",
+                eigenvalues=eigenvalues,
+                dtype=torch.float32,
+            )
             inits = symmetric_inits(128, task, range(8))
-            points = distill_inputs(task.normal(("p",), (36, 40))[0], gradients(task, affine(task), inits.weights), inits)
+            points = distill_inputs(
+                task.normal(("p",), (36, 40))[0], gradients(task, affine(task), inits.weights), inits
+            )
             angles = principal_angles(principal_directions(points, 3), task.directions.T.double())
             into.append(float(angles.deg2rad().cos().square().mean()))
     assert min(whole) > 0.97
@@ -349,7 +429,9 @@ def test_more_steps_collapse_unless_the_eigenvalues_are_equal():
         one = cell_of(ratio=40.0, decay=decay)
         values = [torch.linalg.svdvals(one.distilled(18, steps).double()) for steps in (1, 3, 6, 12)]
         conditions[decay] = [float(sizes[0] / sizes[2]) for sizes in values]
-    assert all(later > 2 * earlier for earlier, later in zip(conditions[0.6], conditions[0.6][1:], strict=False))
+    assert all(
+        later > 2 * earlier for earlier, later in zip(conditions[0.6], conditions[0.6][1:], strict=False)
+    )
     assert conditions[0.6][-1] > 100
     assert max(conditions[1.0]) < 5
 
@@ -361,11 +443,18 @@ def test_more_steps_collapse_unless_the_eigenvalues_are_equal():
 def test_labels_carry_a_head_exactly_at_every_penalty(rho):
     task = task_of(d=10, r=3, samples=2000)
     inits = symmetric_inits(64, task, (0,))
-    network, head = Network(unit_rows(gradients(task, affine(task), inits.weights)), inits.biases), normal(64, name="head")
+    network, head = (
+        Network(unit_rows(gradients(task, affine(task), inits.weights)), inits.biases),
+        normal(64, name="head"),
+    )
     features = network.features(seeded_inputs(64, task, spread=30.0))
     labels = exact_labels(features[0], head, rho)
     assert labels.shape == (64,)
-    found = head_map(features, rho) @ labels if rho else torch.linalg.lstsq(features, labels[None, :, None]).solution[..., 0]
+    found = (
+        head_map(features, rho) @ labels
+        if rho
+        else torch.linalg.lstsq(features, labels[None, :, None]).solution[..., 0]
+    )
     x, _ = task.draw(1000, "test")
     lost = network.predict(found, x) - network.predict(head[None], x)
     assert float(lost.square().mean().sqrt() / network.predict(head[None], x).square().mean().sqrt()) < 1e-8
@@ -389,13 +478,20 @@ def problem():
     inits = symmetric_inits(16, task, (0, 1))
     network, linear = Network(inits.weights, inits.biases), affine(task)
     x, y = held(task)
-    return network.features(seeded_inputs(10, task)), network.features(x), y - linear(x), network.moments(task, linear)
+    return (
+        network.features(seeded_inputs(10, task)),
+        network.features(x),
+        y - linear(x),
+        network.moments(task, linear),
+    )
 
 
 def performance(features, phi, y, labels):
     """Mean over students of the error of their ridge heads, by definition."""
     eye = torch.eye(features.shape[-1], dtype=torch.float64)
-    heads = torch.linalg.solve(features.mT @ features / len(labels) + RHO * eye, features.mT @ labels / len(labels))
+    heads = torch.linalg.solve(
+        features.mT @ features / len(labels) + RHO * eye, features.mT @ labels / len(labels)
+    )
     return ((phi @ heads[..., None])[..., 0] - y).square().mean()
 
 
@@ -411,7 +507,9 @@ def test_performance_matching_minimises_what_it_says(problem):
     least = float(performance(features, phi, y, best.detach()))
     for index in range(10):
         assert performance(features, phi, y, best.detach() + 1e-2 * normal(10, name=str(index))) > least
-    errors = [float(performance(features, phi, y, matching.gradient_method(steps))) for steps in (0, 10, 100, 3000)]
+    errors = [
+        float(performance(features, phi, y, matching.gradient_method(steps))) for steps in (0, 10, 100, 3000)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < least * 1.001
     assert errors[1] < 1.01 * least < 1.01 * errors[0]
@@ -434,10 +532,23 @@ def test_the_gradient_method_is_nesterovs_in_the_labels(problem):
 
 @given(st.integers(1, 9), st.integers(1, 30), st.integers(2, 20))
 def test_stored_numbers_are_those_of_the_tensors(points, labels, d):
-    kept = DistilledData(torch.zeros(points, d), torch.zeros(labels), multi_index.Affine(torch.zeros(()), torch.zeros(d)))
-    tensors = [value for field in dataclasses.fields(kept) for value in
-               (getattr(kept, field.name) if isinstance(getattr(kept, field.name), tuple) else [getattr(kept, field.name)])]
-    assert kept.stored_numbers == sum(value.numel() for value in tensors if isinstance(value, torch.Tensor)) == points * d + labels + d + 1
+    kept = DistilledData(
+        torch.zeros(points, d), torch.zeros(labels), multi_index.Affine(torch.zeros(()), torch.zeros(d))
+    )
+    tensors = [
+        value
+        for field in dataclasses.fields(kept)
+        for value in (
+            getattr(kept, field.name)
+            if isinstance(getattr(kept, field.name), tuple)
+            else [getattr(kept, field.name)]
+        )
+    ]
+    assert (
+        kept.stored_numbers
+        == sum(value.numel() for value in tensors if isinstance(value, torch.Tensor))
+        == points * d + labels + d + 1
+    )
     fits(kept.stored_numbers, points, labels, d)
 
 
@@ -445,7 +556,7 @@ def test_two_thousand_numbers_teach_what_the_data_teach(cell):
     """At a quarter of the width and half of the samples of the recorded runs, one seed."""
     task = cell.task
     first, start = cell.init(0), cell.start(36)
-    (kept, error), = cell.students(cell.distilled(36), [128], first)
+    ((kept, error),) = cell.students(cell.distilled(36), [128], first)
     assert kept.stored_numbers == 36 * 40 + 128 + 41
     assert error < 1.5 * cell.error(cell.teacher)
     assert error < 0.06
@@ -455,7 +566,9 @@ def test_two_thousand_numbers_teach_what_the_data_teach(cell):
     assert cell.error(kept.train(first, other)) == error
     unseen = cell.init("unseen")
     fresh = cell.students(cell.distilled(36), [128], cell.init(*range(1, 9)), unseen)[0][1]
-    assert fresh < cell.error(kept.train(unseen, task)), "labels learned over initialisations serve unseen ones better"
+    assert fresh < cell.error(kept.train(unseen, task)), (
+        "labels learned over initialisations serve unseen ones better"
+    )
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky relu"])
@@ -463,7 +576,7 @@ def test_one_step_fails_at_information_exponent_three(activation):
     found = {}
     for name in ("He2 + He3", "He3"):
         one = cell_of(ratio=20.0, link=name, activation=activation)
-        (kept, error), = one.students(one.distilled(36), [128], one.init(0))
+        ((kept, error),) = one.students(one.distilled(36), [128], one.init(0))
         found[name] = error, one.energy(kept.points), one.error(one.teacher)
     assert found["He2 + He3"][0] < 0.2
     assert found["He2 + He3"][1] > 0.9
@@ -506,7 +619,15 @@ def test_bad_input_is_refused_in_a_sentence(refuses, made, words):
         made()
 
 
-SWEEP = {"d": [8], "r": [2], "L": [16], "ratio": [20.0], "points": [2, 4], "labels": [0.5, 1.0], "arms": ["teacher", "same"]}
+SWEEP = {
+    "d": [8],
+    "r": [2],
+    "L": [16],
+    "ratio": [20.0],
+    "points": [2, 4],
+    "labels": [0.5, 1.0],
+    "arms": ["teacher", "same"],
+}
 ALL = SWEEP | {"arms": list(multi_index_sweeps.ARMS), "real": [1.0, 4.0], "fresh": 2}
 
 
@@ -566,7 +687,9 @@ def test_a_measurement_without_data_is_a_record_without_data(tmp_path, refuses, 
 
 
 def test_rows_of_a_sweep_count_their_numbers():
-    found = rows([Runner("smoke", device="cpu").run(Measurement("multi_index_sweep", "", ALL))]).set_index("arm")
+    found = rows([Runner("smoke", device="cpu").run(Measurement("multi_index_sweep", "", ALL))]).set_index(
+        "arm"
+    )
     d, r, L, N = 8, 2, 16, 20 * 64
     assert set(found.index) == {*multi_index_sweeps.ARMS, "network"}
     assert found.stored["teacher"] == N * (d + 1)
@@ -587,14 +710,20 @@ def test_rows_of_a_sweep_count_their_numbers():
 def test_the_other_measurements_measure_what_they_name():
     runner = Runner("smoke", device="cpu")
     size = {"d": 20, "r": 2, "L": 64, "ratio": 60.0, "points": 10}
-    found = rows([runner.run(Measurement("multi_index_subspace", "", size))]).set_index(["rows", "quantity"]).value
+    found = (
+        rows([runner.run(Measurement("multi_index_subspace", "", size))])
+        .set_index(["rows", "quantity"])
+        .value
+    )
     assert len(found["distilled points", "singular value"]) == 10
     assert len(found["teacher's first layer", "singular value"]) == 20
     before, after = found["random points"], found["distilled points"]
     assert after["energy"].item() > 0.9 > 0.4 > before["energy"].item()
     assert after["angle"].max() < 20 < before["angle"].max()
     assert after["effective rank"].item() < 4 < before["effective rank"].item()
-    more = rows([runner.run(Measurement("multi_index_collapse", "", size | {"steps": [1, 4], "decay": [1.0, 0.5]}))])
+    more = rows(
+        [runner.run(Measurement("multi_index_collapse", "", size | {"steps": [1, 4], "decay": [1.0, 0.5]}))]
+    )
     assert more.groupby("decay").condition.last()[0.5] > 4 * more.groupby("decay").condition.last()[1.0]
     assert figures.provenance_line({"preset": ["laptop"], "data": [], "seeds": [0], "wasDerivedFrom": ["a"], "seconds": 1.0, "hardware": [
         '{"gpu": "a GPU"}']}) == "laptop preset · simulated data · 1 seed · 1 record · 1 s · a GPU"  # fmt: skip
@@ -646,8 +775,14 @@ def test_recorded_exponents():
 
 def test_recorded_labels_and_samples():
     frame = recorded("theory-l")
-    same, L = frame[frame.arm == "same"].assign(share=lambda one: one["M2"] / one.L), torch.tensor(sorted(frame.L.unique()))
-    errors, grid = resampled(cube(same, "L", "share"), stream(0, "L")), L[:, None] * torch.tensor(sorted(same.share.unique()))
+    same, L = (
+        frame[frame.arm == "same"].assign(share=lambda one: one["M2"] / one.L),
+        torch.tensor(sorted(frame.L.unique())),
+    )
+    errors, grid = (
+        resampled(cube(same, "L", "share"), stream(0, "L")),
+        L[:, None] * torch.tensor(sorted(same.share.unique())),
+    )
     assert fitted(frame.L, needed(errors, grid, 1.5 * errors[..., -1]))[0] > 0.9
     assert fitted(frame.L, needed(errors, grid, 0.1))[2] < 0.1
     frame = recorded("theory-n")

@@ -19,9 +19,19 @@ pytestmark = pytest.mark.usefixtures("teachers")
 MIM = ddcore.MutualInformation
 FEW = {"width": 4, "batch_real": 5}
 EXPERTS = ddcore.Experts(width=4, experts=1, epochs=2, lr=0.05)
-METHODS = {"dc": (ddcore.DC(**FEW, outer=2, inner=1), {}), "dsa": (ddcore.DSA(**FEW, outer=1), {}), "dm": (ddcore.DM(**FEW), {}),
-           "mtt": (ddcore.MTT(experts=EXPERTS, expert_epochs=1, max_start_epoch=1, syn_steps=2, batch_real=5), {"step": 0.02}),
-           "sre2l": (ddcore.SRe2L(teacher=ddcore.Squeeze(network="convnet2-bn", width=4, epochs=1, crop=1), batch_real=5), {})}
+METHODS = {
+    "dc": (ddcore.DC(**FEW, outer=2, inner=1), {}),
+    "dsa": (ddcore.DSA(**FEW, outer=1), {}),
+    "dm": (ddcore.DM(**FEW), {}),
+    "mtt": (
+        ddcore.MTT(experts=EXPERTS, expert_epochs=1, max_start_epoch=1, syn_steps=2, batch_real=5),
+        {"step": 0.02},
+    ),
+    "sre2l": (
+        ddcore.SRe2L(teacher=ddcore.Squeeze(network="convnet2-bn", width=4, epochs=1, crop=1), batch_real=5),
+        {},
+    ),
+}
 
 
 def first(data, name, ipc=2):
@@ -54,7 +64,10 @@ def test_the_term_is_the_sum_over_layers_in_every_method(digits64, name):
         how = {"temperature": 0.2}
         sides = (fake, match.synthetic_labels, real, match.real_labels, 10)
         log_z = contrast_reference(*sides, **how).log_mean_exp.detach()
-        expected = expected + 0.3 * 3.0 ** (layer - blocks + 1) * contrast_reference(*sides, **how, log_z=log_z).loss.sum()
+        expected = (
+            expected
+            + 0.3 * 3.0 ** (layer - blocks + 1) * contrast_reference(*sides, **how, log_z=log_z).loss.sum()
+        )
     found = plugin.loss(match, {})
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-10)
     ours, theirs = (grad(term, match.synthetic, retain_graph=True)[0] for term in (found, expected))
@@ -64,8 +77,12 @@ def test_the_term_is_the_sum_over_layers_in_every_method(digits64, name):
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_run_with_it_and_their_own_loss_is_unchanged(digits64, name):
     method, how = METHODS[name]
-    traces = [ddcore.distill(digits64, ddcore.Pixels(digits64, 1, **how), method, plugins=plugins, steps=3, lr_img=0.1)
-              for plugins in ([], [MIM(weight=1e-9)], [MIM(weight=1.0)])]
+    traces = [
+        ddcore.distill(
+            digits64, ddcore.Pixels(digits64, 1, **how), method, plugins=plugins, steps=3, lr_img=0.1
+        )
+        for plugins in ([], [MIM(weight=1e-9)], [MIM(weight=1.0)])
+    ]
     assert traces[0].losses == pytest.approx(traces[1].losses, abs=1e-6)
     assert traces[0].losses[0] + 1e-3 < traces[2].losses[0]
 
@@ -73,14 +90,19 @@ def test_methods_run_with_it_and_their_own_loss_is_unchanged(digits64, name):
 def test_layers_add_up(digits64):
     _, match = first(digits64, "dm")
     whole = MIM(critic="infonce").loss(match, {})
-    parts = [MIM(critic="infonce", layers=(layer,)).loss(match, {}) for layer in range(len(match.real_features))]
+    parts = [
+        MIM(critic="infonce", layers=(layer,)).loss(match, {}) for layer in range(len(match.real_features))
+    ]
     torch.testing.assert_close(whole, sum(parts), rtol=1e-12, atol=0)
 
 
 def test_size_of_features_does_not_count(digits64):
     _, match = first(digits64, "dm")
-    larger = dataclasses.replace(match, real_features=[7 * one for one in match.real_features],
-                                 synthetic_features=[3 * one for one in match.synthetic_features])
+    larger = dataclasses.replace(
+        match,
+        real_features=[7 * one for one in match.real_features],
+        synthetic_features=[3 * one for one in match.synthetic_features],
+    )
     torch.testing.assert_close(MIM().loss(larger, {}), MIM().loss(match, {}), rtol=1e-10, atol=0)
 
 
@@ -91,7 +113,10 @@ def test_infonce_without_its_class_means_does_not_see_the_labels(digits64):
     others.__dict__["labels"] = (match.real_labels + 3) % 10
     renamed = dataclasses.replace(match, batch=others)
     how = {"negatives": "all others", "layers": (1,)}
-    apart = [MIM(critic="infonce", **how).loss(one, {}) - MIM(critic="mean", **how).loss(one, {}) for one in (match, renamed)]
+    apart = [
+        MIM(critic="infonce", **how).loss(one, {}) - MIM(critic="mean", **how).loss(one, {})
+        for one in (match, renamed)
+    ]
     torch.testing.assert_close(*apart, rtol=1e-12, atol=0)
     assert MIM(critic="mean").loss(match, {}) != MIM(critic="mean").loss(renamed, {})
 
@@ -114,7 +139,9 @@ def test_the_normaliser_is_a_running_mean_from_the_first_batch_on(digits64):
     for _, match in zip(range(4), method.matches(digits64, synthetic, seed=0), strict=False):
         layers = [embedded(plugin, match, layer) for layer in range(len(match.real_features))]
         sides = [torch.cat(side) for side in zip(*layers, strict=True)]
-        mean = contrast_reference(sides[0], match.synthetic_labels, sides[1], match.real_labels, 10, temperature=0.1).log_mean_exp.exp()
+        mean = contrast_reference(
+            sides[0], match.synthetic_labels, sides[1], match.real_labels, 10, temperature=0.1
+        ).log_mean_exp.exp()
         used = mean if expected is None else expected
         plugin.loss(match, memory)
         expected = 0.9 * used + 0.1 * mean
@@ -124,14 +151,21 @@ def test_the_normaliser_is_a_running_mean_from_the_first_batch_on(digits64):
 def test_without_a_normaliser_an_orthogonal_pair_counts_as_positive(digits64):
     """h = 1 / (1 + N / M) at s = 0, with N = 45 negatives and M = 50 real images: log(1 + 0.9) for the positive, 45 log(1 + 1 / 0.9)."""
     _, match = first(digits64, "dm")
-    zero = dataclasses.replace(match, synthetic_features=[match.synthetic_features[0] * 0], real_features=match.real_features[:1])
+    zero = dataclasses.replace(
+        match, synthetic_features=[match.synthetic_features[0] * 0], real_features=match.real_features[:1]
+    )
     match.network.blocks = match.network.blocks[:1]
     loss = float(MIM(weight=1.0, normaliser="none").loss(zero, {}).detach())
     assert loss == pytest.approx(math.log1p(0.9) + 45 * math.log1p(1 / 0.9), rel=1e-10)
 
 
 def test_a_resumed_run_is_the_same_bit_for_bit(digits, tmp_path):
-    how = {"method": ddcore.DM(**FEW), "plugins": [MIM(critic="infonce"), MIM(weight=0.5, decay=0.5)], "steps": 7, "lr_img": 0.1}
+    how = {
+        "method": ddcore.DM(**FEW),
+        "plugins": [MIM(critic="infonce"), MIM(weight=0.5, decay=0.5)],
+        "steps": 7,
+        "lr_img": 0.1,
+    }
     whole, cut, again = (ddcore.Pixels(digits, 1) for _ in range(3))
     expected = ddcore.distill(digits, whole, **how)
 
@@ -161,8 +195,10 @@ def test_the_ratio_of_gradients_is_that_of_their_norms(digits64, name):
     ratios = gradient_ratios(digits64, synthetic, method, plugins, seed=0)
     assert ratios[1] == pytest.approx(2 * ratios[0], rel=1e-3)
     match = next(method.matches(digits64, synthetic, seed=0, start=0))
-    norms = [torch.cat([one.flatten() for one in grad(term, synthetic.parameters()[:2], retain_graph=True)]).norm()
-             for term in (plugins[0].loss(match, {}), match.loss)]
+    norms = [
+        torch.cat([one.flatten() for one in grad(term, synthetic.parameters()[:2], retain_graph=True)]).norm()
+        for term in (plugins[0].loss(match, {}), match.loss)
+    ]
     assert ratios[0] == pytest.approx(float(norms[0] / norms[1]), rel=1e-3)
 
 
@@ -186,12 +222,17 @@ def test_ratios_walk_no_graph_twice(digits64):
     expected = gradient_ratios(digits64, synthetic, method, [MIM(weight=0.1), MIM(weight=0.2)], seed=0)
     images = synthetic.images
     synthetic.images = lambda *rows: Once.apply(images(*rows))
-    assert gradient_ratios(digits64, synthetic, method, [MIM(weight=0.1), MIM(weight=0.2)], seed=0) == expected
+    assert (
+        gradient_ratios(digits64, synthetic, method, [MIM(weight=0.1), MIM(weight=0.2)], seed=0) == expected
+    )
 
 
 @pytest.mark.usefixtures("untouched")
 def test_projections_are_drawn_from_the_seed_alone_and_keep_angles():
-    one, same, other = (projection(seed, layer, 500, 4000, torch.device("cpu"), torch.float64) for seed, layer in ((0, 1), (0, 1), (0, 2)))
+    one, same, other = (
+        projection(seed, layer, 500, 4000, torch.device("cpu"), torch.float64)
+        for seed, layer in ((0, 1), (0, 1), (0, 2))
+    )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     x = torch.randn(2, 500, generator=stream(0, "x"), dtype=torch.float64)
@@ -202,12 +243,22 @@ def test_projections_are_drawn_from_the_seed_alone_and_keep_angles():
 # bad input
 
 
-@pytest.mark.parametrize(("wrong", "words"), [
-    ({"temperature": 0.0}, ("temperature=0.0", "above 0")), ({"weight": -1.0}, ("weight=-1.0",)), ({"beta": 0.0}, ("beta=0.0",)),
-    ({"width": 0}, ("width=0",)), ({"decay": 1.0}, ("decay=1.0", "between 0 and 1")), ({"layers": ()}, ("layers=()", "None")),
-    ({"layers": (-1,)}, ("layers=(-1,)", "from 0")), ({"critic": "softmax"}, ("'softmax'", "infonce")),
-    ({"negatives": "others"}, ("'others'", "all others")), ({"normaliser": "once"}, ("'once'", "running")),
-], ids=str)
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"temperature": 0.0}, ("temperature=0.0", "above 0")),
+        ({"weight": -1.0}, ("weight=-1.0",)),
+        ({"beta": 0.0}, ("beta=0.0",)),
+        ({"width": 0}, ("width=0",)),
+        ({"decay": 1.0}, ("decay=1.0", "between 0 and 1")),
+        ({"layers": ()}, ("layers=()", "None")),
+        ({"layers": (-1,)}, ("layers=(-1,)", "from 0")),
+        ({"critic": "softmax"}, ("'softmax'", "infonce")),
+        ({"negatives": "others"}, ("'others'", "all others")),
+        ({"normaliser": "once"}, ("'once'", "running")),
+    ],
+    ids=str,
+)
 def test_ill_settings_are_refused(refuses, wrong, words):
     with refuses("MutualInformation", *words):
         MIM(**wrong)
@@ -221,7 +272,9 @@ def test_matches_that_cannot_be_contrasted_are_refused(digits64, refuses):
     with refuses("no real images", "batch_real"):
         MIM().loss(next(bare.matches(digits64, ddcore.Pixels(digits64, 1), seed=0)), {})
     rows = digits64.y_train == 0
-    one = dataclasses.replace(digits64, x_train=digits64.x_train[rows], y_train=digits64.y_train[rows], class_names=("0",))
+    one = dataclasses.replace(
+        digits64, x_train=digits64.x_train[rows], y_train=digits64.y_train[rows], class_names=("0",)
+    )
     with refuses("one class", "two classes"):
         ddcore.distill(one, ddcore.Pixels(one, 1), ddcore.DM(**FEW), plugins=[MIM()], steps=1)
 
@@ -229,6 +282,8 @@ def test_matches_that_cannot_be_contrasted_are_refused(digits64, refuses):
 def test_a_match_is_all_it_needs(coloured):
     """Three classes of unequal sides, colour, an MLP's flat features."""
     synthetic = ddcore.Pixels(coloured, 2)
-    match = next(ddcore.DM(network="mlp", width=6, batch_real=3, strategy="none").matches(coloured, synthetic, seed=0))
+    match = next(
+        ddcore.DM(network="mlp", width=6, batch_real=3, strategy="none").matches(coloured, synthetic, seed=0)
+    )
     assert isinstance(match, Match)
     assert grad(MIM().loss(match, {}), synthetic.parameters())[0].norm() > 0

@@ -23,36 +23,42 @@ def batch(shape, many=2, seed=0, dtype=torch.float32):
 
 
 # The published networks' sizes, counted layer by layer from lodc.md 1.7 and VICO-UoE/DatasetCondensation networks.py (53f63a6).
-@pytest.mark.parametrize(("name", "shape", "count"), [
-    ("convnet3", COLOUR, 320_010),
-    ("convnet3", GREY, 317_706),
-    ("convnet", COLOUR, 320_010),
-    ("convnet-bn", COLOUR, 320_010),
-    ("convnet-nonorm", COLOUR, 320_010 - 3 * 2 * 128),
-    ("mlp", GREY, 784 * 128 + 128 + 128 * 128 + 128 + 1290),
-    ("mlp", COLOUR, 3072 * 128 + 128 + 128 * 128 + 128 + 1290),
-    ("lenet", GREY, 61_706),
-    ("lenet", COLOUR, 62_006),
-    ("alexnet", COLOUR, 9_728 + 614_592 + 442_624 + 442_560 + 331_968 + 30_730),
-    ("vgg11", COLOUR, 9_231_114),
-    ("vgg11-bn", COLOUR, 9_231_114),
-    ("resnet18", COLOUR, 11_173_962),
-    ("resnet18-bn", COLOUR, 11_173_962),
-])
+@pytest.mark.parametrize(
+    ("name", "shape", "count"),
+    [
+        ("convnet3", COLOUR, 320_010),
+        ("convnet3", GREY, 317_706),
+        ("convnet", COLOUR, 320_010),
+        ("convnet-bn", COLOUR, 320_010),
+        ("convnet-nonorm", COLOUR, 320_010 - 3 * 2 * 128),
+        ("mlp", GREY, 784 * 128 + 128 + 128 * 128 + 128 + 1290),
+        ("mlp", COLOUR, 3072 * 128 + 128 + 128 * 128 + 128 + 1290),
+        ("lenet", GREY, 61_706),
+        ("lenet", COLOUR, 62_006),
+        ("alexnet", COLOUR, 9_728 + 614_592 + 442_624 + 442_560 + 331_968 + 30_730),
+        ("vgg11", COLOUR, 9_231_114),
+        ("vgg11-bn", COLOUR, 9_231_114),
+        ("resnet18", COLOUR, 11_173_962),
+        ("resnet18-bn", COLOUR, 11_173_962),
+    ],
+)
 def test_published_parameter_count(name, shape, count):
     assert parameter_count(net_of(name, shape)) == count
 
 
 @pytest.mark.parametrize("shape", [GREY, COLOUR])
-@pytest.mark.parametrize(("name", "shapes"), [
-    ("convnet3", [(128, 16, 16), (128, 8, 8), (128, 4, 4)]),
-    ("convnet4-bn", [(128, 16, 16), (128, 8, 8), (128, 4, 4), (128, 2, 2)]),
-    ("mlp", [(128,), (128,)]),
-    ("lenet", [(6, 14, 14), (16, 5, 5), (120,), (84,)]),
-    ("alexnet", [(128, 16, 16), (192, 8, 8), (256, 8, 8), (192, 8, 8), (192, 4, 4)]),
-    ("vgg11", [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2), (512, 1, 1)]),
-    ("resnet18", [(64, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 1, 1)]),
-])
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("convnet3", [(128, 16, 16), (128, 8, 8), (128, 4, 4)]),
+        ("convnet4-bn", [(128, 16, 16), (128, 8, 8), (128, 4, 4), (128, 2, 2)]),
+        ("mlp", [(128,), (128,)]),
+        ("lenet", [(6, 14, 14), (16, 5, 5), (120,), (84,)]),
+        ("alexnet", [(128, 16, 16), (192, 8, 8), (256, 8, 8), (192, 8, 8), (192, 4, 4)]),
+        ("vgg11", [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2), (512, 1, 1)]),
+        ("resnet18", [(64, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 1, 1)]),
+    ],
+)
 def test_every_block_is_in_reach(name, shapes, shape):
     net, x = net_of(name, shape), batch(shape)
     with torch.no_grad():
@@ -68,18 +74,25 @@ def test_the_embedding_of_a_convnet3_has_2048_features(shape):
     assert net_of("convnet", shape).embed(batch(shape)).shape == (2, 2048)
 
 
-@pytest.mark.parametrize(("suffix", "norm"), [("", "instance"), ("-in", "instance"), ("-bn", "batch"), ("-nonorm", None)])
+@pytest.mark.parametrize(
+    ("suffix", "norm"), [("", "instance"), ("-in", "instance"), ("-bn", "batch"), ("-nonorm", None)]
+)
 @pytest.mark.parametrize("shape", [GREY, COLOUR])
 def test_convnet_equals_a_plain_sequence(suffix, norm, shape):
     layers, channels = [], shape[0]
     for level in range(3):
-        layers.append(nn.Conv2d(channels, 16, kernel_size=3, padding=3 if level == 0 and shape == GREY else 1))
+        layers.append(
+            nn.Conv2d(channels, 16, kernel_size=3, padding=3 if level == 0 and shape == GREY else 1)
+        )
         if norm:
             layers.append(nn.InstanceNorm2d(16, affine=True) if norm == "instance" else nn.BatchNorm2d(16))
         layers += [nn.ReLU(), nn.AvgPool2d(kernel_size=2, stride=2)]
         channels = 16
     plain = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * 4 * 4, 10)).double()
-    net, x = net_of(f"convnet3{suffix}", shape, width=16, dtype=torch.float64), batch(shape, 5, dtype=torch.float64)
+    net, x = (
+        net_of(f"convnet3{suffix}", shape, width=16, dtype=torch.float64),
+        batch(shape, 5, dtype=torch.float64),
+    )
     with torch.no_grad():
         for index, (mine, other) in enumerate(zip(net.parameters(), plain.parameters(), strict=True)):
             assert mine.shape == other.shape
@@ -99,7 +112,9 @@ def test_resnet_blocks_equal_the_published_formula():
     assert block(x).shape == (2, 6, 4, 4)
 
 
-@pytest.mark.parametrize("name", ["convnet", "convnet-bn", "mlp", "lenet", "alexnet-bn", "vgg11", "resnet18-bn"])
+@pytest.mark.parametrize(
+    "name", ["convnet", "convnet-bn", "mlp", "lenet", "alexnet-bn", "vgg11", "resnet18-bn"]
+)
 def test_same_generator_same_bits_and_initialise_equals_a_fresh_build(name):
     one, other = net_of(name, width=8), net_of(name, width=8, seed=1)
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
@@ -197,11 +212,17 @@ def test_torchvisions_own_begin_from_the_generator_as_they_do_there(stem):
     one, other = net_of(name), net_of(name, seed=1)
     other.train()(batch(COLOUR))
     assert initialise(other, stream(0, "net")) is other
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(mine, theirs)
+        for mine, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         theirs = models.get_model(stem, num_classes=10)
-    convolutions = [[module.weight.detach() for module in network.modules() if isinstance(module, nn.Conv2d)] for network in (one, theirs)]
+    convolutions = [
+        [module.weight.detach() for module in network.modules() if isinstance(module, nn.Conv2d)]
+        for network in (one, theirs)
+    ]
     for mine, its in zip(*convolutions, strict=True):
         error = 5 / math.sqrt(mine.numel())
         assert abs(float(mine.std() / its.std()) - 1) < error
@@ -237,15 +258,40 @@ def test_a_norm_that_would_be_ignored_is_refused(name, refuses):
         net_of(name)
 
 
-@pytest.mark.parametrize("name", ["convnett", "convnet0", "convnet-xx", "convnet3-ln", "convnet²", "resnet50", "", "-bn", "convnet3x",
-                                  "vgg11-imagenet", "-imagenet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "convnett",
+        "convnet0",
+        "convnet-xx",
+        "convnet3-ln",
+        "convnet²",
+        "resnet50",
+        "",
+        "-bn",
+        "convnet3x",
+        "vgg11-imagenet",
+        "-imagenet",
+    ],
+)
 def test_an_unknown_network_is_refused(name, refuses):
     with refuses(f"network '{name}'", "allowed", "resnet18"):
         net_of(name)
 
 
-@pytest.mark.parametrize(("name", "side"), [("convnet4", 8), ("lenet", 8), ("vgg11", 8), ("vgg11-bn", 16), ("resnet18", 8), ("alexnet", 4),
-                                            ("convnet6", 32), ("convnet9-nonorm", 32)])
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("convnet4", 8),
+        ("lenet", 8),
+        ("vgg11", 8),
+        ("vgg11-bn", 16),
+        ("resnet18", 8),
+        ("alexnet", 4),
+        ("convnet6", 32),
+        ("convnet9-nonorm", 32),
+    ],
+)
 def test_too_small_an_image_is_refused(name, side, refuses):
     with refuses(f"network {name}", f"{side}x{side}", "too small"):
         net_of(name, (1, side, side))

@@ -11,9 +11,25 @@ from ddcore import figures
 from ddcore.lab import batch
 
 NOTEBOOKS = batch.notebooks()
-NBVAL = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240", "-p", "no:cacheprovider",
-         "-p", "no:xdist", "-o", "addopts=", "-o", "filterwarnings=", "-q",
-         "--nbval-sanitize-with", str(batch.NOTEBOOKS.parent / "tests" / "nbval.cfg")]
+NBVAL = [
+    sys.executable,
+    "-m",
+    "pytest",
+    "--nbval-lax",
+    "--nbval-current-env",
+    "--nbval-cell-timeout=240",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:xdist",
+    "-o",
+    "addopts=",
+    "-o",
+    "filterwarnings=",
+    "-q",
+    "--nbval-sanitize-with",
+    str(batch.NOTEBOOKS.parent / "tests" / "nbval.cfg"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +39,13 @@ def nbval(tmp_path_factory):
     cache = {"DDCORE_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
     def run(path):
-        done = subprocess.run([*NBVAL, str(path)], capture_output=True, encoding="utf-8", env=batch.environment() | cache, cwd=path.parent)
+        done = subprocess.run(
+            [*NBVAL, str(path)],
+            capture_output=True,
+            encoding="utf-8",
+            env=batch.environment() | cache,
+            cwd=path.parent,
+        )
         return done.returncode, done.stdout
 
     return run
@@ -39,7 +61,11 @@ def test_nbval_finds_the_printed_outputs_again(notebook, nbval):
 def test_nbval_compares_something(notebook, nbval, tmp_path):
     """One digit of one checked output changed: nbval must fail, or it compared nothing."""
     content = json.loads(notebook.read_text(encoding="utf-8"))
-    checked = [cell for cell in content["cells"] if "nbval-check-output" in cell["metadata"].get("tags", []) and cell["outputs"]]
+    checked = [
+        cell
+        for cell in content["cells"]
+        if "nbval-check-output" in cell["metadata"].get("tags", []) and cell["outputs"]
+    ]
     checked[-1]["outputs"][0]["text"] = ["something else\n"]
     changed = tmp_path / notebook.name
     changed.write_text(json.dumps(content), encoding="utf-8")
@@ -50,15 +76,27 @@ def test_nbval_compares_something(notebook, nbval, tmp_path):
 
 def test_other_parameters_reach_the_notebook_and_only_out_is_written(tmp_path):
     before = sorted((path.name, path.stat().st_mtime_ns) for path in figures.FOLDER.rglob("*"))
-    given = {"preset": "smoke", "seeds": [7, 8], "steps": 12, "epochs": 20, "batch_real": 9}  # the last one is the preset's alone
+    given = {
+        "preset": "smoke",
+        "seeds": [7, 8],
+        "steps": 12,
+        "epochs": 20,
+        "batch_real": 9,
+    }  # the last one is the preset's alone
     notebook = batch.notebooks("11")[0]
     batch.check(notebook, given)
     outcome = batch.execute(notebook, tmp_path / "run", given, None, batch.Orders())
     assert outcome.status == "done", outcome.error
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "run" / "records").glob("*.json")]
+    found = [
+        json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "run" / "records").glob("*.json")
+    ]
     assert {record["experiment"]["seed"] for record in found} == {7, 8}
-    assert {record["experiment"]["evaluate"]["epochs"] for record in found if not record["experiment"]["holdout"]} == {20}
-    assert {record["experiment"]["method"]["batch_real"] for record in found if record["experiment"]["method"]} == {9}
+    assert {
+        record["experiment"]["evaluate"]["epochs"] for record in found if not record["experiment"]["holdout"]
+    } == {20}
+    assert {
+        record["experiment"]["method"]["batch_real"] for record in found if record["experiment"]["method"]
+    } == {9}
     marks = {"steps": 12, "epochs": 20, "batch_real": 9}
     assert all(record["provenance"]["overrides"] == marks for record in found)
     assert figures.load("lodc-rank", tmp_path / "run" / "figures")["overrides"] == marks
@@ -78,9 +116,24 @@ def test_a_present_record_is_not_made_again(tmp_path):
 
 
 def test_a_parameter_that_papermill_injects_misspelt_is_refused_before_anything_is_computed(tmp_path):
-    command = [sys.executable, "-m", "papermill", str(batch.notebooks("11")[0]), str(tmp_path / "out.ipynb"), "-p", "step", "5"]
-    run = subprocess.run(command, capture_output=True, encoding="utf-8", env=batch.environment(), cwd=batch.NOTEBOOKS)
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(batch.notebooks("11")[0]),
+        str(tmp_path / "out.ipynb"),
+        "-p",
+        "step",
+        "5",
+    ]
+    run = subprocess.run(
+        command, capture_output=True, encoding="utf-8", env=batch.environment(), cwd=batch.NOTEBOOKS
+    )
     assert run.returncode == 1
     assert "BadInput: unknown parameter of 11_low_rank_condensation 'step'" in run.stderr
-    ran = [cell for cell in json.loads((tmp_path / "out.ipynb").read_text(encoding="utf-8"))["cells"] if cell.get("execution_count")]
+    ran = [
+        cell
+        for cell in json.loads((tmp_path / "out.ipynb").read_text(encoding="utf-8"))["cells"]
+        if cell.get("execution_count")
+    ]
     assert len(ran) == 4, "imports, parameters, what was injected, the study"

@@ -27,8 +27,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-TARGETS = ("help", "reproduce", "test", "test-faults", "test-kernels", "test-ddranking", "test-metadata", "lint", "refresh", "setup",
-           "lock", "clean")
+TARGETS = (
+    "help",
+    "reproduce",
+    "test",
+    "test-faults",
+    "test-kernels",
+    "test-ddranking",
+    "test-metadata",
+    "lint",
+    "refresh",
+    "setup",
+    "lock",
+    "clean",
+)
 
 CFFCONVERT = os.environ.get("CFFCONVERT") or shutil.which("cffconvert")
 
@@ -60,15 +72,34 @@ def locked_python() -> str:
 
 def clean_environment() -> dict[str, str]:
     """Without what an outer make hands down: `make VENV=x test` must not reach the make that a test starts."""
-    ours = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "VENV", "PYTHON", "PRESET", "ONLY", "JOBS", "WORKERS", "UPGRADE",
-            "PYTEST_FLAGS"}
+    ours = {
+        "MAKEFLAGS",
+        "MFLAGS",
+        "MAKELEVEL",
+        "MAKEOVERRIDES",
+        "VENV",
+        "PYTHON",
+        "PRESET",
+        "ONLY",
+        "JOBS",
+        "WORKERS",
+        "UPGRADE",
+        "PYTEST_FLAGS",
+    }
     return {key: value for key, value in os.environ.items() if key not in ours}
 
 
 def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess:
     surroundings = clean_environment() | variables
-    return subprocess.run(command, cwd=folder, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
-                          timeout=600)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=surroundings,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=600,
+    )
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -96,7 +127,9 @@ def test_every_dependency_is_locked_at_a_version_its_bound_admits():
         name = canonicalize_name(wanted.name)
         assert name in locked, f"{name} is in pyproject.toml and not in requirements.lock: run `make lock`"
         for pin in locked[name]:
-            assert wanted.specifier.contains(version_of(pin)), f"{pin} does not satisfy {wanted}: run `make lock`"
+            assert wanted.specifier.contains(version_of(pin)), (
+                f"{pin} does not satisfy {wanted}: run `make lock`"
+            )
 
 
 def test_lock_is_made_from_the_pyproject_that_stands_here():
@@ -143,11 +176,17 @@ def test_environment_is_conda_forge_with_python_pip_and_the_lock():
     assert last == {"pip": ["-r requirements.lock", "-e ."]}
 
 
-@pytest.mark.parametrize("name", ["torch", "torchvision", "jupyter", "papermill", "nbval", "seaborn", "sympy", "triton", "pytest"])
+@pytest.mark.parametrize(
+    "name", ["torch", "torchvision", "jupyter", "papermill", "nbval", "seaborn", "sympy", "triton", "pytest"]
+)
 def test_environment_gets_what_a_reader_expects(name):
     (section,) = [entry["pip"] for entry in ENVIRONMENT["dependencies"] if isinstance(entry, dict)]
     files = [ROOT / line.split(maxsplit=1)[1] for line in section if line.startswith("-r ")]
-    reached = {re.split(r"[=<>~! ;]", line)[0] for file in files for line in file.read_text(encoding="utf-8").splitlines()}
+    reached = {
+        re.split(r"[=<>~! ;]", line)[0]
+        for file in files
+        for line in file.read_text(encoding="utf-8").splitlines()
+    }
     assert name in reached
 
 
@@ -156,7 +195,9 @@ def test_python_versions_agree():
     assert python.contains(locked_python() + ".0")
     assert not python.contains("3.10.99")
     assert all(python.contains(version) for version in ("3.12.0", "3.13.0", "3.14.0"))
-    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["target-version"]
+    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"][
+        "target-version"
+    ]
     assert ruff == "py" + locked_python().replace(".", "")
     assert f"--python-version {locked_python()} " in (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -171,7 +212,9 @@ def test_the_makefile_compiles_the_lock_with_the_command_in_its_header():
 
 def test_every_folder_of_code_is_a_package():
     folders = {path.parent for path in (ROOT / "ddcore").rglob("*.py")}
-    assert not [folder for folder in folders if not (folder / "__init__.py").is_file()], "setuptools would leave it out"
+    assert not [folder for folder in folders if not (folder / "__init__.py").is_file()], (
+        "setuptools would leave it out"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +229,9 @@ def wheel(tmp_path_factory) -> Path:
             shutil.copyfile(path, copy)
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, source / name)
-    done = run(source, sys.executable, "-c", "from setuptools.build_meta import build_wheel; print(build_wheel('.'))")
+    done = run(
+        source, sys.executable, "-c", "from setuptools.build_meta import build_wheel; print(build_wheel('.'))"
+    )
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(source / done.stdout.splitlines()[-1]) as archive:
         archive.extractall(target)
@@ -213,11 +258,21 @@ print(json.dumps([sorted(figures.entries()), [path.stem for path in batch.notebo
 def test_an_installed_wheel_has_all_that_its_commands_read(wheel, tmp_path):
     """Run from another folder, where the outputs go; nothing is written to its own."""
     before = sorted(path for path in wheel.rglob("*") if "__pycache__" not in path.parts)
-    commands = ("figures show lodc-rank", "figures cite lodc-rank", "refresh", "reproduce --preset laptop --set stepps=1",
-                "reproduce --only 77", "reproduce --only 30 --set samples=1000")
-    done = run(tmp_path, sys.executable, "-c", INSTALLED, *commands, PYTHONPATH=str(wheel), OMP_NUM_THREADS="1")
+    commands = (
+        "figures show lodc-rank",
+        "figures cite lodc-rank",
+        "refresh",
+        "reproduce --preset laptop --set stepps=1",
+        "reproduce --only 77",
+        "reproduce --only 30 --set samples=1000",
+    )
+    done = run(
+        tmp_path, sys.executable, "-c", INSTALLED, *commands, PYTHONPATH=str(wheel), OMP_NUM_THREADS="1"
+    )
     assert done.returncode == 0, done.stderr
-    assert re.findall("^EXIT (\\d)", done.stdout, re.M) == ["0", "0", "2", "2", "2", "0"], done.stdout + done.stderr
+    assert re.findall("^EXIT (\\d)", done.stdout, re.M) == ["0", "0", "2", "2", "2", "0"], (
+        done.stdout + done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert re.search("refresh .* installed without one; run it in a clone", done.stderr)
     assert re.search("30_multi_index_theory .* done", done.stdout)
@@ -227,7 +282,12 @@ def test_an_installed_wheel_has_all_that_its_commands_read(wheel, tmp_path):
     assert kept == len(list((ROOT / "figures" / "records").glob("*.json")))
     assert (runs, apart) == (str(tmp_path / "runs"), "made outside of a checkout")
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
-    assert json.loads((tmp_path / "runs" / "smoke" / "30_multi_index_theory.ipynb").read_text(encoding="utf-8"))["nbformat"] == 4
+    assert (
+        json.loads((tmp_path / "runs" / "smoke" / "30_multi_index_theory.ipynb").read_text(encoding="utf-8"))[
+            "nbformat"
+        ]
+        == 4
+    )
     assert sorted(path for path in wheel.rglob("*") if "__pycache__" not in path.parts) == before
 
 
@@ -268,10 +328,14 @@ def test_citation_is_what_figures_cite():
     """Title, year and version as BibTeX has them; of the papers every author in full."""
     ours = cited()["ddcore"]
     assert f"= {CITATION['title']},\n" in ours
-    assert datetime.date.fromisoformat(CITATION["date-released"]).year == int(re.search(r"year *= (\d+)", ours)[1])
+    assert datetime.date.fromisoformat(CITATION["date-released"]).year == int(
+        re.search(r"year *= (\d+)", ours)[1]
+    )
     assert f"Version {CITATION['version']}\n" in ours
     for key, reference in zip(("lodc", "mim4dd", "theory", "dwa"), CITATION["references"], strict=True):
-        authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in reference["authors"])
+        authors = " and ".join(
+            f"{author['family-names']}, {author['given-names']}" for author in reference["authors"]
+        )
         assert f"= {reference['title']},\n" in cited()[key]
         assert f"= {authors},\n" in cited()[key]
         assert re.search(rf"year *= {reference['year']}\b", cited()[key])
@@ -292,9 +356,17 @@ def test_citation_is_read_by_cffconvert():
     assert "valid according to schema version 1.2.0" in made("--validate")
     bibtex = made("--format", "bibtex")
     assert bibtex.startswith("@misc{")
-    for line in (f"title = {{{CITATION['title']}}}", "author = {The ddcore authors}", "year = {2026}", "month = {11}"):
+    for line in (
+        f"title = {{{CITATION['title']}}}",
+        "author = {The ddcore authors}",
+        "year = {2026}",
+        "month = {11}",
+    ):
         assert line in bibtex
-    assert made("--format", "apalike") == f"The ddcore authors (2026). {CITATION['title']} (version {CITATION['version']}).\n"
+    assert (
+        made("--format", "apalike")
+        == f"The ddcore authors (2026). {CITATION['title']} (version {CITATION['version']}).\n"
+    )
 
 
 def test_citation_names_the_four_papers():
@@ -306,7 +378,10 @@ def test_citation_names_the_four_papers():
         assert {"type", "title", "authors", "conference", "year", "identifiers"} <= set(reference) <= keys
         assert reference["type"] == "conference-paper"
         assert str(reference["year"]) in reference["conference"]["name"]
-        assert all(author["family-names"] and set(author) <= {"family-names", "given-names"} for author in reference["authors"])
+        assert all(
+            author["family-names"] and set(author) <= {"family-names", "given-names"}
+            for author in reference["authors"]
+        )
         for identifier in reference["identifiers"]:
             assert identifier["type"] == "other"
             assert re.fullmatch(r"arXiv:\d{4}\.\d{5}|OpenReview:\w{10}", identifier["value"])
@@ -332,14 +407,18 @@ def test_makefile_shows_its_targets_when_called_bare():
 @needs_make
 def test_makefile_passes_its_variables_on():
     assert re.search(r'bin/ddcore" reproduce *\n', make(ROOT, "--dry-run", "reproduce").stdout)
-    chosen = make(ROOT, "--dry-run", "reproduce", "PRESET=laptop", "ONLY=11", "JOBS=2", "VENV=elsewhere").stdout
+    chosen = make(
+        ROOT, "--dry-run", "reproduce", "PRESET=laptop", "ONLY=11", "JOBS=2", "VENV=elsewhere"
+    ).stdout
     assert '"elsewhere/bin/ddcore" reproduce --preset "laptop" --only "11" --jobs "2"' in chosen
     assert "-m pytest -k one\n" in make(ROOT, "--dry-run", "test", "PYTEST_FLAGS=-k one").stdout
 
 
 def stub(path: Path, log: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'#!/bin/sh\necho "$(basename "$0") $* OMP=$OMP_NUM_THREADS" >> "{log}"\n', encoding="utf-8")
+    path.write_text(
+        f'#!/bin/sh\necho "$(basename "$0") $* OMP=$OMP_NUM_THREADS" >> "{log}"\n', encoding="utf-8"
+    )
     path.chmod(0o755)
 
 
@@ -370,9 +449,10 @@ def test_a_target_sets_up_once_and_again_when_the_lock_changes(clone):
     assert "-r requirements.lock" in first[0]
     assert "--no-deps -e ." in first[1]
     assert first[2].startswith("ruff check .")
-    assert first[3].startswith("lint-imports")
-    assert len(first) == 4
-    assert [call.split()[0] for call in calls(clone, "lint")] == ["ruff", "lint-imports"]
+    assert first[3].startswith("ruff format --check")
+    assert first[4].startswith("lint-imports")
+    assert len(first) == 5
+    assert [call.split()[0] for call in calls(clone, "lint")] == ["ruff", "ruff", "lint-imports"]
     for name in ("requirements.lock", "pyproject.toml"):
         stamp = clone / ".venv" / ".ddcore-installed"
         later = stamp.stat().st_mtime + 1
@@ -415,7 +495,9 @@ def test_an_old_or_missing_python_is_one_sentence(clone, python):
     done = make(clone, "test", "VENV=other", f"PYTHON={python}")
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert said == [f"ddcore needs Python 3.11 or newer, and {python} is not: name one, as in 'make PYTHON=python3.12 test'."]
+    assert said == [
+        f"ddcore needs Python 3.11 or newer, and {python} is not: name one, as in 'make PYTHON=python3.12 test'."
+    ]
     assert not (clone / "other").exists()
 
 
@@ -429,7 +511,11 @@ def test_ci_runs_the_tests_last():
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-APT = {"apt-get": "#!/bin/sh\nexit 100\n", "id": "#!/bin/sh\necho 0\n", "timeout": "#!/bin/sh\nshift\nexec \"$@\"\n"}
+APT = {
+    "apt-get": "#!/bin/sh\nexit 100\n",
+    "id": "#!/bin/sh\necho 0\n",
+    "timeout": '#!/bin/sh\nshift\nexec "$@"\n',
+}
 
 
 def test_ci_goes_on_without_the_real_data_browser_and_latex(tmp_path):
@@ -445,12 +531,16 @@ def test_ci_goes_on_without_the_real_data_browser_and_latex(tmp_path):
     fetch = tmp_path / "shared" / "data" / "fetch.sh"
     fetch.parent.mkdir(parents=True)
     fetch.write_text(f'echo "fetch $1 $PYTHON" >> "{tmp_path}/log"; exit 1\n', encoding="utf-8")
-    done = run(clone, "bash", ".ci/run", PATH=f"{tmp_path}/bin:{os.environ['PATH']}", DDCORE_DATA=f"{tmp_path}/data")
+    done = run(
+        clone, "bash", ".ci/run", PATH=f"{tmp_path}/bin:{os.environ['PATH']}", DDCORE_DATA=f"{tmp_path}/data"
+    )
     assert done.returncode == 0, done.stderr
     assert "warning: the real data could not be fetched" in done.stderr
     have = all(map(shutil.which, ("chromium", "pdflatex")))
     assert ("warning: chromium and texlive-latex-base could not be installed" in done.stderr) != have
-    logged = [re.sub(" OMP=.*", "", line) for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
+    logged = [
+        re.sub(" OMP=.*", "", line) for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    ]
     assert [line.split()[-1] for line in logged if line.startswith("make")] == ["setup", "lint", "test"]
     assert f"fetch {tmp_path}/data {clone}/.venv/bin/python" in logged
 
@@ -461,9 +551,13 @@ def test_text_is_utf_8_whatever_the_locale():
     for path in [*(ROOT / "ddcore").rglob("*.py"), *(ROOT / "tests").glob("*.py"), ROOT / "setup.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
-                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                name = (
+                    node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                )
                 given = {keyword.arg for keyword in node.keywords}
-                if (name in ("read_text", "write_text") and "encoding" not in given) or (name in ("run", "Popen") and "text" in given):
+                if (name in ("read_text", "write_text") and "encoding" not in given) or (
+                    name in ("run", "Popen") and "text" in given
+                ):
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert not found
 
@@ -499,18 +593,28 @@ def windows_clone(tmp_path_factory):
 
 
 def test_a_clone_with_autocrlf_has_every_byte(windows_clone):
-    listed = [line.split(maxsplit=3) for line in run(windows_clone, "git", "ls-files", "-s").stdout.splitlines()]
+    listed = [
+        line.split(maxsplit=3) for line in run(windows_clone, "git", "ls-files", "-s").stdout.splitlines()
+    ]
     listed = [(name, blob) for _, blob, _, name in listed if (windows_clone / name).is_file()]
     assert len(listed) > 1000
-    done = subprocess.run(["git", "hash-object", "--no-filters", "--stdin-paths"], input="".join(f"{name}\n" for name, _ in listed),
-                          cwd=windows_clone, capture_output=True, encoding="utf-8", check=True)
+    done = subprocess.run(
+        ["git", "hash-object", "--no-filters", "--stdin-paths"],
+        input="".join(f"{name}\n" for name, _ in listed),
+        cwd=windows_clone,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
     changed = [name for (name, blob), found in zip(listed, done.stdout.split(), strict=True) if blob != found]
     assert not changed, changed[:5]
     assert run(windows_clone, "git", "status", "--porcelain").stdout == ""
 
 
 def test_a_clone_with_autocrlf_is_the_same_package_with_the_same_figures(windows_clone, monkeypatch):
-    monkeypatch.setattr(registry, "_drawn_with", lambda: "another matplotlib: the same bytes drawn alike are another test's")
+    monkeypatch.setattr(
+        registry, "_drawn_with", lambda: "another matplotlib: the same bytes drawn alike are another test's"
+    )
     assert figures.check(windows_clone / "figures") == []
     monkeypatch.setattr(records, "PACKAGE", windows_clone / "ddcore")
     assert records.code_sha256() == commits.package_sha256(windows_clone, "HEAD")

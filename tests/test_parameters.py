@@ -55,8 +55,16 @@ def test_what_is_not_is_refused(refuses, name, value, words):
         check("here", name, value, EXAMPLES[name])
 
 
-@given(st.recursive(st.integers(1) | st.floats(1e-9, 1e9) | st.booleans() | st.text("abc", min_size=1), lambda inner: st.lists(
-    inner, min_size=1, max_size=3) | st.dictionaries(st.text("xyz", min_size=1), inner, min_size=1, max_size=3), max_leaves=9))
+@given(
+    st.recursive(
+        st.integers(1) | st.floats(1e-9, 1e9) | st.booleans() | st.text("abc", min_size=1),
+        lambda inner: (
+            st.lists(inner, min_size=1, max_size=3)
+            | st.dictionaries(st.text("xyz", min_size=1), inner, min_size=1, max_size=3)
+        ),
+        max_leaves=9,
+    )
+)
 def test_an_example_is_like_itself(value):
     check("here", "any", value, [value])
 
@@ -65,4 +73,9 @@ def test_a_dataset_is_found_by_name_where_datasets_lie(tmp_path, monkeypatch):
     monkeypatch.setenv("DDCORE_DATA", str(tmp_path))
     (tmp_path / "one.npz").touch()
     (tmp_path / "two").mkdir()
-    assert [name for name in ("digits", "svhn", "one", "two", "three") if named(name)] == ["digits", "svhn", "one", "two"]
+    assert [name for name in ("digits", "svhn", "one", "two", "three") if named(name)] == [
+        "digits",
+        "svhn",
+        "one",
+        "two",
+    ]

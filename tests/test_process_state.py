@@ -81,7 +81,12 @@ for name, value in before.items():
 @pytest.mark.parametrize("how", ["eager", "compiled"])
 def test_a_process_is_left_as_it_was(how, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    run = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, encoding="utf-8", check=False,
-                         env=environment | {"PYTHONPATH": str(records.TOP), "DDCORE_CACHE": str(tmp_path)})
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        env=environment | {"PYTHONPATH": str(records.TOP), "DDCORE_CACHE": str(tmp_path)},
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout == ""

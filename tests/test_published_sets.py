@@ -34,12 +34,19 @@ def saved(tmp_path):
 def test_a_result_of_dc_with_accuracies_of_numpy(old, saved, images, digits):
     before = set(torch.serialization.get_safe_globals())
     accuracies = {"ConvNet": [np.float64(0.3), np.float32(0.2)], "MLP": [np.int64(3), 0.5]}
-    path = saved({"data": [[images, LABELS], [2 * images, LABELS]], "accs_all_exps": accuracies}, _use_new_zipfile_serialization=not old)
+    path = saved(
+        {"data": [[images, LABELS], [2 * images, LABELS]], "accs_all_exps": accuracies},
+        _use_new_zipfile_serialization=not old,
+    )
     for run in (0, 1):
         found = import_published(path, digits, run=run)
         assert torch.equal(found.images().detach(), (run + 1) * images)
         assert torch.equal(found.labels, LABELS)
-        assert (found.per_class, found.settings["dataset"], found.settings["init"]) == (2, "digits", "imported")
+        assert (found.per_class, found.settings["dataset"], found.settings["init"]) == (
+            2,
+            "digits",
+            "imported",
+        )
         assert found.normalised_as(digits)
     assert set(torch.serialization.get_safe_globals()) == before
 

@@ -21,18 +21,30 @@ def bits(seed, *names):
 
 def everything(data):
     """Each random call of the library once, its numbers as one list."""
-    found = [data.sample(2, stream(0, "sample")), data.holdout(0.1).x_test[:], ddcore.LowRank(data, 1, rank=2).images(),
-             ddcore.LowRank(data, 1, rank=2, init="svd").images()]
+    found = [
+        data.sample(2, stream(0, "sample")),
+        data.holdout(0.1).x_test[:],
+        ddcore.LowRank(data, 1, rank=2).images(),
+        ddcore.LowRank(data, 1, rank=2, init="svd").images(),
+    ]
     for name in ("convnet-bn", "mlp", "alexnet"):
-        found.append(networks.build(name, data.shape, 10, width=4, generator=stream(0, "net")).classifier.weight)
+        found.append(
+            networks.build(name, data.shape, 10, width=4, generator=stream(0, "net")).classifier.weight
+        )
     networks.build("lenet", (1, 28, 28), 10, generator=stream(0, "net"))
     for family in augment.FAMILIES:
-        found.append(augment.apply(augment.draw(family, 3, stream(0, "draw")), data.x_test[:6], torch.arange(6) % 3))
-    found += [ddcore.baseline(name, data, 1, width=4).images() for name in ("random", "herding", "k_center", "svd")]
+        found.append(
+            augment.apply(augment.draw(family, 3, stream(0, "draw")), data.x_test[:6], torch.arange(6) % 3)
+        )
+    found += [
+        ddcore.baseline(name, data, 1, width=4).images() for name in ("random", "herding", "k_center", "svd")
+    ]
     pixels = ddcore.Pixels(data, 1, init="noise")
     ddcore.distill(data, pixels, ddcore.DM(width=4, batch_real=8), steps=2, lr_img=0.1)
     scores = ddcore.evaluate(pixels, data, seeds=range(2), epochs=1, width=4)
-    return torch.cat([part.flatten() for part in (*found, pixels.images(), torch.tensor(scores.scores))]).tolist()
+    return torch.cat(
+        [part.flatten() for part in (*found, pixels.images(), torch.tensor(scores.scores))]
+    ).tolist()
 
 
 @given(st.integers(0, 2**40), names)
@@ -66,8 +78,10 @@ def test_no_call_touches_global_state(untouched):
 
 def test_no_first_call_touches_global_state():
     """In a fresh process, where calls import what they need."""
-    code = "import conftest, test_random, ddcore; before = conftest.global_states(); " \
-           "test_random.everything(ddcore.load('digits', 'cpu')); assert conftest.global_states() == before"
+    code = (
+        "import conftest, test_random, ddcore; before = conftest.global_states(); "
+        "test_random.everything(ddcore.load('digits', 'cpu')); assert conftest.global_states() == before"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, timeout=300)
 
 

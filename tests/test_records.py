@@ -14,8 +14,11 @@ from ddcore.files.records import Record
 from ddcore.lab.runner import Runner
 from ddcore.settings import canonical, digest
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(max_size=4),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
 SETTINGS = st.dictionaries(st.text(max_size=4), JSON, min_size=1, max_size=4)
 
 
@@ -98,9 +101,11 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch, function, be
 
 
 def test_a_process_killed_while_writing_leaves_no_record(tmp_path):
-    program = ("import os, sys; from pathlib import Path; from ddcore.files import records; "
-               "records.os.replace = lambda *paths: os._exit(9); "
-               "records.Record('0' * 16, 'smoke', {}, {}, {}).save(Path(sys.argv[1]))")
+    program = (
+        "import os, sys; from pathlib import Path; from ddcore.files import records; "
+        "records.os.replace = lambda *paths: os._exit(9); "
+        "records.Record('0' * 16, 'smoke', {}, {}, {}).save(Path(sys.argv[1]))"
+    )
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path)]).returncode == 9
     assert records.read_all(tmp_path) == []
 
@@ -117,7 +122,9 @@ def test_a_record_cut_short_is_refused(tmp_path, refuses, keep):
         records.read(path)
 
 
-@pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "{}", '{"hash": "a"}', b"\xff\xfe{"], ids=str)
+@pytest.mark.parametrize(
+    "content", ["[]", "null", "3", '"text"', "{}", '{"hash": "a"}', b"\xff\xfe{"], ids=str
+)
 def test_something_else_than_a_record_is_refused(tmp_path, refuses, content):
     path = tmp_path / "0123456789abcdef.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -127,7 +134,9 @@ def test_something_else_than_a_record_is_refused(tmp_path, refuses, content):
 
 def test_a_record_with_more_in_it_is_refused(tmp_path, refuses):
     path = record_of({"seed": 0}).save(tmp_path)
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"note": "mine"}), encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"note": "mine"}), encoding="utf-8"
+    )
     with refuses(path, "note"):
         records.read(path)
 
@@ -165,9 +174,20 @@ def test_read_all_is_in_the_order_of_names_and_of_records_only(tmp_path):
 def test_a_setting_is_found_by_its_path_and_records_by_their_settings():
     one = record_of({"seed": 0, "distill": {"steps": 3}, "method": None})
     other = record_of({"seed": 1, "distill": {"steps": 4}, "method": {"name": "dm"}})
-    assert (one.setting("distill.steps"), one.setting("method.name"), one.setting("seed.steps")) == (3, None, None)
-    cases = [({}, [one, other]), ({"distill.steps": 3}, [one]), ({"method.name": None}, [one]), ({"method.name": "dm"}, [other]),
-             ({"seed": [0, 1]}, [one, other]), ({"seed": [1, 2], "distill.steps": 3}, []), ({"absent": None}, [one, other])]
+    assert (one.setting("distill.steps"), one.setting("method.name"), one.setting("seed.steps")) == (
+        3,
+        None,
+        None,
+    )
+    cases = [
+        ({}, [one, other]),
+        ({"distill.steps": 3}, [one]),
+        ({"method.name": None}, [one]),
+        ({"method.name": "dm"}, [other]),
+        ({"seed": [0, 1]}, [one, other]),
+        ({"seed": [1, 2], "distill.steps": 3}, []),
+        ({"absent": None}, [one, other]),
+    ]
     for settings, expected in cases:
         assert records.matching(settings, [one, other]) == expected
 
@@ -177,8 +197,17 @@ def test_a_setting_is_found_by_its_path_and_records_by_their_settings():
 
 def test_provenance_says_on_what_and_with_what():
     found = records.provenance(1.23456, torch.device("cpu"))
-    assert set(found) == {"hardware", "versions", "seconds", "peak_bytes", "commit", "dirty", "code_sha256", "cpu_capability",
-                          "chunk_bytes"}
+    assert set(found) == {
+        "hardware",
+        "versions",
+        "seconds",
+        "peak_bytes",
+        "commit",
+        "dirty",
+        "code_sha256",
+        "cpu_capability",
+        "chunk_bytes",
+    }
     assert found["chunk_bytes"] == {kind: compute.BUDGET[kind] for kind in ("cpu", "cpu, compiled")}
     assert found["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     assert set(found["hardware"]) == {"cpu", "cores", "threads", "gpu"}
@@ -230,7 +259,11 @@ def test_the_code_of_a_run_is_what_it_began_with(tmp_path, monkeypatch, unread):
             subprocess.run([*git, *command], check=True)
 
     commit("a = 1")
-    began = {"commit": records._git("rev-parse", "HEAD"), "dirty": False, "code_sha256": records.code_sha256()}
+    began = {
+        "commit": records._git("rev-parse", "HEAD"),
+        "dirty": False,
+        "code_sha256": records.code_sha256(),
+    }
     Runner("smoke")
     commit("a = 2")
     found = records.provenance(0.0, torch.device("cpu"))

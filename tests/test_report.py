@@ -35,8 +35,16 @@ def test_the_page_says_what_came_of_each_notebook_and_needs_nothing_else(tmp_pat
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
     page = Page(path.read_text(encoding="utf-8"))
     assert page.open == []
-    for words in ("preset laptop: 1 of 2 notebooks done", "10_a", "failed", "ValueError: <b>&", "1 of 2", "30", "1.2",
-                  figures.entry("lodc-spectra").caption):
+    for words in (
+        "preset laptop: 1 of 2 notebooks done",
+        "10_a",
+        "failed",
+        "ValueError: <b>&",
+        "1 of 2",
+        "30",
+        "1.2",
+        figures.entry("lodc-spectra").caption,
+    ):
         assert words in page.text
     assert len(page.sources) == 2
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
@@ -44,5 +52,7 @@ def test_the_page_says_what_came_of_each_notebook_and_needs_nothing_else(tmp_pat
 
 def test_a_figure_that_is_not_there_is_left_out(tmp_path):
     outcomes = [batch.Outcome("10_a", "done", 1.0, ("lodc-spectra",), tmp_path)]
-    page = Page(report.write(tmp_path / "report.html", "smoke", outcomes, [], [tmp_path]).read_text(encoding="utf-8"))
+    page = Page(
+        report.write(tmp_path / "report.html", "smoke", outcomes, [], [tmp_path]).read_text(encoding="utf-8")
+    )
     assert page.sources == []

@@ -30,10 +30,19 @@ def test_by_hand():
 def test_the_table_of_the_page_is_what_it_says():
     """Of the records as they are now within a quarter; of its own rounded numbers exactly."""
     page = (records.TOP / "notebooks" / "CLUSTER.md").read_text(encoding="utf-8")
-    rows = [line.split("|")[1:4] for line in page.splitlines() if re.match(r"\| [\d,]+ \| [\d.]+ \| \d+ % \|", line)]
-    table = [(int(workers.replace(",", "")), float(hours), float(share.strip(" %"))) for workers, hours, share in rows]
+    rows = [
+        line.split("|")[1:4]
+        for line in page.splitlines()
+        if re.match(r"\| [\d,]+ \| [\d.]+ \| \d+ % \|", line)
+    ]
+    table = [
+        (int(workers.replace(",", "")), float(hours), float(share.strip(" %")))
+        for workers, hours, share in rows
+    ]
     assert [workers for workers, _, _ in table] == [1, 10, 100, 300, 1000]
-    lengths = [record.provenance["seconds"] for record in records.read_all(records.SHIPPED / "figures" / "records")]
+    lengths = [
+        record.provenance["seconds"] for record in records.read_all(records.SHIPPED / "figures" / "records")
+    ]
     generator = random.Random(0)
     drawn = [generator.choice(lengths) for _ in range(10_000)]
     for workers, hours, share in table:

@@ -88,7 +88,9 @@ def test_a_folder_that_workers_do_not_see_is_written_by_the_driver(workers, here
     runner.run_all(WANTED)
     assert content(runner) == content(here)
     cache = workers.client.run(lambda: os.environ["DDCORE_CACHE"])
-    assert not [path for folder in cache.values() for path in worker.Path(folder).rglob("*") if path.is_file()], "left at a worker"
+    assert not [
+        path for folder in cache.values() for path in worker.Path(folder).rglob("*") if path.is_file()
+    ], "left at a worker"
 
 
 def test_without_a_folder_records_and_sets_come_back_in_memory(workers, here, tmp_path, monkeypatch):
@@ -105,7 +107,10 @@ def test_a_set_travels_to_the_worker_that_is_asked_about_it(workers, here, tmp_p
     made = here.synthetic(record)
     asked = [Transfer(record, made, {"epochs": 1}), Transfer(record, made, stored="float16"),
              Transfer(record, Pixels(here.data("digits"), 1, seed=0), {"epochs": 1}, "bfloat16")]  # fmt: skip
-    runners = [Runner("smoke", tmp_path / name, device="cpu", executor=executor) for name, executor in (("a", workers), ("b", None))]
+    runners = [
+        Runner("smoke", tmp_path / name, device="cpu", executor=executor)
+        for name, executor in (("a", workers), ("b", None))
+    ]
     for runner in runners:
         runner.run_all(asked)
     assert content(runners[0]) == content(runners[1])
@@ -125,9 +130,12 @@ def test_the_same_experiment_twice_is_one_task(workers, tmp_path):
 
 def computed(client) -> int:
     """How many experiments the workers have begun so far."""
-    return client.run_on_scheduler(lambda dask_scheduler: sum(
-        entry[1] != "processing" and entry[2] == "processing" and str(entry[0]).startswith("experiment-")
-        for entry in dask_scheduler.transition_log))
+    return client.run_on_scheduler(
+        lambda dask_scheduler: sum(
+            entry[1] != "processing" and entry[2] == "processing" and str(entry[0]).startswith("experiment-")
+            for entry in dask_scheduler.transition_log
+        )
+    )
 
 
 def test_two_drivers_that_want_the_same_records_have_them_computed_once(address, workers):
@@ -194,10 +202,14 @@ def test_a_scheduler_that_does_not_answer_is_refused(refuses, monkeypatch):
             connect(address)
 
 
-@pytest.mark.parametrize(("package", "who"), [("torch", "the worker tcp://"), ("distributed", "the scheduler at tcp://")])
+@pytest.mark.parametrize(
+    ("package", "who"), [("torch", "the worker tcp://"), ("distributed", "the scheduler at tcp://")]
+)
 def test_other_versions_at_a_worker_or_scheduler_are_refused(address, refuses, monkeypatch, package, who):
     version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1" if name == package else version(name))
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "0.1" if name == package else version(name)
+    )
     worker.made_with.cache_clear()
     try:
         with refuses(who, f"{package}='0.1' here", "start the workers anew"):
@@ -256,7 +268,9 @@ def test_an_experiment_of_a_worker_that_ends_goes_on_elsewhere(workers, long_her
 def test_a_signal_at_the_driver_asks_for_nothing_more(workers, tmp_path):
     """The experiment would take minutes; the closing of its worker ends it."""
     runner = Runner("smoke", tmp_path, device="cpu", executor=workers)
-    sender = threading.Thread(target=lambda: (busy(workers.client, tmp_path), os.kill(os.getpid(), signal.SIGINT)))
+    sender = threading.Thread(
+        target=lambda: (busy(workers.client, tmp_path), os.kill(os.getpid(), signal.SIGINT))
+    )
     sender.start()
     with pytest.raises(Interrupted, match="stopped with 0 of 1 missing records"):
         runner.run_all(grid(merge(DISTILLED, {"distill": {"steps": 100_000}}), [{}], [6]))

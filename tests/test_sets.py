@@ -21,18 +21,30 @@ def test_every_set_is_listed_with_what_its_record_says():
     assert {one.id for one in LISTED} == {path.stem for path in sets.FOLDER.glob("*.safetensors")}
     for one in LISTED[::40]:
         record = records.read(sets.FOLDER / f"{one.id}.json")
-        assert (one.dataset, one.ipc, one.method) == tuple(record.experiment[name] if name != "method" else record.experiment[name]["name"]
-                                                           for name in ("dataset", "budget_ipc", "method"))
+        assert (one.dataset, one.ipc, one.method) == tuple(
+            record.experiment[name] if name != "method" else record.experiment[name]["name"]
+            for name in ("dataset", "budget_ipc", "method")
+        )
         assert one.accuracy == record.result["accuracy"]
         found = load_synthetic(one.path)
-        assert (found.kind, found.per_class, found.settings["dataset"]) == (one.kind, one.images_per_class, one.dataset)
+        assert (found.kind, found.per_class, found.settings["dataset"]) == (
+            one.kind,
+            one.images_per_class,
+            one.dataset,
+        )
 
 
-@pytest.mark.parametrize("wanted", [{"dataset": "cifar10"}, {"ipc": 10, "method": "dm"}, {"kind": "lowrank", "dataset": None}], ids=str)
+@pytest.mark.parametrize(
+    "wanted",
+    [{"dataset": "cifar10"}, {"ipc": 10, "method": "dm"}, {"kind": "lowrank", "dataset": None}],
+    ids=str,
+)
 def test_only_what_is_wanted_is_listed(wanted):
     found = sets.listed(**wanted)
     named = {name: value for name, value in wanted.items() if value is not None}
-    assert found == [one for one in LISTED if all(getattr(one, name) == value for name, value in named.items())]
+    assert found == [
+        one for one in LISTED if all(getattr(one, name) == value for name, value in named.items())
+    ]
     assert 0 < len(found) < len(LISTED)
 
 
@@ -98,4 +110,6 @@ def test_the_list_is_json_too(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["ddcore", "sets", "list", "--ipc", "10", "--json"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert [one["id"] for one in json.loads(capsys.readouterr().out)] == [one.id for one in LISTED if one.ipc == 10]
+    assert [one["id"] for one in json.loads(capsys.readouterr().out)] == [
+        one.id for one in LISTED if one.ipc == 10
+    ]

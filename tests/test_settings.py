@@ -43,12 +43,29 @@ def test_a_missing_name_is_refused(refuses):
         build(Some, {"rate": 1.0})
 
 
-@pytest.mark.parametrize(("name", "value", "needs"), [
-    ("steps", True, "int"), ("steps", 1.0, "int"), ("steps", "3", "int"), ("steps", None, "int"), ("rate", "0.5", "float"),
-    ("rate", True, "float"), ("name", 3, "str"), ("deep", 1, "bool"), ("deep", "yes", "bool"), ("sizes", 3, "tuple[int"),
-    ("sizes", (1, "a"), "tuple[int"), ("sizes", [1, 2.0], "tuple[int"), ("sizes", "12", "tuple[int"), ("rates", [True], "tuple[float"),
-    ("width", "8", "int | None"), ("width", True, "int | None"), ("decay", "0", "float | None"), ("extra", [1], "dict"),
-])
+@pytest.mark.parametrize(
+    ("name", "value", "needs"),
+    [
+        ("steps", True, "int"),
+        ("steps", 1.0, "int"),
+        ("steps", "3", "int"),
+        ("steps", None, "int"),
+        ("rate", "0.5", "float"),
+        ("rate", True, "float"),
+        ("name", 3, "str"),
+        ("deep", 1, "bool"),
+        ("deep", "yes", "bool"),
+        ("sizes", 3, "tuple[int"),
+        ("sizes", (1, "a"), "tuple[int"),
+        ("sizes", [1, 2.0], "tuple[int"),
+        ("sizes", "12", "tuple[int"),
+        ("rates", [True], "tuple[float"),
+        ("width", "8", "int | None"),
+        ("width", True, "int | None"),
+        ("decay", "0", "float | None"),
+        ("extra", [1], "dict"),
+    ],
+)
 def test_an_ill_typed_value_is_refused(name, value, needs, refuses):
     with refuses("Some", f"{name}={value!r}", type(value).__name__, f"needs {needs}"):
         build(Some, {"steps": 1, name: value})
@@ -132,4 +149,8 @@ def test_a_mapping_stands_for_a_dataclass(refuses):
 
 def test_a_later_field_is_stated_where_it_differs_from_its_default():
     assert settings.stated(Outer()) == {"inner": {"depth": 2}, "lr": 0.1}
-    assert settings.stated(Outer(Inner(wide=True), rule="adam")) == {"inner": {"depth": 2, "wide": True}, "lr": 0.1, "rule": "adam"}
+    assert settings.stated(Outer(Inner(wide=True), rule="adam")) == {
+        "inner": {"depth": 2, "wide": True},
+        "lr": 0.1,
+        "rule": "adam",
+    }

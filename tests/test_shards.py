@@ -1,6 +1,5 @@
 """Shards recovered apart and joined are the set recovered whole, bit for bit."""
 
-
 import pytest
 import torch
 
@@ -14,18 +13,33 @@ ADAM = {"optimiser": "adam", "lr_img": 0.25, "momentum": 0.5, "schedule": "cosin
 
 
 def sets(data):
-    return {"noise": ddcore.Pixels(data, 5, init="noise", clip=True, seed=2), "real": ddcore.Pixels(data, 3, seed=2),
-            "low rank": ddcore.LowRank(data, 1, rank=1, seed=2)}
+    return {
+        "noise": ddcore.Pixels(data, 5, init="noise", clip=True, seed=2),
+        "real": ddcore.Pixels(data, 3, seed=2),
+        "low rank": ddcore.LowRank(data, 1, rank=1, seed=2),
+    }
 
 
 def recover(data, synthetic, plugins, **settings):
-    ddcore.distill(data, synthetic, ddcore.SRe2L(teacher=TINY, roll=2, **settings), plugins=plugins, steps=5, seed=4, **ADAM)
+    ddcore.distill(
+        data,
+        synthetic,
+        ddcore.SRe2L(teacher=TINY, roll=2, **settings),
+        plugins=plugins,
+        steps=5,
+        seed=4,
+        **ADAM,
+    )
     return synthetic
 
 
 @pytest.mark.parametrize("name", ["noise", "real", "low rank"])
-@pytest.mark.parametrize("plugins", [(), (ddcore.WeightAdjustment(0.1, 2),), (ddcore.WeightAdjustment(0.1, direction="gaussian"),)])
-@pytest.mark.parametrize("setting", [{"batch": "init"}, {"batch": "other"}, {"crop_scale": 0.3, "flip": True, "block": 4}])
+@pytest.mark.parametrize(
+    "plugins", [(), (ddcore.WeightAdjustment(0.1, 2),), (ddcore.WeightAdjustment(0.1, direction="gaussian"),)]
+)
+@pytest.mark.parametrize(
+    "setting", [{"batch": "init"}, {"batch": "other"}, {"crop_scale": 0.3, "flip": True, "block": 4}]
+)
 def test_shards_recovered_apart_and_joined_are_the_whole(digits64, name, plugins, setting, tmp_path):
     how = setting | {"at_once": 0 if plugins else 1}
     whole = recover(digits64, sets(digits64)[name], plugins, **how)
@@ -59,7 +73,9 @@ def test_a_cut_and_joined_set_is_the_set(digits64, shards):
     assert sum(one.stored_numbers for one in parts) == whole.stored_numbers
     for one in parts:
         assert torch.equal(one.labels, torch.arange(10).repeat_interleave(one.per_class))
-        assert torch.equal(one.images()[: one.per_class], whole.images()[one.first : one.first + one.per_class])
+        assert torch.equal(
+            one.images()[: one.per_class], whole.images()[one.first : one.first + one.per_class]
+        )
         with torch.no_grad():
             one.tensors["pixels"].zero_()
     assert whole.images().abs().min() > 0
@@ -86,6 +102,12 @@ def test_parts_that_do_not_fit_are_refused(digits64, refuses):
         with refuses("of 5 images a class", "give each once"):
             join(parts)
     strangers = part(ddcore.Pixels(digits64, 5, init="noise", clip=True, seed=3), 1, 2)
-    for parts in ([], [whole], [one, whole], [one, strangers], [one, recover(digits64, part(whole, 1, 2), ())]):
+    for parts in (
+        [],
+        [whole],
+        [one, whole],
+        [one, strangers],
+        [one, recover(digits64, part(whole, 1, 2), ())],
+    ):
         with refuses("not shards of one set"):
             join(parts)

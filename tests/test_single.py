@@ -19,7 +19,9 @@ from ddcore.lab.runner import Runner
 
 DM = {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"}
 QUICK = {"network": "mlp", "width": 8, "epochs": 1, "strategy": "none"}
-DISTILLED = Experiment("digits", 2, {"kind": "lowrank", "rank": 1}, DM, {"steps": 2}, QUICK, {"mutual_information": {"width": 8}})
+DISTILLED = Experiment(
+    "digits", 2, {"kind": "lowrank", "rank": 1}, DM, {"steps": 2}, QUICK, {"mutual_information": {"width": 8}}
+)
 TAUGHT = Experiment("digits", 2, {"kind": "pixels", "init": "noise"}, DM, {"steps": 1}, {
     "protocol": "relabel", "network": "convnet1-bn", "width": 8, "epochs": 1,
     "teacher": {"network": "convnet1-bn", "width": 8, "epochs": 1, "flip": False}})  # fmt: skip
@@ -31,8 +33,19 @@ def runner(tmp_path_factory, teachers):
     return Runner("smoke", tmp_path_factory.mktemp("records"), device="cpu")
 
 
-@pytest.mark.parametrize("kind", ["experiment", "undistilled", "measurement", "continual", "ratios", "transfer", "of undistilled",
-                                  "diversity"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "experiment",
+        "undistilled",
+        "measurement",
+        "continual",
+        "ratios",
+        "transfer",
+        "of undistilled",
+        "diversity",
+    ],
+)
 def test_a_record_names_its_experiment(runner, kind):
     undistilled = dataclasses.replace(TAUGHT, method={}, distill={})
     of = runner.run({"diversity": TAUGHT, "of undistilled": undistilled}.get(kind, DISTILLED))
@@ -73,10 +86,15 @@ def test_an_experiment_comes_from_a_file_too(runner, tmp_path, monkeypatch, caps
     assert json.loads(capsys.readouterr().out)["hash"] == runner.key(SPECTRA)
 
 
-@pytest.mark.parametrize(("what", "words"), [
-    ("0123456789abcdef", ("0123456789abcdef", "--records")), ("absent.json", ("absent.json", "16 hexadecimal digits")),
-    ("list.json", ("kind",)), ("broken.json", ("broken.json", "JSON")),
-])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("0123456789abcdef", ("0123456789abcdef", "--records")),
+        ("absent.json", ("absent.json", "16 hexadecimal digits")),
+        ("list.json", ("kind",)),
+        ("broken.json", ("broken.json", "JSON")),
+    ],
+)
 def test_what_names_no_experiment_is_refused(tmp_path, monkeypatch, refuses, what, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.json").write_text("[]", encoding="utf-8")

@@ -29,18 +29,30 @@ def slurm():
 
 
 def test_workers_in_jobs_make_the_records_of_this_process(tmp_path):
-    exports = [f"export {name}='{value}'" for name, value in batch.environment().items() if name in ("PYTHONPATH", "DDCORE_DATA")]
+    exports = [
+        f"export {name}='{value}'"
+        for name, value in batch.environment().items()
+        if name in ("PYTHONPATH", "DDCORE_DATA")
+    ]
     settings = {"cores": torch.get_num_threads(), "memory": "2 GB", "walltime": "00:10:00", "python": sys.executable,
                 "scheduler_options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}, "log_directory": str(tmp_path / "log"),
                 "local_directory": str(tmp_path / "scratch"), "job_script_prologue": exports}  # fmt: skip
     file = tmp_path / "slurm.yaml"
-    file.write_text(yaml.safe_dump({"cluster": "SLURMCluster", "settings": settings, "workers": {"least": 0, "most": 1}}), encoding="utf-8")
+    file.write_text(
+        yaml.safe_dump({"cluster": "SLURMCluster", "settings": settings, "workers": {"least": 0, "most": 1}}),
+        encoding="utf-8",
+    )
     with cluster.described(file) as address:
         there = Runner("smoke", tmp_path / "there", device="cpu", executor=Scheduled(connect(address)))
         found = there.run_all(WANTED)
     here = Runner("smoke", tmp_path / "here", device="cpu")
     for record, same in zip(found, here.run_all(WANTED), strict=True):
-        plain = [{name: value for name, value in one.result.items() if not name.endswith("_seconds")} for one in (record, same)]
+        plain = [
+            {name: value for name, value in one.result.items() if not name.endswith("_seconds")}
+            for one in (record, same)
+        ]
         assert canonical(plain[0]) == canonical(plain[1])
         assert record.provenance["set_sha256"] == same.provenance["set_sha256"]
-    assert not subprocess.run(["squeue", "-h"], capture_output=True, encoding="utf-8").stdout.strip(), "a job is left"
+    assert not subprocess.run(["squeue", "-h"], capture_output=True, encoding="utf-8").stdout.strip(), (
+        "a job is left"
+    )

@@ -27,7 +27,14 @@ def test_training_is_the_published_loop(digits64, tmp_path):
 
     how = dataclasses.replace(TINY, epochs=3, flip=True, batch=100)
     ours = squeeze.squeeze(digits64, how, 5, tmp_path)
-    net = networks.build("convnet2-bn", digits64.shape, 10, width=6, dtype=torch.float64, generator=stream(5, "squeeze", "network"))
+    net = networks.build(
+        "convnet2-bn",
+        digits64.shape,
+        10,
+        width=6,
+        dtype=torch.float64,
+        generator=stream(5, "squeeze", "network"),
+    )
     optimiser = SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     schedule, generator = CosineAnnealingLR(optimiser, T_max=3), stream(5, "squeeze", "train")
     for _ in range(3):
@@ -62,12 +69,16 @@ def test_the_second_call_reads_and_gives_a_network_of_its_own(digits, tmp_path, 
     assert not second.training
 
 
-def test_its_place_is_beside_the_datasets_unless_another_is_named(digits, teachers, tmp_path, monkeypatch, refuses):
+def test_its_place_is_beside_the_datasets_unless_another_is_named(
+    digits, teachers, tmp_path, monkeypatch, refuses
+):
     squeeze.squeeze(digits, TINY)
     assert [path.suffix for path in teachers.iterdir()] == [".safetensors"]
     monkeypatch.setenv("DDCORE_CACHE", str(tmp_path))
     squeeze.squeeze(digits, TINY)
-    assert [path.name for path in (tmp_path / "teachers").iterdir()] == [path.name for path in teachers.iterdir()]
+    assert [path.name for path in (tmp_path / "teachers").iterdir()] == [
+        path.name for path in teachers.iterdir()
+    ]
     (tmp_path / "file").touch()
     monkeypatch.setenv("DDCORE_CACHE", str(tmp_path / "file"))
     with refuses(tmp_path / "file" / "teachers", "can't be made or written to", "set DDCORE_CACHE"):
@@ -109,7 +120,9 @@ def test_a_file_that_is_not_whole_or_not_the_one_is_refused(digits, tmp_path, re
 
 
 @pytest.mark.parametrize(("epoch", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM), (3, signal.SIGTERM)])
-def test_a_teacher_that_is_stopped_goes_on_from_its_last_whole_epoch_bit_for_bit(digits, tmp_path, monkeypatch, epoch, number):
+def test_a_teacher_that_is_stopped_goes_on_from_its_last_whole_epoch_bit_for_bit(
+    digits, tmp_path, monkeypatch, epoch, number
+):
     """In the middle of an epoch: its first half is trained anew."""
     how, drawn = dataclasses.replace(TINY, epochs=4, batch=400), []
     whole = squeeze.squeeze(digits, how, 2, tmp_path / "whole")
@@ -122,7 +135,9 @@ def test_a_teacher_that_is_stopped_goes_on_from_its_last_whole_epoch_bit_for_bit
 
     original = crops.draw
     monkeypatch.setattr(crops, "draw", draw)
-    with pytest.raises(ddcore.Interrupted, match=rf"in epoch {epoch + 1} of 4; the epochs before it are kept in .*cut") as caught:
+    with pytest.raises(
+        ddcore.Interrupted, match=rf"in epoch {epoch + 1} of 4; the epochs before it are kept in .*cut"
+    ) as caught:
         squeeze.squeeze(digits, how, 2, tmp_path / "cut")
     assert caught.value.number == number
     assert len(drawn) == 4 * epoch + 2, "no batch after the signal"
@@ -130,7 +145,9 @@ def test_a_teacher_that_is_stopped_goes_on_from_its_last_whole_epoch_bit_for_bit
     found = squeeze.squeeze(digits, how, 2, tmp_path / "cut")
     assert len(drawn) == 4 * epoch + 3 + 4 * (4 - epoch), "whole epochs are not trained again"
     assert all(torch.equal(one, found.state_dict()[name]) for name, one in whole.state_dict().items())
-    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("whole", "cut")]
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("whole", "cut")
+    ]
     assert files[0] == files[1]
 
 
@@ -138,7 +155,9 @@ def test_nothing_is_kept_of_a_training_that_diverged(digits, tmp_path):
     with pytest.raises(ddcore.Diverged, match="after epoch 1; use a smaller lr"):
         squeeze.squeeze(digits, dataclasses.replace(TINY, lr=1e38), folder=tmp_path)
     with pytest.raises(ddcore.Diverged, match=r"after epoch [2-9]"):
-        squeeze.squeeze(digits, dataclasses.replace(TINY, lr=1e4, batch=1437, epochs=9, weight_decay=0.1), folder=tmp_path)
+        squeeze.squeeze(
+            digits, dataclasses.replace(TINY, lr=1e4, batch=1437, epochs=9, weight_decay=0.1), folder=tmp_path
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -148,7 +167,9 @@ def test_a_network_without_batch_norm_is_refused(name, refuses):
         Squeeze(network=name)
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0.0}, {"batch": 0}, {"crop": -1}, {"precision": "float16"}])
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"lr": 0.0}, {"batch": 0}, {"crop": -1}, {"precision": "float16"}]
+)
 def test_ill_settings_are_refused(wrong, refuses):
     with refuses(next(iter(wrong))):
         Squeeze(**wrong)
@@ -174,12 +195,18 @@ def test_the_cosine_falls_from_one_to_zero():
 
 
 def test_a_bfloat16_teacher_learns(digits, tmp_path):
-    net = squeeze.squeeze(digits, dataclasses.replace(TINY, width=16, epochs=6, precision="bfloat16"), folder=tmp_path)
+    net = squeeze.squeeze(
+        digits, dataclasses.replace(TINY, width=16, epochs=6, precision="bfloat16"), folder=tmp_path
+    )
     assert accuracy(net, digits) > 85
 
 
-@pytest.mark.parametrize("changed", [{"torch": "1.0"}, {"threads": 64}, {"cpu_capability": "DEFAULT"}, {"chunk_bytes": {"cpu": 1}}])
-def test_a_teacher_computed_with_something_else_is_not_taken_and_that_is_said(digits, tmp_path, monkeypatch, capsys, changed):
+@pytest.mark.parametrize(
+    "changed", [{"torch": "1.0"}, {"threads": 64}, {"cpu_capability": "DEFAULT"}, {"chunk_bytes": {"cpu": 1}}]
+)
+def test_a_teacher_computed_with_something_else_is_not_taken_and_that_is_said(
+    digits, tmp_path, monkeypatch, capsys, changed
+):
     squeeze.squeeze(digits, TINY, folder=tmp_path)
     squeeze.squeeze(digits, dataclasses.replace(TINY, epochs=1), folder=tmp_path)
     assert capsys.readouterr() == ("", ""), "one of other settings is nothing to tell of"
@@ -195,6 +222,9 @@ def test_a_teacher_computed_with_something_else_is_not_taken_and_that_is_said(di
     assert said.count("\n") == 1
     assert said.startswith(f"teacher: {tmp_path}")
     assert sum(str(path) in said for path in kept) == 1
-    assert f"is passed over, since it was computed with {name} {bits[name]} (here {value}); another one is trained now" in said
+    assert (
+        f"is passed over, since it was computed with {name} {bits[name]} (here {value}); another one is trained now"
+        in said
+    )
     squeeze.squeeze(digits, TINY, folder=tmp_path)
     assert capsys.readouterr().err == "", "now there is one"

@@ -18,7 +18,9 @@ NOTEBOOK = "10_low_rank_images"
 def record(folder, seed: int, seconds: float = 36.0, threads: int = 2) -> str:
     experiment = {"seed": seed}
     made = {"seconds": seconds, "hardware": {"threads": threads}}
-    records.sealed(Record(digest(experiment), "laptop", experiment, {"losses": [0.123456] * 300}, made)).save(folder / "records")
+    records.sealed(Record(digest(experiment), "laptop", experiment, {"losses": [0.123456] * 300}, made)).save(
+        folder / "records"
+    )
     return digest(experiment)
 
 
@@ -40,11 +42,17 @@ def test_what_was_asked_for_is_recorded_or_missing(tmp_path):
     assert found.wall_missing == pytest.approx(36 / 3600)
     assert (found.figures, found.drawn) == (2, 0)
     assert status.hours_left([found, found], 4) == pytest.approx(2 * 36 / 3600 / 4)
-    assert status.hours_left([found], 0) is status.hours_left([dataclasses.replace(found, wall_missing=None)], 1) is None
+    assert (
+        status.hours_left([found], 0)
+        is status.hours_left([dataclasses.replace(found, wall_missing=None)], 1)
+        is None
+    )
 
 
 def test_a_notebook_that_has_asked_for_nothing_has_nothing_missing(tmp_path):
-    assert {one.notebook for one in status.survey("laptop", tmp_path)} == {path.stem for path in batch.notebooks()}
+    assert {one.notebook for one in status.survey("laptop", tmp_path)} == {
+        path.stem for path in batch.notebooks()
+    }
     assert (line(tmp_path).recorded, line(tmp_path).missing, line(tmp_path).hours_missing) == (0, 0, 0.0)
     note(tmp_path, NOTEBOOK, ["f" * 16])
     assert line(tmp_path).hours_missing is None, "nothing says what one costs"
@@ -71,7 +79,11 @@ def test_a_run_adds_to_its_list_and_the_next_begins_a_new_one(tmp_path):
 
 def test_the_recorded_figures_of_this_clone_are_drawn_from_records_that_are_there():
     found = status.survey("laptop")
-    drawn = {key for key, one in figures.entries().items() if "laptop" in (figures.load(key) or {"preset": []})["preset"]}
+    drawn = {
+        key
+        for key, one in figures.entries().items()
+        if "laptop" in (figures.load(key) or {"preset": []})["preset"]
+    }
     assert sum(one.drawn for one in found) == len(drawn)
     assert sum(one.recorded for one in found) > 0
 
@@ -79,7 +91,7 @@ def test_the_recorded_figures_of_this_clone_are_drawn_from_records_that_are_ther
 def test_five_thousand_records_take_less_than_three_seconds(tmp_path):
     hashes = [record(tmp_path, seed) for seed in range(5000)]
     for number, path in enumerate(batch.notebooks()):
-        note(tmp_path, path.stem, hashes[number::len(batch.notebooks())])
+        note(tmp_path, path.stem, hashes[number :: len(batch.notebooks())])
     began = time.process_time()
     found = status.survey("laptop", tmp_path)
     assert time.process_time() - began < 3
@@ -90,7 +102,9 @@ def test_the_command_prints_a_table_or_json(tmp_path, monkeypatch, capsys):
     note(tmp_path, NOTEBOOK, [record(tmp_path, 0), "f" * 16])
     monkeypatch.delenv("DDCORE_SCHEDULER", raising=False)
     for more in ((), ("--json",)):
-        monkeypatch.setattr("sys.argv", ["ddcore", "status", "--preset", "laptop", "--out", str(tmp_path), *more])
+        monkeypatch.setattr(
+            "sys.argv", ["ddcore", "status", "--preset", "laptop", "--out", str(tmp_path), *more]
+        )
         with pytest.raises(SystemExit):
             cli.main()
         printed = capsys.readouterr().out

@@ -17,8 +17,15 @@ DM = ddcore.DM(width=8, batch_real=16, strategy="none")
 
 
 def chosen(data, kind, report=None, **more):
-    return choose(data, lambda part: create(part, kind, 1, seed=0, **more), DM, settings={"steps": 10}, protocol=PROTOCOL, seed=0,
-                  report=report)
+    return choose(
+        data,
+        lambda part: create(part, kind, 1, seed=0, **more),
+        DM,
+        settings={"steps": 10},
+        protocol=PROTOCOL,
+        seed=0,
+        report=report,
+    )
 
 
 @pytest.fixture
@@ -26,7 +33,9 @@ def trials(digits, monkeypatch):
     """`trials(folder, ...)` chooses for pixels, five steps a trial, the accuracy being best at 1; beside the result the step sizes
     evaluated and the number of steps taken."""
     evaluated, drawn, draw = [], [], augment.draw
-    monkeypatch.setattr(augment, "draw", lambda *given, **keywords: drawn.append(None) or draw(*given, **keywords))
+    monkeypatch.setattr(
+        augment, "draw", lambda *given, **keywords: drawn.append(None) or draw(*given, **keywords)
+    )
 
     def evaluate(synthetic, data, *, seeds, **protocol):
         lr = synthetic.settings["distilled"]["lr_img"]
@@ -35,11 +44,22 @@ def trials(digits, monkeypatch):
 
     monkeypatch.setattr(step_size, "evaluate", evaluate)
 
-    def run(folder, *, steps=5, method=DM, seed=0, protocol=PROTOCOL, plugins=(), ipc=1, lrs=TRIED, report=None):
+    def run(
+        folder, *, steps=5, method=DM, seed=0, protocol=PROTOCOL, plugins=(), ipc=1, lrs=TRIED, report=None
+    ):
         evaluated.clear()
         drawn.clear()
-        found = choose(digits, lambda part: ddcore.Pixels(part, ipc, seed=seed), method, settings={"steps": steps, "plugins": plugins},
-                       protocol=protocol, seed=seed, lrs=lrs, folder=folder, report=report)
+        found = choose(
+            digits,
+            lambda part: ddcore.Pixels(part, ipc, seed=seed),
+            method,
+            settings={"steps": steps, "plugins": plugins},
+            protocol=protocol,
+            seed=seed,
+            lrs=lrs,
+            folder=folder,
+            report=report,
+        )
         return found, list(evaluated), len(drawn)
 
     return run
@@ -54,7 +74,9 @@ def test_a_step_size_is_chosen_for_each_parametrisation_and_is_no_end_of_those_t
 
 
 def test_the_choice_does_not_see_the_test_set(digits):
-    blind = dataclasses.replace(digits, x_test=torch.zeros(1, 1, 8, 8), y_test=torch.zeros(1, dtype=torch.int64))
+    blind = dataclasses.replace(
+        digits, x_test=torch.zeros(1, 1, 8, 8), y_test=torch.zeros(1, dtype=torch.int64)
+    )
     tried = [], []
     for data, seen in zip((digits, blind), tried, strict=True):
         chosen(data, "pixels", lambda *pair, seen=seen: seen.append(pair))
@@ -84,8 +106,18 @@ def test_trials_are_kept_and_not_tried_again(trials, tmp_path):
     assert again == told == {0.1: 79.0, 1.0: 80.0, 10.0: 79.0}
 
 
-@pytest.mark.parametrize("changed", [{"steps": 6}, {"seed": 1}, {"method": dataclasses.replace(DM, batch_real=9)}, {"ipc": 2},
-                                     {"protocol": PROTOCOL | {"width": 4}}, {"plugins": [ddcore.MutualInformation(width=4)]}], ids=str)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"steps": 6},
+        {"seed": 1},
+        {"method": dataclasses.replace(DM, batch_real=9)},
+        {"ipc": 2},
+        {"protocol": PROTOCOL | {"width": 4}},
+        {"plugins": [ddcore.MutualInformation(width=4)]},
+    ],
+    ids=str,
+)
 def test_trials_of_other_settings_are_not_taken(trials, tmp_path, changed):
     trials(tmp_path)
     assert len(trials(tmp_path, **changed)[1]) == 3
@@ -111,7 +143,9 @@ def test_a_search_that_is_stopped_goes_on_where_it_was(trials, tmp_path, monkeyp
     found, rest, taken = trials(tmp_path / "cut")
     assert (found, taken) == (whole, steps - 5 - 3)
     assert [lr for lr, *_ in rest] == [1.0, 10.0]
-    assert all(torch.equal(images, again) for (_, images, *_), (_, again, *_) in zip(seen[1:], rest, strict=True))
+    assert all(
+        torch.equal(images, again) for (_, images, *_), (_, again, *_) in zip(seen[1:], rest, strict=True)
+    )
 
 
 def test_a_set_whose_evaluation_was_stopped_is_not_distilled_again(trials, tmp_path, monkeypatch):
@@ -164,7 +198,9 @@ def test_it_climbs_while_an_end_is_best(case):
     found, top = climb(of, (1.0, 10.0, 0.1))
     assert tried == expected
     assert round(math.log10(top)) == best
-    assert {round(math.log10(lr)): value for lr, value in found.items()} == {e: accuracy(e) for e in expected if accuracy(e) is not None}
+    assert {round(math.log10(lr)): value for lr, value in found.items()} == {
+        e: accuracy(e) for e in expected if accuracy(e) is not None
+    }
 
 
 def test_a_search_without_a_finite_trial_raises(trials):

@@ -164,7 +164,11 @@ def test_waiting_for_another_process_can_be_stopped(tmp_path):
 
 
 def test_or_refused_without_waiting(tmp_path, refuses):
-    with alone(tmp_path / "lock"), refuses("is busy here"), alone(tmp_path / "lock", busy="the lock is busy here"):
+    with (
+        alone(tmp_path / "lock"),
+        refuses("is busy here"),
+        alone(tmp_path / "lock", busy="the lock is busy here"),
+    ):
         pytest.fail("two at once")
     with alone(tmp_path / "lock", busy="the lock is busy here"):
         pass
@@ -181,7 +185,9 @@ with at_once():
 
 
 def test_a_process_that_waits_ends_at_once():
-    process = subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    )
     process.stdout.readline()
     began = time.monotonic()
     for _ in range(3):

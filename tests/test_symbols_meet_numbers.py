@@ -12,11 +12,23 @@ from ddcore.theory import multi_index
 from ddcore.theory.hermite import M1, M2, L, d, r, rho, z
 from ddcore.theory.input_distillation import kernel_limit, student_layer
 from ddcore.theory.label_distillation import RHO, DistilledData, exact_labels, head_map
-from ddcore.theory.multi_index import LINKS, Affine, Inits, affine, gradients, link, make_task, symmetric_inits
+from ddcore.theory.multi_index import (
+    LINKS,
+    Affine,
+    Inits,
+    affine,
+    gradients,
+    link,
+    make_task,
+    symmetric_inits,
+)
 
 X = sympy.symbols("x:3", real=True)
-COEFFICIENTS = {"relu": theory.relu_coefficient, "leaky relu": lambda k: theory.leaky_relu_coefficient(k, sympy.Rational(1, 10)),
-                "erf": lambda k: theory.erf_coefficient(k, 1 / sympy.sqrt(2))}
+COEFFICIENTS = {
+    "relu": theory.relu_coefficient,
+    "leaky relu": lambda k: theory.leaky_relu_coefficient(k, sympy.Rational(1, 10)),
+    "erf": lambda k: theory.erf_coefficient(k, 1 / sympy.sqrt(2)),
+}
 
 
 def normal(name, *shape):
@@ -25,8 +37,10 @@ def normal(name, *shape):
 
 def polynomial(of, variables=X):
     """The link as an expression."""
-    return sum(sympy.Float(c, 30) * sympy.prod(theory.hermite(q).subs(z, variables[k]) for k, q in enumerate(orders))
-               for c, orders in of.terms)
+    return sum(
+        sympy.Float(c, 30) * sympy.prod(theory.hermite(q).subs(z, variables[k]) for k, q in enumerate(orders))
+        for c, orders in of.terms
+    )
 
 
 def numbers(matrix):
@@ -35,7 +49,9 @@ def numbers(matrix):
 
 def test_polynomials_are_the_same():
     at = normal("z", 20)
-    found = torch.stack([sympy.lambdify(z, theory.hermite(k), "numpy")(at) * torch.ones_like(at) for k in range(7)], -1)
+    found = torch.stack(
+        [sympy.lambdify(z, theory.hermite(k), "numpy")(at) * torch.ones_like(at) for k in range(7)], -1
+    )
     assert torch.allclose(multi_index.hermite(at, 6), found)
 
 
@@ -73,7 +89,9 @@ def test_two_gates_are_open_together_as_the_kernel_says():
     pair = normal("pair", 2, 4)
     cosine = float(torch.cosine_similarity(pair[0], pair[1], dim=0))
     both = (inits.weights @ pair.T > 0).all(-1).double()
-    assert float(both.mean()) == pytest.approx(float(theory.arc_cosine_kernel().subs(rho, cosine)), abs=4 * 0.5 / both.numel() ** 0.5)
+    assert float(both.mean()) == pytest.approx(
+        float(theory.arc_cosine_kernel().subs(rho, cosine)), abs=4 * 0.5 / both.numel() ** 0.5
+    )
 
 
 def test_a_distilled_point_is_the_derived_one():
@@ -99,9 +117,13 @@ def test_the_students_step_on_many_points_is_the_derived_one():
 
 def test_ridge_and_the_labels_that_invert_it_are_the_same():
     phi, head = sympy.Matrix([[1, 2], [0, 1], [3, -1]]), sympy.Matrix([2, -5])
-    penalty = len(numbers(phi)) * sympy.Float(RHO, 30)  # the simulator divides phi'phi by the number of labels
+    penalty = len(numbers(phi)) * sympy.Float(
+        RHO, 30
+    )  # the simulator divides phi'phi by the number of labels
     maps, labels = head_map(numbers(phi)), exact_labels(numbers(phi), numbers(head)[:, 0])
-    assert torch.allclose(maps @ labels, numbers(theory.ridge(phi, theory.inverted_labels(phi, head, penalty), penalty))[:, 0])
+    assert torch.allclose(
+        maps @ labels, numbers(theory.ridge(phi, theory.inverted_labels(phi, head, penalty), penalty))[:, 0]
+    )
     assert torch.allclose(labels, numbers(theory.inverted_labels(phi, head, penalty))[:, 0])
 
 
@@ -115,5 +137,9 @@ def test_the_memory_is_counted_alike():
     neurons = torch.cat([layer, -layer], 1)[0]
     assert neurons.numel() + biases.numel() + at[L] == theory.network_numbers().subs(at)
     u, s, v = torch.linalg.svd(neurons, full_matrices=False)
-    assert (u[:, : at[r]] * s[: at[r]]).numel() + v[: at[r]].numel() + 2 * at[L] == theory.factored_numbers().subs(at)
-    assert math.prod(next(task.chunks())[0].shape) + task.samples == theory.data_numbers().subs(at | {theory.N: task.samples})
+    assert (u[:, : at[r]] * s[: at[r]]).numel() + v[: at[r]].numel() + 2 * at[
+        L
+    ] == theory.factored_numbers().subs(at)
+    assert math.prod(next(task.chunks())[0].shape) + task.samples == theory.data_numbers().subs(
+        at | {theory.N: task.samples}
+    )

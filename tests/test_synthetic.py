@@ -20,22 +20,41 @@ from ddcore.synthetic import KINDS, budget, create, images_per_class, load_synth
 def data_of(shape, classes=2, many=3, seed=0):
     y = torch.arange(classes).repeat_interleave(many)
     x = torch.randn(len(y), *shape, generator=stream(seed, "data"))
-    return Dataset("some", x, y, x, y, (0.5,) * shape[0], (0.25,) * shape[0], "0" * 64, tuple(map(str, range(classes))))
+    return Dataset(
+        "some", x, y, x, y, (0.5,) * shape[0], (0.25,) * shape[0], "0" * 64, tuple(map(str, range(classes)))
+    )
 
 
 def sets(data):
-    return [ddcore.Pixels(data, 2), ddcore.Pixels(data, 2, init="noise"), ddcore.LowRank(data, 2, rank=2),
-            ddcore.LowRank(data, 1, rank=3, init="svd")]
+    return [
+        ddcore.Pixels(data, 2),
+        ddcore.Pixels(data, 2, init="noise"),
+        ddcore.LowRank(data, 2, rank=2),
+        ddcore.LowRank(data, 1, rank=3, init="svd"),
+    ]
 
 
 # what it costs
 
+
 # lodc.md 1.3, README rule: side, rank, images a class at 1, 10, 50.
-@pytest.mark.parametrize(("side", "rank", "counts"), [
-    (28, 1, (14, 140, 700)), (28, 2, (7, 70, 350)), (28, 3, (4, 46, 233)), (28, 4, (3, 35, 175)), (28, 8, (1, 17, 87)),
-    (32, 1, (16, 160, 800)), (32, 2, (8, 80, 400)), (32, 4, (4, 40, 200)), (32, 8, (2, 20, 100)),
-    (64, 2, (16, 160, 800)), (64, 4, (8, 80, 400)), (64, 8, (4, 40, 200)),
-])
+@pytest.mark.parametrize(
+    ("side", "rank", "counts"),
+    [
+        (28, 1, (14, 140, 700)),
+        (28, 2, (7, 70, 350)),
+        (28, 3, (4, 46, 233)),
+        (28, 4, (3, 35, 175)),
+        (28, 8, (1, 17, 87)),
+        (32, 1, (16, 160, 800)),
+        (32, 2, (8, 80, 400)),
+        (32, 4, (4, 40, 200)),
+        (32, 8, (2, 20, 100)),
+        (64, 2, (16, 160, 800)),
+        (64, 4, (8, 80, 400)),
+        (64, 8, (4, 40, 200)),
+    ],
+)
 def test_images_per_class_is_the_published_table(side, rank, counts):
     assert tuple(images_per_class(ipc, rank, side, side) for ipc in (1, 10, 50)) == counts
 
@@ -47,7 +66,12 @@ def test_images_per_class_is_the_most_that_the_budget_holds(ipc, rank, height, w
 
 
 @pytest.mark.filterwarnings("ignore:LowRank. an image of rank")
-@given(st.tuples(st.sampled_from([1, 3]), st.integers(1, 12), st.integers(1, 12)), st.integers(1, 12), st.integers(1, 6), st.integers(1, 4))
+@given(
+    st.tuples(st.sampled_from([1, 3]), st.integers(1, 12), st.integers(1, 12)),
+    st.integers(1, 12),
+    st.integers(1, 6),
+    st.integers(1, 4),
+)
 def test_stored_numbers_keep_to_the_budget(shape, rank, ipc, classes):
     data = data_of(shape, classes)
     budget = ipc * classes * math.prod(shape)
@@ -63,15 +87,33 @@ def test_stored_numbers_keep_to_the_budget(shape, rank, ipc, classes):
     assert low.images().shape == (low.per_class * classes, *shape)
 
 
-@pytest.mark.parametrize(("shape", "classes", "stored"), [((1, 28, 28), 10, 78_400), ((3, 32, 32), 10, 307_200)])
+@pytest.mark.parametrize(
+    ("shape", "classes", "stored"), [((1, 28, 28), 10, 78_400), ((3, 32, 32), 10, 307_200)]
+)
 def test_stored_numbers_are_the_published_ones(shape, classes, stored):
     data = data_of(shape, classes, 1)
-    assert ddcore.LowRank(data, 10, rank=2).stored_numbers == ddcore.Pixels(data, 10, init="noise").stored_numbers == stored
+    assert (
+        ddcore.LowRank(data, 10, rank=2).stored_numbers
+        == ddcore.Pixels(data, 10, init="noise").stored_numbers
+        == stored
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*an image of rank")
-@given(st.sampled_from([("pixels", {}), ("pixels", {"soft": 1.0}), ("lowrank", {"rank": 1}), ("lowrank", {"rank": 2, "soft": 1.0}),
-                        ("lowrank", {"rank": 3}), ("tucker", {"rank": 3}), ("adaptive", {"rank": 2})]), st.integers(1, 12))
+@given(
+    st.sampled_from(
+        [
+            ("pixels", {}),
+            ("pixels", {"soft": 1.0}),
+            ("lowrank", {"rank": 1}),
+            ("lowrank", {"rank": 2, "soft": 1.0}),
+            ("lowrank", {"rank": 3}),
+            ("tucker", {"rank": 3}),
+            ("adaptive", {"rank": 2}),
+        ]
+    ),
+    st.integers(1, 12),
+)
 def test_so_many_images_a_class_have_the_smallest_budget_that_holds_them(which, wanted):
     kind, settings = which
     data = data_of((3, 6, 5), 2, 12)
@@ -81,14 +123,19 @@ def test_so_many_images_a_class_have_the_smallest_budget_that_holds_them(which, 
     assert len(made.labels) == 2 * wanted == len(made.images())
     assert made.stored_numbers <= made.budget
     if ipc > 1:
-        with pytest.raises(ddcore.BadInput, match=f"images_per_class={wanted}, but|stores no|leave|soft-label"):
+        with pytest.raises(
+            ddcore.BadInput, match=f"images_per_class={wanted}, but|stores no|leave|soft-label"
+        ):
             create(data, kind, ipc - 1, seed=0, images_per_class=wanted, **settings)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fewer_images_than_the_budget_holds_are_those_of_their_number_alone(kind, digits, tmp_path):
     rank = {} if kind == "pixels" else {"rank": 2}
-    fewer, all_of_them = create(digits, kind, 3, seed=0, images_per_class=2, **rank), create(digits, kind, 3, seed=0, **rank)
+    fewer, all_of_them = (
+        create(digits, kind, 3, seed=0, images_per_class=2, **rank),
+        create(digits, kind, 3, seed=0, **rank),
+    )
     assert fewer.per_class == 2 < all_of_them.per_class
     assert fewer.stored_numbers < all_of_them.stored_numbers
     assert "images_per_class" not in all_of_them.settings
@@ -98,13 +145,17 @@ def test_fewer_images_than_the_budget_holds_are_those_of_their_number_alone(kind
 def test_the_file_holds_the_stored_numbers_and_no_more(digits, tmp_path):
     for synthetic in sets(digits):
         raw = synthetic.save(tmp_path / "set.safetensors").read_bytes()
-        size, = struct.unpack("<Q", raw[:8])
+        (size,) = struct.unpack("<Q", raw[:8])
         header = json.loads(raw[8 : 8 + size])
         header.pop("__metadata__")
         labels = header.pop("labels")
         assert labels["dtype"] == "I64"
         assert {part["dtype"] for part in header.values()} == {"F32"}
-        assert sum(math.prod(part["shape"]) for part in header.values()) == synthetic.stored_numbers <= synthetic.budget
+        assert (
+            sum(math.prod(part["shape"]) for part in header.values())
+            == synthetic.stored_numbers
+            <= synthetic.budget
+        )
         assert len(raw) == 8 + size + 4 * synthetic.stored_numbers + 8 * len(synthetic.labels)
 
 
@@ -115,15 +166,20 @@ COMMITTED = sorted((records.TOP / "figures" / "records").glob("*.safetensors"))
 def test_every_committed_file_holds_the_numbers_that_its_record_states():
     for path in COMMITTED:
         raw = path.read_bytes()
-        size, = struct.unpack("<Q", raw[:8])
+        (size,) = struct.unpack("<Q", raw[:8])
         header = json.loads(raw[8 : 8 + size])
         settings = json.loads(header.pop("__metadata__")["ddcore"])
-        held = sum(math.prod(part["shape"]) for name, part in header.items() if name not in ("labels", "step"))
+        held = sum(
+            math.prod(part["shape"]) for name, part in header.items() if name not in ("labels", "step")
+        )
         stated = records.read(path.with_suffix(".json")).result["stored_numbers"]
-        assert held == stated <= settings["budget_ipc"] * settings["classes"] * math.prod(settings["shape"]), path.stem
+        assert (
+            held == stated <= settings["budget_ipc"] * settings["classes"] * math.prod(settings["shape"])
+        ), path.stem
 
 
 # what comes out of it
+
 
 def test_labels_are_sorted_and_balanced(digits):
     for synthetic in sets(digits):
@@ -147,14 +203,20 @@ def test_real_pixels_are_training_images_of_their_class(digits):
 
 
 def test_a_seed_is_a_set(digits):
-    for make in (lambda seed: ddcore.Pixels(digits, 2, seed=seed), lambda seed: ddcore.LowRank(digits, 2, rank=2, seed=seed)):
+    for make in (
+        lambda seed: ddcore.Pixels(digits, 2, seed=seed),
+        lambda seed: ddcore.LowRank(digits, 2, rank=2, seed=seed),
+    ):
         assert torch.equal(make(0).images(), make(0).images())
         assert not torch.equal(make(0).images(), make(1).images())
 
 
 def test_a_set_does_not_share_memory_with_the_data(coloured):
     before = coloured.x_train.clone()
-    for synthetic in (ddcore.Pixels(coloured, 4), ddcore.Pixels.select(coloured, torch.tensor([0, 4, 11]), init="first")):
+    for synthetic in (
+        ddcore.Pixels(coloured, 4),
+        ddcore.Pixels.select(coloured, torch.tensor([0, 4, 11]), init="first"),
+    ):
         with torch.no_grad():
             synthetic.tensors["pixels"].zero_()
     assert torch.equal(coloured.x_train, before)
@@ -216,7 +278,10 @@ def test_no_other_factors_of_that_rank_are_nearer(given_case):
 @given(matrices)
 def test_gradients_of_the_factors_are_those_of_the_image_times_the_other(given_case):
     height, width, rank, seed = given_case
-    u, v, g = (normal(2, 3, *shape, seed=seed).requires_grad_() for shape in ((height, rank), (rank, width), (height, width)))
+    u, v, g = (
+        normal(2, 3, *shape, seed=seed).requires_grad_()
+        for shape in ((height, rank), (rank, width), (height, width))
+    )
     low = ddcore.LowRank.__new__(ddcore.LowRank)
     low.tensors = {"u": u, "v": v}
     by_u, by_v = torch.autograd.grad((low.images() * g.detach()).sum(), (u, v))
@@ -228,7 +293,9 @@ def test_gradients_of_the_factors_are_those_of_the_image_times_the_other(given_c
 def test_images_do_not_see_the_gauge(given_case):
     height, width, rank, seed = given_case
     u, v = normal(2, 1, height, rank, seed=seed), normal(2, 1, rank, width, seed=seed)
-    turn = torch.linalg.qr(normal(rank, rank, seed=seed + 1)).Q * torch.linspace(0.5, 2, rank, dtype=torch.float64)
+    turn = torch.linalg.qr(normal(rank, rank, seed=seed + 1)).Q * torch.linspace(
+        0.5, 2, rank, dtype=torch.float64
+    )
     low, turned = (ddcore.LowRank.__new__(ddcore.LowRank) for _ in range(2))
     low.tensors, turned.tensors = {"u": u, "v": v}, {"u": u @ turn, "v": torch.linalg.inv(turn) @ v}
     torch.testing.assert_close(low.images(), turned.images(), rtol=1e-9, atol=1e-9)
@@ -243,8 +310,10 @@ def test_full_rank_with_identity_is_pixels(digits):
         low.tensors["u"].copy_(torch.eye(8).expand_as(low.tensors["u"]))
         low.tensors["v"].copy_(pixels.images())
     assert torch.equal(low.images(), pixels.images())
-    assert torch.equal(torch.autograd.grad(low.images().square().sum(), low.tensors["v"])[0],
-                       torch.autograd.grad(pixels.images().square().sum(), pixels.tensors["pixels"])[0])
+    assert torch.equal(
+        torch.autograd.grad(low.images().square().sum(), low.tensors["v"])[0],
+        torch.autograd.grad(pixels.images().square().sum(), pixels.tensors["pixels"])[0],
+    )
 
 
 @pytest.mark.filterwarnings("ignore:LowRank. an image of rank 8")
@@ -262,9 +331,17 @@ def test_factors_held_at_the_identity_take_the_steps_of_pixels(digits):
     method, paths = ddcore.DM(width=8, batch_real=16, strategy="none"), []
     for one in (held, pixels):
         paths.append([])
-        ddcore.distill(digits, one, method, steps=5, seed=3,
-                       progress=lambda *now, one=one: paths[-1].append(one.images().detach().clone()))
-    for ours, theirs in zip(*paths, strict=True):  # to rounding: a product lies in memory otherwise than real images, and is convolved so
+        ddcore.distill(
+            digits,
+            one,
+            method,
+            steps=5,
+            seed=3,
+            progress=lambda *now, one=one: paths[-1].append(one.images().detach().clone()),
+        )
+    for ours, theirs in zip(
+        *paths, strict=True
+    ):  # to rounding: a product lies in memory otherwise than real images, and is convolved so
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert (paths[0][0] - paths[0][4]).abs().max() > 1e-2
 
@@ -294,6 +371,7 @@ def test_svd_images_are_real_images_cut_to_the_rank(digits):
 
 # files
 
+
 def test_a_saved_set_comes_back_equal(digits, tmp_path):
     for index, synthetic in enumerate(sets(digits)):
         path = synthetic.save(tmp_path / f"{index}.safetensors")
@@ -302,7 +380,11 @@ def test_a_saved_set_comes_back_equal(digits, tmp_path):
         assert found.settings == synthetic.settings
         assert torch.equal(found.labels, synthetic.labels)
         assert torch.equal(found.images(), synthetic.images())
-        assert (found.stored_numbers, found.budget, found.per_class) == (synthetic.stored_numbers, synthetic.budget, synthetic.per_class)
+        assert (found.stored_numbers, found.budget, found.per_class) == (
+            synthetic.stored_numbers,
+            synthetic.budget,
+            synthetic.per_class,
+        )
         assert all(tensor.requires_grad and tensor.is_leaf for tensor in found.parameters())
         assert found.save(tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
         assert synthetic.save(tmp_path / "twice.safetensors").read_bytes() == path.read_bytes()
@@ -342,7 +424,11 @@ def test_a_missing_file_is_refused(tmp_path, refuses):
 
 @pytest.fixture(scope="module")
 def whole(digits, tmp_path_factory):
-    return ddcore.LowRank(digits, 2, rank=2).save(tmp_path_factory.mktemp("whole") / "set.safetensors").read_bytes()
+    return (
+        ddcore.LowRank(digits, 2, rank=2)
+        .save(tmp_path_factory.mktemp("whole") / "set.safetensors")
+        .read_bytes()
+    )
 
 
 @given(fraction=st.floats(0, 1, exclude_max=True))
@@ -355,7 +441,7 @@ def test_a_cut_file_is_refused_at_any_length(fraction, whole, tmp_path_factory, 
 
 def test_a_spoilt_header_is_refused_or_harmless(whole, tmp_path):
     path = tmp_path / "spoilt.safetensors"
-    size, = struct.unpack("<Q", whole[:8])
+    (size,) = struct.unpack("<Q", whole[:8])
     for place in range(0, 8 + size, 2):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x01]) + whole[place + 1 :])
         try:
@@ -365,8 +451,20 @@ def test_a_spoilt_header_is_refused_or_harmless(whole, tmp_path):
         assert found.images().shape == (len(found.labels), *found.shape)
 
 
-@pytest.mark.parametrize("content", ["foreign", "text", "other kind", "no labels", "no factor", "fewer labels", "no settings",
-                                     "other shape", "over budget"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "foreign",
+        "text",
+        "other kind",
+        "no labels",
+        "no factor",
+        "fewer labels",
+        "no settings",
+        "other shape",
+        "over budget",
+    ],
+)
 def test_a_foreign_file_is_refused(content, digits, tmp_path, refuses):
     path, low = tmp_path / "wrong.safetensors", ddcore.LowRank(digits, 2, rank=2)
     tensors = load_file(low.save(tmp_path / "right.safetensors"))
@@ -400,6 +498,7 @@ def test_an_absent_device_is_refused(digits, tmp_path, refuses):
 
 # bad settings
 
+
 def test_a_rank_that_leaves_no_room_for_soft_labels_is_refused_with_one_that_does(digits, refuses):
     with refuses("rank 4", "budget_ipc=1", "10 soft-label numbers", "at most 3"):
         ddcore.LowRank(digits, 1, rank=4, soft=2.0)
@@ -412,27 +511,39 @@ def test_a_rank_that_yields_no_image_is_refused_with_one_that_does(digits, refus
     assert ddcore.LowRank(digits, 1, rank=4).per_class == 1
 
 
-@pytest.mark.parametrize(("call", "words"), [
-    (lambda data: ddcore.LowRank(data, 1, rank=0), ("rank=0", "above 0")),
-    (lambda data: ddcore.LowRank(data, 0, rank=1), ("budget_ipc=0", "above 0")),
-    (lambda data: ddcore.Pixels(data, 0), ("budget_ipc=0", "above 0")),
-    (lambda data: ddcore.LowRank(data, 1, rank=2, images_per_class=3), ("images_per_class=3", "budget_ipc=1 holds 2")),
-    (lambda data: ddcore.LowRank(data, 1, rank=2, images_per_class=0), ("images_per_class=0", "above 0")),
-    (lambda data: budget(data, "lowrank", 0, rank=1), ("images_per_class=0", "above 0")),
-    (lambda data: budget(data, "lowrank", 5), ("'rank' is missing",)),
-    (lambda data: budget(data, "tucker", 5, rank=2, soft=1.0), ("tucker", "'soft'")),
-    (lambda data: ddcore.Pixels(data, 1, init="reel"), ("'reel'", "did you mean 'real'?")),
-    (lambda data: ddcore.LowRank(data, 1, rank=1, init="real"), ("'real'", "noise, svd")),
-    (lambda data: create(data, "lowrnk", 1, seed=0), ("'lowrnk'", "did you mean 'lowrank'?")),
-    (lambda data: create(data, "lowrank", 1, seed=0), ("lowrank", "'rank' is missing")),
-    (lambda data: create(data, "lowrank", 1, seed=0, rank=1, depth=2), ("lowrank", "'depth'", "init, rank, seed")),
-    (lambda data: create(data, "pixels", 1, seed=0, rank=1), ("pixels", "'rank'", "init, seed")),
-    (lambda data: create(data, "lowrank", 1, seed=0, rank="two"), ("rank='two'", "str", "needs int")),
-    (lambda data: create(data, "lowrank", 1, seed=0, rank=True), ("rank=True", "bool", "needs int")),
-    (lambda data: create(data, "pixels", 1, seed=0, init=3), ("init=3", "needs str")),
-    (lambda data: ddcore.Pixels.select(data, torch.tensor([0, 1, 2]), init="first"), ("3 images", "10 classes")),
-    (lambda data: ddcore.Pixels(data, 1000), ("training images", "asks for 1000 a class")),
-])
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda data: ddcore.LowRank(data, 1, rank=0), ("rank=0", "above 0")),
+        (lambda data: ddcore.LowRank(data, 0, rank=1), ("budget_ipc=0", "above 0")),
+        (lambda data: ddcore.Pixels(data, 0), ("budget_ipc=0", "above 0")),
+        (
+            lambda data: ddcore.LowRank(data, 1, rank=2, images_per_class=3),
+            ("images_per_class=3", "budget_ipc=1 holds 2"),
+        ),
+        (lambda data: ddcore.LowRank(data, 1, rank=2, images_per_class=0), ("images_per_class=0", "above 0")),
+        (lambda data: budget(data, "lowrank", 0, rank=1), ("images_per_class=0", "above 0")),
+        (lambda data: budget(data, "lowrank", 5), ("'rank' is missing",)),
+        (lambda data: budget(data, "tucker", 5, rank=2, soft=1.0), ("tucker", "'soft'")),
+        (lambda data: ddcore.Pixels(data, 1, init="reel"), ("'reel'", "did you mean 'real'?")),
+        (lambda data: ddcore.LowRank(data, 1, rank=1, init="real"), ("'real'", "noise, svd")),
+        (lambda data: create(data, "lowrnk", 1, seed=0), ("'lowrnk'", "did you mean 'lowrank'?")),
+        (lambda data: create(data, "lowrank", 1, seed=0), ("lowrank", "'rank' is missing")),
+        (
+            lambda data: create(data, "lowrank", 1, seed=0, rank=1, depth=2),
+            ("lowrank", "'depth'", "init, rank, seed"),
+        ),
+        (lambda data: create(data, "pixels", 1, seed=0, rank=1), ("pixels", "'rank'", "init, seed")),
+        (lambda data: create(data, "lowrank", 1, seed=0, rank="two"), ("rank='two'", "str", "needs int")),
+        (lambda data: create(data, "lowrank", 1, seed=0, rank=True), ("rank=True", "bool", "needs int")),
+        (lambda data: create(data, "pixels", 1, seed=0, init=3), ("init=3", "needs str")),
+        (
+            lambda data: ddcore.Pixels.select(data, torch.tensor([0, 1, 2]), init="first"),
+            ("3 images", "10 classes"),
+        ),
+        (lambda data: ddcore.Pixels(data, 1000), ("training images", "asks for 1000 a class")),
+    ],
+)
 def test_bad_settings_are_refused(call, words, digits, refuses):
     with refuses(*words):
         call(digits)
@@ -440,13 +551,18 @@ def test_bad_settings_are_refused(call, words, digits, refuses):
 
 def test_create_makes_what_the_class_makes(digits):
     assert set(KINDS) == {"adaptive", "lowrank", "pixels", "tucker"}
-    assert torch.equal(create(digits, "pixels", 2, seed=3).images(), ddcore.Pixels(digits, 2, seed=3).images())
+    assert torch.equal(
+        create(digits, "pixels", 2, seed=3).images(), ddcore.Pixels(digits, 2, seed=3).images()
+    )
     made = create(digits, "lowrank", 2, seed=3, rank=2, init="svd")
     assert torch.equal(made.images(), ddcore.LowRank(digits, 2, rank=2, init="svd", seed=3).images())
 
 
 def test_a_rank_above_break_even_warns_of_what_it_costs(digits):
-    with pytest.warns(UserWarning, match="rank 5 takes 80 numbers a channel, its pixels 64: 1 images a class in place of 2; .* at most 4"):
+    with pytest.warns(
+        UserWarning,
+        match="rank 5 takes 80 numbers a channel, its pixels 64: 1 images a class in place of 2; .* at most 4",
+    ):
         ddcore.LowRank(digits, 2, rank=5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -454,6 +570,7 @@ def test_a_rank_above_break_even_warns_of_what_it_costs(digits):
 
 
 # for others to read
+
 
 def test_pictures_are_pixels_between_0_and_1(digits):
     pictures = ddcore.Pixels(digits, 2, init="noise").pictures()
@@ -471,8 +588,14 @@ def test_pictures_are_pixels_between_0_and_1(digits):
 def test_soft_labels_are_paid_for_by_images(digits, make, ipc, expected):
     synthetic = make(digits, ipc, soft=2.0)
     assert synthetic.per_class == expected
-    assert synthetic.stored_numbers == sum(tensor.numel() for tensor in synthetic.tensors.values()) <= synthetic.budget
-    assert synthetic.stored_numbers / synthetic.per_class * (synthetic.per_class + 1) > synthetic.budget, "one image more would not fit"
+    assert (
+        synthetic.stored_numbers
+        == sum(tensor.numel() for tensor in synthetic.tensors.values())
+        <= synthetic.budget
+    )
+    assert synthetic.stored_numbers / synthetic.per_class * (synthetic.per_class + 1) > synthetic.budget, (
+        "one image more would not fit"
+    )
     assert synthetic.tensors["soft"].shape == (10 * expected, 10)
     assert torch.equal(synthetic.targets().argmax(1), synthetic.labels)
     torch.testing.assert_close(synthetic.targets().sum(1), torch.ones(len(synthetic.labels)))
@@ -512,7 +635,11 @@ def test_the_published_rate_of_the_step_size(digits):
     assert float((synthetic.step_size - before).detach()) == pytest.approx(-lr_lr * gradient, rel=0.1)
 
 
-@pytest.mark.parametrize("how", [{"soft": 1.5}, {"step": 0.02}, {"soft": 1.0, "step": 0.1, "step_rate": 0.5}, {"clip": True}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{"soft": 1.5}, {"step": 0.02}, {"soft": 1.0, "step": 0.1, "step_rate": 0.5}, {"clip": True}],
+    ids=str,
+)
 def test_a_set_with_options_is_what_was_saved(digits, how, tmp_path):
     synthetic = ddcore.Pixels(digits, 2, **how)
     found = load_synthetic(synthetic.save(tmp_path / "set.safetensors"))
@@ -528,7 +655,9 @@ def test_clipped_pixels_are_those_of_pictures(digits):
     with torch.no_grad():
         synthetic.tensors["pixels"].mul_(10)
     synthetic.project()
-    pixels = synthetic.images() * torch.tensor(digits.std).view(1, -1, 1, 1) + torch.tensor(digits.mean).view(1, -1, 1, 1)
+    pixels = synthetic.images() * torch.tensor(digits.std).view(1, -1, 1, 1) + torch.tensor(digits.mean).view(
+        1, -1, 1, 1
+    )
     assert float(pixels.min().detach()) > -1e-6
     assert float(pixels.max().detach()) < 1 + 1e-6
     plain = ddcore.Pixels(digits, 1, init="noise")

@@ -11,9 +11,15 @@ import ddcore
 from ddcore.cli import terminal  # noqa: F401 (it registers the handler)
 
 
-@pytest.mark.parametrize(("encoding", "text", "shown"), [
-    ("ascii", "71.1 ± 0.8 … 3 × 2 · α", "71.1 +/- 0.8 ... 3 x 2 * ?"), ("cp1252", "71.1 ± 0.8, −1 ≤ x²", "71.1 ± 0.8, -1 <= x²"),
-    ("utf-8", "71.1 ± 0.8 ≥ α", "71.1 ± 0.8 ≥ α"), ("latin-1", "a–b", "a-b")])
+@pytest.mark.parametrize(
+    ("encoding", "text", "shown"),
+    [
+        ("ascii", "71.1 ± 0.8 … 3 × 2 · α", "71.1 +/- 0.8 ... 3 x 2 * ?"),
+        ("cp1252", "71.1 ± 0.8, −1 ≤ x²", "71.1 ± 0.8, -1 <= x²"),
+        ("utf-8", "71.1 ± 0.8 ≥ α", "71.1 ± 0.8 ≥ α"),
+        ("latin-1", "a–b", "a-b"),
+    ],
+)
 def test_what_can_not_be_encoded_is_spelt(encoding, text, shown):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="spell")
     stream.write(text)

@@ -17,7 +17,9 @@ from ddcore.methods import experts as trajectories
 from ddcore.methods.experts import Experts, experts, fill, flatten, unflatten
 from ddcore.random import stream
 
-SMALL = Experts(network="mlp", width=6, experts=2, epochs=3, batch=500, lr=0.1, momentum=0.5, weight_decay=1e-3)
+SMALL = Experts(
+    network="mlp", width=6, experts=2, epochs=3, batch=500, lr=0.1, momentum=0.5, weight_decay=1e-3
+)
 
 
 @pytest.fixture
@@ -33,10 +35,14 @@ def test_flat_parameters_are_those_of_the_network(digits):
     x = digits.x_train[:5]
     assert torch.equal(torch.func.functional_call(net, unflatten(net, flat), (x,)), net(x))
     assert [*unflatten(net, flat)] == [name for name, _ in net.named_parameters()]
-    other = fill(ddcore.networks.build("convnet2", digits.shape, 10, width=4, generator=stream(1, "net")), flat)
+    other = fill(
+        ddcore.networks.build("convnet2", digits.shape, 10, width=4, generator=stream(1, "net")), flat
+    )
     assert torch.equal(other(x), net(x))
     flat.zero_()
-    assert not torch.equal(other.classifier.weight, torch.zeros_like(other.classifier.weight)), "a copy, not a view"
+    assert not torch.equal(other.classifier.weight, torch.zeros_like(other.classifier.weight)), (
+        "a copy, not a view"
+    )
 
 
 def test_an_expert_is_the_plain_loop(digits, folder):
@@ -49,7 +55,10 @@ def test_an_expert_is_the_plain_loop(digits, folder):
         generator = stream(4, "experts", 1, "epoch", epoch)
         for chosen in torch.randperm(len(data.y_train), generator=generator).split(500):
             drawn = augment.draw(augment.DSA, 1, generator, each=len(chosen))
-            loss = F.cross_entropy(net(augment.apply(drawn, data.x_train[chosen], torch.arange(len(chosen)))), data.y_train[chosen])
+            loss = F.cross_entropy(
+                net(augment.apply(drawn, data.x_train[chosen], torch.arange(len(chosen)))),
+                data.y_train[chosen],
+            )
             gradients = torch.autograd.grad(loss, list(net.parameters()))
             with torch.no_grad():
                 for parameter, gradient, speed in zip(net.parameters(), gradients, velocity, strict=True):
@@ -90,7 +99,9 @@ def test_they_are_memory_mapped_read_only_found_again_and_more_can_be_asked_for(
     done = []
     first = experts(digits, SMALL, report=lambda *at: done.append(at))
     assert done == [(number, epoch) for number in range(2) for epoch in (1, 2, 3)]
-    assert all(isinstance(one, np.memmap) and not one.flags.writeable and one.dtype == np.float32 for one in first)
+    assert all(
+        isinstance(one, np.memmap) and not one.flags.writeable and one.dtype == np.float32 for one in first
+    )
     assert not np.array_equal(first[0], first[1])
     again = experts(digits, SMALL, report=lambda *at: pytest.fail("trained anew"))
     assert all(map(np.array_equal, first, again))
@@ -99,7 +110,12 @@ def test_they_are_memory_mapped_read_only_found_again_and_more_can_be_asked_for(
     assert done == [(2, 1), (2, 2), (2, 3)]
     assert np.array_equal(three[1], first[1])
     (place,) = folder.iterdir()
-    assert sorted(path.name for path in place.iterdir()) == ["expert_0.npy", "expert_1.npy", "expert_2.npy", "settings.json"]
+    assert sorted(path.name for path in place.iterdir()) == [
+        "expert_0.npy",
+        "expert_1.npy",
+        "expert_2.npy",
+        "settings.json",
+    ]
 
 
 @pytest.mark.parametrize("at", [(0, 1), (0, 3), (1, 2)])
@@ -119,7 +135,9 @@ def test_an_interrupted_expert_goes_on_bit_for_bit(digits, tmp_path, at):
     assert done == [(number, epoch) for number in range(2) for epoch in (1, 2, 3) if (number, epoch) > at]
 
 
-@pytest.mark.parametrize(("at", "number"), [((0, 1), signal.SIGINT), ((0, 3), signal.SIGTERM), ((1, 2), signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("at", "number"), [((0, 1), signal.SIGINT), ((0, 3), signal.SIGTERM), ((1, 2), signal.SIGTERM)]
+)
 def test_an_expert_that_a_signal_stops_keeps_its_whole_epochs(digits, tmp_path, at, number):
     """The signal comes at the beginning of an epoch, whose batches are not waited for."""
     expected, done = experts(digits, SMALL, folder=tmp_path / "whole"), []
@@ -129,7 +147,9 @@ def test_an_expert_that_a_signal_stops_keeps_its_whole_epochs(digits, tmp_path, 
         if now == at:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(ddcore.Interrupted, match=r"Experts: stopped in epoch \d of 3, expert \d of 2; .* kept in .*cut") as caught:
+    with pytest.raises(
+        ddcore.Interrupted, match=r"Experts: stopped in epoch \d of 3, expert \d of 2; .* kept in .*cut"
+    ) as caught:
         experts(digits, SMALL, folder=tmp_path / "cut", report=stop)
     assert done[-1] == at
     assert caught.value.number == number
@@ -170,15 +190,26 @@ def test_half_precision_is_that_of_the_files_alone(digits, tmp_path):
 
 
 def test_half_precision_experts_serve_mtt(digits, folder):
-    method = ddcore.MTT(experts=dataclasses.replace(SMALL, dtype="float16"), expert_epochs=1, max_start_epoch=2, syn_steps=2, batch_real=2)
+    method = ddcore.MTT(
+        experts=dataclasses.replace(SMALL, dtype="float16"),
+        expert_epochs=1,
+        max_start_epoch=2,
+        syn_steps=2,
+        batch_real=2,
+    )
     trace = ddcore.distill(digits, ddcore.Pixels(digits, 1, step=0.01), method, steps=1)
     assert 0 < trace.losses[0] < 100
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"network": "convnet2"}, ("network=mlp", "network=convnet2")), ({"epochs": 4}, ("epochs=3", "epochs=4")),
-    ({"strategy": "none"}, ("strategy=",)), ({"lr": 0.2}, ("lr=0.1", "lr=0.2")),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"network": "convnet2"}, ("network=mlp", "network=convnet2")),
+        ({"epochs": 4}, ("epochs=3", "epochs=4")),
+        ({"strategy": "none"}, ("strategy=",)),
+        ({"lr": 0.2}, ("lr=0.1", "lr=0.2")),
+    ],
+)
 def test_a_folder_of_other_experts_is_refused(digits, tmp_path, refuses, change, words):
     how = dataclasses.replace(SMALL, experts=1)
     experts(digits, how, folder=tmp_path)
@@ -208,7 +239,9 @@ def test_a_file_cut_short_is_refused(digits, tmp_path, refuses, keep):
         experts(digits, how, folder=tmp_path)
 
 
-@pytest.mark.parametrize("other", [np.zeros((4, 7), np.float32), np.zeros((4, 7), object), np.zeros((4, 496), np.float64)])
+@pytest.mark.parametrize(
+    "other", [np.zeros((4, 7), np.float32), np.zeros((4, 7), object), np.zeros((4, 496), np.float64)]
+)
 def test_a_file_of_another_shape_or_kind_is_refused(digits, tmp_path, refuses, other):
     how = dataclasses.replace(SMALL, experts=1)
     path = tmp_path / "expert_0.npy"
@@ -224,8 +257,18 @@ def test_experts_that_diverge_are_refused_and_leave_no_file(digits, tmp_path, re
     assert not (tmp_path / "expert_0.npy").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"experts": 0}, {"epochs": 0}, {"lr": 0.0}, {"batch": 0}, {"dtype": "int8"}, {"precision": "float16"},
-                                   {"strategy": "blur"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"experts": 0},
+        {"epochs": 0},
+        {"lr": 0.0},
+        {"batch": 0},
+        {"dtype": "int8"},
+        {"precision": "float16"},
+        {"strategy": "blur"},
+    ],
+)
 def test_ill_settings_are_refused(refuses, wrong):
     with refuses(str(next(iter(wrong.values())))):
         Experts(**wrong)
@@ -236,11 +279,15 @@ def test_the_global_random_state_is_left_alone(digits, tmp_path):
     experts(digits, dataclasses.replace(SMALL, experts=1, epochs=1), folder=tmp_path)
 
 
-@pytest.mark.parametrize("changed", [{"torch": "1.0"}, {"threads": 64}, {"cpu_capability": "DEFAULT"}, {"chunk_bytes": {"cpu": 1}}])
-def test_experts_computed_with_something_else_are_not_taken_and_that_is_said(digits, folder, monkeypatch, refuses, capsys, changed):
+@pytest.mark.parametrize(
+    "changed", [{"torch": "1.0"}, {"threads": 64}, {"cpu_capability": "DEFAULT"}, {"chunk_bytes": {"cpu": 1}}]
+)
+def test_experts_computed_with_something_else_are_not_taken_and_that_is_said(
+    digits, folder, monkeypatch, refuses, capsys, changed
+):
     how = dataclasses.replace(SMALL, experts=1, epochs=1)
     experts(digits, how)
-    first, = folder.iterdir()
+    (first,) = folder.iterdir()
     (folder / "begun").mkdir()
     shutil.copy(first / "settings.json", folder / "begun")
     assert capsys.readouterr() == ("", "")
@@ -251,7 +298,9 @@ def test_experts_computed_with_something_else_are_not_taken_and_that_is_said(dig
     assert len([*folder.iterdir()]) == 3
     said, (name, value) = capsys.readouterr().err, *changed.items()
     assert said.count("\n") == 1
-    assert said.startswith(f"experts: {first} is passed over, since it was computed with {name} {bits[name]} (here {value}); another")
+    assert said.startswith(
+        f"experts: {first} is passed over, since it was computed with {name} {bits[name]} (here {value}); another"
+    )
     experts(digits, how)
     experts(digits, dataclasses.replace(how, experts=2))
     assert capsys.readouterr().err == "", "now there are some"

@@ -29,8 +29,10 @@ def folder(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("pixels", {}), ("lowrank", {"rank": 1}), ("tucker", {"rank": 2}),
-                                                ("adaptive", {"rank": 1})])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("pixels", {}), ("lowrank", {"rank": 1}), ("tucker", {"rank": 2}), ("adaptive", {"rank": 1})],
+)
 def test_a_set_of_every_kind_learns_its_images_and_its_step(digits, kind, settings):
     synthetic = create(digits, kind, 1, seed=0, step=0.02, step_rate=1.0, **settings)
     before = synthetic.images().detach().clone(), float(synthetic.step_size.detach())
@@ -39,7 +41,17 @@ def test_a_set_of_every_kind_learns_its_images_and_its_step(digits, kind, settin
     assert float(synthetic.step_size.detach()) != before[1]
 
 
-def problem(shape=(1, 8, 8), classes=3, images=6, steps=4, batch=None, soft=False, strategy=augment.DSA, network="convnet2", seed=0):
+def problem(
+    shape=(1, 8, 8),
+    classes=3,
+    images=6,
+    steps=4,
+    batch=None,
+    soft=False,
+    strategy=augment.DSA,
+    network="convnet2",
+    seed=0,
+):
     """forward, start, goal, images, targets, alpha, steps: random ones in float64."""
     net = networks.build(network, shape, classes, width=4, dtype=torch.float64, generator=stream(seed, "net"))
     start = flatten(net)
@@ -64,12 +76,22 @@ def gradients(loss_of, given_, logits):
 
 
 def errors(ours, theirs):
-    return [float((one - other).detach().norm() / other.detach().norm()) for one, other in zip(ours, theirs, strict=True)]
+    return [
+        float((one - other).detach().norm() / other.detach().norm())
+        for one, other in zip(ours, theirs, strict=True)
+    ]
 
 
-@given(st.sampled_from([(1, 8, 8), (3, 8, 8), (1, 9, 11), (2, 12, 8)]), st.integers(1, 7), st.integers(1, 6),
-       st.sampled_from([None, 1, 2, 4, 9]), st.booleans(), st.sampled_from([augment.DSA, "none", "crop", "scale"]),
-       st.sampled_from(["convnet2", "convnet2-bn", "mlp", "convnet2-nonorm"]), st.integers(0, 99))
+@given(
+    st.sampled_from([(1, 8, 8), (3, 8, 8), (1, 9, 11), (2, 12, 8)]),
+    st.integers(1, 7),
+    st.integers(1, 6),
+    st.sampled_from([None, 1, 2, 4, 9]),
+    st.booleans(),
+    st.sampled_from([augment.DSA, "none", "crop", "scale"]),
+    st.sampled_from(["convnet2", "convnet2-bn", "mlp", "convnet2-nonorm"]),
+    st.integers(0, 99),
+)
 def test_the_adjoint_is_the_unrolled_gradient(shape, images, steps, batch, soft, strategy, network, seed):
     given_, logits = problem(shape, 3, images, steps, batch, soft, strategy, network, seed)
     ours, theirs = (gradients(one, given_, logits) for one in (unrolling.adjoint, unrolling.unrolled))
@@ -79,7 +101,9 @@ def test_the_adjoint_is_the_unrolled_gradient(shape, images, steps, batch, soft,
 
 def test_every_step_checkpointed_is_a_second_witness():
     """The reference written anew: torch's own checkpointing of each step, cross-entropy by hand, the loss by hand."""
-    (forward, start, goal, images, targets, alpha, steps), logits = problem(images=5, steps=6, batch=2, soft=True)
+    (forward, start, goal, images, targets, alpha, steps), logits = problem(
+        images=5, steps=6, batch=2, soft=True
+    )
 
     def move(theta, images, targets, alpha, rows, drawn):
         theta = theta if theta.requires_grad else theta.requires_grad_()
@@ -93,7 +117,10 @@ def test_every_step_checkpointed_is_a_second_witness():
     loss = ((theta - goal) ** 2).sum() / ((start - goal) ** 2).sum()
     theirs = [loss, theta, *torch.autograd.grad(loss, [images, alpha, logits], retain_graph=True)]
     for one in (unrolling.adjoint, unrolling.unrolled):
-        assert max(errors(gradients(one, (forward, start, goal, images, targets, alpha, steps), logits), theirs)) < 1e-12
+        assert (
+            max(errors(gradients(one, (forward, start, goal, images, targets, alpha, steps), logits), theirs))
+            < 1e-12
+        )
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -105,10 +132,17 @@ def test_the_adjoint_is_what_finite_differences_say(soft):
         towards = torch.randn(tensor.shape, generator=stream(which, "towards"), dtype=torch.float64)
         values = []
         for sign in (1, -1):
-            moved = [one.detach() + (sign * 1e-6 * towards if place == which else 0) for place, one in enumerate(inputs)]
+            moved = [
+                one.detach() + (sign * 1e-6 * towards if place == which else 0)
+                for place, one in enumerate(inputs)
+            ]
             targets = moved[2].softmax(1) if soft else given_[4]
-            values.append(float(unrolling.unrolled(*given_[:3], moved[0], targets, moved[1], given_[-1])[0].detach()))
-        assert (values[0] - values[1]) / 2e-6 == pytest.approx(float((gradient * towards).sum()), rel=1e-5, abs=1e-9)
+            values.append(
+                float(unrolling.unrolled(*given_[:3], moved[0], targets, moved[1], given_[-1])[0].detach())
+            )
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(
+            float((gradient * towards).sum()), rel=1e-5, abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("factor", [1, 2])
@@ -131,7 +165,10 @@ def test_tesla_is_its_own_formula_and_not_the_exact_gradient(factor):
 
 def test_one_step_leaves_tesla_nothing_to_neglect():
     given_, logits = problem(steps=1)
-    assert max(errors(gradients(unrolling.tesla, given_, logits), gradients(unrolling.unrolled, given_, logits))) < 1e-12
+    assert (
+        max(errors(gradients(unrolling.tesla, given_, logits), gradients(unrolling.unrolled, given_, logits)))
+        < 1e-12
+    )
 
 
 def tape_bytes(loss_of, given_):
@@ -156,7 +193,10 @@ def tape_bytes(loss_of, given_):
 
 
 def test_the_tape_of_the_adjoint_does_not_grow_with_the_steps():
-    found = {steps: [tape_bytes(one, problem(steps=steps)[0]) for one in (unrolling.adjoint, unrolling.unrolled)] for steps in (5, 20)}
+    found = {
+        steps: [tape_bytes(one, problem(steps=steps)[0]) for one in (unrolling.adjoint, unrolling.unrolled)]
+        for steps in (5, 20)
+    }
     assert found[20][0] <= found[20][1] / 8
     assert found[20][0] <= 1.1 * found[5][0]
     assert found[20][1] > 3 * found[5][1]
@@ -174,8 +214,12 @@ def test_a_gradient_of_the_gradient_is_refused():
 
 
 def sets(data):
-    return [ddcore.Pixels(data, 1, step=0.05), ddcore.Pixels(data, 2, step=0.05, soft=3.0), ddcore.LowRank(data, 1, rank=1, step=0.05),
-            ddcore.LowRank(data, 1, rank=1, step=0.05, soft=3.0)]
+    return [
+        ddcore.Pixels(data, 1, step=0.05),
+        ddcore.Pixels(data, 2, step=0.05, soft=3.0),
+        ddcore.LowRank(data, 1, rank=1, step=0.05),
+        ddcore.LowRank(data, 1, rank=1, step=0.05, soft=3.0),
+    ]
 
 
 @pytest.mark.parametrize("which", range(4))
@@ -183,7 +227,9 @@ def sets(data):
 def test_all_that_a_set_stores_is_learned_by_the_exact_gradient(digits64, which, batch_syn):
     synthetic, found = sets(digits64)[which], []
     for gradient in ("adjoint", "unrolled"):
-        match = next(MTT(**FEW, batch_syn=batch_syn, gradient=gradient).matches(digits64, synthetic, seed=3, start=2))
+        match = next(
+            MTT(**FEW, batch_syn=batch_syn, gradient=gradient).matches(digits64, synthetic, seed=3, start=2)
+        )
         found.append([match.loss, *torch.autograd.grad(match.loss, synthetic.parameters())])
     assert len(found[0]) == 1 + len(synthetic.tensors)
     assert max(errors(*found)) < 1e-12
@@ -194,8 +240,14 @@ def test_the_loss_is_the_published_one_of_the_trajectory_drawn(digits64):
     synthetic, method = ddcore.Pixels(digits64, 1, step=0.05), MTT(**FEW, batch_syn=4)
     match = next(method.matches(digits64, synthetic, seed=1, start=6))
     generator = stream(1, "mtt", "trajectory", 6)
-    number, epoch = int(torch.randint(2, (), generator=generator)), int(torch.randint(2, (), generator=generator))
-    rows = [torch.from_numpy(row.copy()).double() for row in ddcore.methods.experts.experts(digits64, SMALL)[number][[epoch, epoch + 1]]]
+    number, epoch = (
+        int(torch.randint(2, (), generator=generator)),
+        int(torch.randint(2, (), generator=generator)),
+    )
+    rows = [
+        torch.from_numpy(row.copy()).double()
+        for row in ddcore.methods.experts.experts(digits64, SMALL)[number][[epoch, epoch + 1]]
+    ]
     net = SMALL.network_for(digits64, stream(0, "any"))
     torch.nn.utils.vector_to_parameters(rows[0].clone(), net.parameters())
     generator = stream(1, "mtt", "steps", 6)
@@ -203,8 +255,14 @@ def test_the_loss_is_the_published_one_of_the_trajectory_drawn(digits64):
     for _ in range(5):
         batches = batches or list(torch.randperm(10, generator=generator).split(4))
         chosen = batches.pop()
-        x = augment.apply(augment.draw(augment.DSA, 1, generator, each=len(chosen)), synthetic.images()[chosen], torch.arange(len(chosen)))
-        wanted = torch.autograd.grad(F.cross_entropy(net(x), synthetic.labels[chosen]), list(net.parameters()))
+        x = augment.apply(
+            augment.draw(augment.DSA, 1, generator, each=len(chosen)),
+            synthetic.images()[chosen],
+            torch.arange(len(chosen)),
+        )
+        wanted = torch.autograd.grad(
+            F.cross_entropy(net(x), synthetic.labels[chosen]), list(net.parameters())
+        )
         with torch.no_grad():
             for parameter, gradient in zip(net.parameters(), wanted, strict=True):
                 parameter -= 0.05 * gradient
@@ -239,7 +297,9 @@ def test_features_are_found_when_looked_at_and_only_the_synthetic_ones_carry_a_t
     assert len(match.real_features) == len(match.synthetic_features) == 2
     assert len(calls) == before + 2
     assert not match.real_features[-1].requires_grad
-    assert torch.autograd.grad(match.synthetic_features[0].sum(), synthetic.parameters()[0])[0].abs().sum() > 0
+    assert (
+        torch.autograd.grad(match.synthetic_features[0].sum(), synthetic.parameters()[0])[0].abs().sum() > 0
+    )
     assert torch.equal(match.real_features[-1].flatten(1), match.network.embed(match.real))
     assert torch.equal(match.synthetic_features[-1].flatten(1), match.student.embed(synthetic.images()))
     assert match.real_labels.tolist() == [label for label in range(10) for _ in range(5)]
@@ -249,8 +309,10 @@ def test_soft_labels_begin_as_those_of_an_expert(digits64):
     synthetic = ddcore.Pixels(digits64, 2, step=0.05, soft=3.0)
     matches = MTT(**FEW).matches(digits64, synthetic, seed=0)
     next(matches)
-    net = ddcore.methods.experts.fill(SMALL.network_for(digits64, stream(0, "any")),
-                                   torch.from_numpy(ddcore.methods.experts.experts(digits64, SMALL)[0][-1].copy()).double())
+    net = ddcore.methods.experts.fill(
+        SMALL.network_for(digits64, stream(0, "any")),
+        torch.from_numpy(ddcore.methods.experts.experts(digits64, SMALL)[0][-1].copy()).double(),
+    )
     assert torch.equal(synthetic.tensors["soft"], net(synthetic.images()))
     later = ddcore.Pixels(digits64, 2, step=0.05, soft=3.0)
     next(MTT(**FEW).matches(digits64, later, seed=0, start=1))
@@ -268,20 +330,34 @@ def test_a_plugin_sees_both_sides_and_its_network_is_not_the_goal(digits64):
         def loss(self, match, memory):
             return match.synthetic_features[0].square().mean() * 0
 
-    losses = [ddcore.distill(digits64, ddcore.Pixels(digits64, 1, step=0.05), MTT(**FEW), plugins=plugins, steps=3).losses
-              for plugins in ([], [Shrink()])]
+    losses = [
+        ddcore.distill(
+            digits64, ddcore.Pixels(digits64, 1, step=0.05), MTT(**FEW), plugins=plugins, steps=3
+        ).losses
+        for plugins in ([], [Shrink()])
+    ]
     assert losses[0] == losses[1]
 
 
 def test_distilled_digits_fall_in_loss_and_train_better_than_the_images_they_began_as(tmp_path):
     data = ddcore.load("digits", "cpu")
-    method = MTT(experts=Experts(width=8, experts=3, epochs=6, lr=0.1), expert_epochs=2, max_start_epoch=3, syn_steps=10, batch_real=1)
+    method = MTT(
+        experts=Experts(width=8, experts=3, epochs=6, lr=0.1),
+        expert_epochs=2,
+        max_start_epoch=3,
+        syn_steps=10,
+        batch_real=1,
+    )
     synthetic = ddcore.Pixels(data, 1, step=0.1, step_rate=0.05, seed=0)
     trace = ddcore.distill(data, synthetic, method, steps=60, lr_img=30.0, momentum=0.5)
     assert sum(trace.losses[-15:]) < 0.95 * sum(trace.losses[:15])
     assert float(synthetic.step_size.detach()) > 0
-    scores = {name: ddcore.evaluate(one, data, seeds=range(2), width=8, epochs=60, lr=float(synthetic.step_size.detach())).mean
-              for name, one in {"mtt": synthetic, "real": ddcore.Pixels(data, 1, seed=0)}.items()}
+    scores = {
+        name: ddcore.evaluate(
+            one, data, seeds=range(2), width=8, epochs=60, lr=float(synthetic.step_size.detach())
+        ).mean
+        for name, one in {"mtt": synthetic, "real": ddcore.Pixels(data, 1, seed=0)}.items()
+    }
     assert scores["mtt"] > scores["real"] + 5, scores
 
 
@@ -292,16 +368,24 @@ def test_the_step_size_stays_positive_whatever_its_gradient(digits64):
 
 
 def test_settings_come_from_a_mapping():
-    built = ddcore.settings.build(MTT, {"experts": {"width": 8, "epochs": 9}, "max_start_epoch": 3, "batch_syn": 7})
+    built = ddcore.settings.build(
+        MTT, {"experts": {"width": 8, "epochs": 9}, "max_start_epoch": 3, "batch_syn": 7}
+    )
     assert built == MTT(experts=Experts(width=8, epochs=9), max_start_epoch=3, batch_syn=7)
     assert MTT.versions == {"trajectories": ddcore.methods.experts.VERSION}
 
 
-@pytest.mark.parametrize(("wrong", "words"), [
-    ({"gradient": "autograd"}, ("gradient", "adjoint", "tesla")), ({"tesla_factor": 3}, ("tesla_factor=3", "2", "1")),
-    ({"syn_steps": 0}, ("syn_steps=0",)), ({"batch_syn": 0}, ("batch_syn=0",)), ({"strategy": "blur"}, ("blur",)),
-    ({"max_start_epoch": 40, "expert_epochs": 20}, ("reach epoch 59", "50 epochs", "train them longer")),
-])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"gradient": "autograd"}, ("gradient", "adjoint", "tesla")),
+        ({"tesla_factor": 3}, ("tesla_factor=3", "2", "1")),
+        ({"syn_steps": 0}, ("syn_steps=0",)),
+        ({"batch_syn": 0}, ("batch_syn=0",)),
+        ({"strategy": "blur"}, ("blur",)),
+        ({"max_start_epoch": 40, "expert_epochs": 20}, ("reach epoch 59", "50 epochs", "train them longer")),
+    ],
+)
 def test_ill_settings_are_refused(refuses, wrong, words):
     with refuses(*words):
         MTT(**wrong)

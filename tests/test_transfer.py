@@ -11,8 +11,11 @@ from ddcore.lab.runner import Runner
 from ddcore.synthetic import create
 
 EVALUATE = {"network": "convnet", "width": 8, "epochs": 8, "networks": 2, "strategy": "none"}
-DM = {"synthetic": {"kind": "lowrank", "rank": 1}, "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},
-      "distill": {"steps": 3}}
+DM = {
+    "synthetic": {"kind": "lowrank", "rank": 1},
+    "method": {"name": "dm", "width": 8, "batch_real": 8, "strategy": "none"},
+    "distill": {"steps": 3},
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +35,12 @@ def test_the_same_network_finds_the_same_scores(made):
 def test_another_network_is_that_network_on_that_set(made):
     runner, record, synthetic = made
     through = runner.run(Transfer(record, synthetic, {"network": "mlp", "width": 16}))
-    direct = ddcore.evaluate(synthetic, runner.data("digits"), seeds=[2000, 2001], **{k: v for k, v in EVALUATE.items() if k != "networks"}
-                             | {"network": "mlp", "width": 16})
+    direct = ddcore.evaluate(
+        synthetic,
+        runner.data("digits"),
+        seeds=[2000, 2001],
+        **{k: v for k, v in EVALUATE.items() if k != "networks"} | {"network": "mlp", "width": 16},
+    )
     assert through.result["scores"] == list(direct.scores)
     assert through.experiment["evaluate"]["network"] == "mlp"
     assert through.experiment["method"] == record.experiment["method"]
@@ -51,7 +58,9 @@ def test_numbers_that_half_precision_does_not_hold_are_refused(made):
 def test_fewer_bits_are_the_rounded_factors_and_the_set_stays_as_it_was(made):
     runner, record, synthetic = made
     before = {name: tensor.detach().clone() for name, tensor in synthetic.tensors.items()}
-    half, whole = (runner.run(Transfer(record, synthetic, stored=stored)) for stored in ("bfloat16", "float32"))
+    half, whole = (
+        runner.run(Transfer(record, synthetic, stored=stored)) for stored in ("bfloat16", "float32")
+    )
     assert half.result["stored_bits"] * 2 == whole.result["stored_bits"] == 32 * synthetic.stored_numbers
     assert all(torch.equal(before[name], tensor) for name, tensor in synthetic.tensors.items())
     images = Transfer(record, synthetic, stored="bfloat16").changed(runner.data("digits")).images()
@@ -66,9 +75,14 @@ def test_rescaled_images_have_the_spread_of_real_ones_and_their_own_pattern(made
     synthetic = create(data, kind, 3, seed=1, init="noise", **({} if kind == "pixels" else {"rank": 2}))
     with torch.no_grad():
         synthetic.parameters()[0].mul_(50)
-    before, after = synthetic.images().detach(), Transfer(record, synthetic, rescaled=True).changed(data).images()
+    before, after = (
+        synthetic.images().detach(),
+        Transfer(record, synthetic, rescaled=True).changed(data).images(),
+    )
     assert torch.allclose(after.std(dim=(1, 2, 3)), data.x_train[:].std().expand(len(after)), rtol=1e-4)
-    assert torch.allclose(torch.cosine_similarity(before.flatten(1), after.flatten(1)), torch.ones(len(after)), atol=1e-5)
+    assert torch.allclose(
+        torch.cosine_similarity(before.flatten(1), after.flatten(1)), torch.ones(len(after)), atol=1e-5
+    )
 
 
 def test_rescaling_is_another_record_and_its_absence_is_not(made):

@@ -35,7 +35,9 @@ def test_it_stores_as_many_images_as_the_budget_pays_for(budget_ipc, rank, init)
 def test_full_rank_holds_every_image_and_a_lower_one_a_projection(seed, count, rank):
     images = draw(seed, 2, count, 6, 7)
     left, core, right = hosvd(images, 6)
-    assert torch.allclose(left[:, None] @ core @ right[:, None], images @ (right.mT @ right)[:, None], atol=1e-12)
+    assert torch.allclose(
+        left[:, None] @ core @ right[:, None], images @ (right.mT @ right)[:, None], atol=1e-12
+    )
     left, core, right = hosvd(images, rank)
     error = images - left[:, None] @ core @ right[:, None]
     assert torch.allclose(error.square().sum() + core.square().sum(), images.square().sum())

@@ -26,7 +26,9 @@ def test_what_is_written_is_what_is_meant(text, value):
 
 @given(st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none())
 def test_every_number_as_python_prints_it_comes_back(value):
-    text = {math.inf: ".inf", -math.inf: "-.inf", True: "true", None: "null", False: "false"}.get(value, repr(value))
+    text = {math.inf: ".inf", -math.inf: "-.inf", True: "true", None: "null", False: "false"}.get(
+        value, repr(value)
+    )
     text = repr(value) if type(value) in (int, float) and math.isfinite(value) else text
     assert read(text) == value
     assert type(read(text)) is type(value)

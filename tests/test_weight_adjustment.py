@@ -73,8 +73,15 @@ def test_its_length_is_at_most_rho_and_rho_in_one_step(teacher, digits64, direct
 
 def test_one_step_is_along_the_gradient_of_the_batch(teacher, digits64):
     g = gradient(teacher, *real(digits64))
-    torch.testing.assert_close(moved(teacher, digits64, rho=0.2, steps=1), 0.2 * g / g.norm(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(moved(teacher, digits64, rho=0.2, steps=1, direction="descent"), -0.2 * g / g.norm(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        moved(teacher, digits64, rho=0.2, steps=1), 0.2 * g / g.norm(), rtol=0, atol=1e-10
+    )
+    torch.testing.assert_close(
+        moved(teacher, digits64, rho=0.2, steps=1, direction="descent"),
+        -0.2 * g / g.norm(),
+        rtol=0,
+        atol=1e-10,
+    )
 
 
 def test_later_steps_are_along_the_gradients_where_the_earlier_ones_lead(teacher, digits64):
@@ -83,18 +90,24 @@ def test_later_steps_are_along_the_gradients_where_the_earlier_ones_lead(teacher
     for _ in range(3):
         g = gradient(walker, *batch)
         total = total + 0.5 / 3 * g / g.norm()
-        torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(teacher.parameters()) + total, walker.parameters())
+        torch.nn.utils.vector_to_parameters(
+            torch.nn.utils.parameters_to_vector(teacher.parameters()) + total, walker.parameters()
+        )
     torch.testing.assert_close(moved(teacher, digits64, rho=0.5, steps=3), total, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("ascent", 1), ("descent", -1)])
-def test_as_printed_a_step_is_a_rate_times_the_gradient_of_the_summed_loss(teacher, digits64, direction, sign):
+def test_as_printed_a_step_is_a_rate_times_the_gradient_of_the_summed_loss(
+    teacher, digits64, direction, sign
+):
     """Algorithm 1: delta_k = delta_(k-1) + (rho / K) grad L_B(theta + delta_(k-1)), L_B a sum over B; nothing is divided by a norm."""
     images, labels = real(digits64)
     walker, total = squeeze(digits64, TINY), 0.0
     for _ in range(3):
         total = total + sign * 0.01 / 3 * len(images) * gradient(walker, images, labels)
-        torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(teacher.parameters()) + total, walker.parameters())
+        torch.nn.utils.vector_to_parameters(
+            torch.nn.utils.parameters_to_vector(teacher.parameters()) + total, walker.parameters()
+        )
     found = moved(teacher, digits64, rho=0.01, steps=3, direction=direction, normalised=False)
     torch.testing.assert_close(found, total, rtol=0, atol=1e-12)
     longer = moved(teacher, digits64, rho=0.01, steps=1, direction=direction, normalised=False)
@@ -103,11 +116,16 @@ def test_as_printed_a_step_is_a_rate_times_the_gradient_of_the_summed_loss(teach
     assert float(longer.norm()) > 0.01, "nothing bounds its length"
 
 
-def test_ascent_raises_the_loss_of_the_batch_and_descent_lowers_it_by_rho_times_the_gradient(teacher, digits64):
+def test_ascent_raises_the_loss_of_the_batch_and_descent_lowers_it_by_rho_times_the_gradient(
+    teacher, digits64
+):
     before, g = loss(teacher, digits64), float(gradient(teacher, *real(digits64)).norm())
     for direction, sign in (("ascent", 1), ("descent", -1)):
         lengths = (1e-5, 1e-4)
-        changes = [loss(DWA(rho, 3, direction).adjust(teacher, *real(digits64), stream(0, "x")), digits64) - before for rho in lengths]
+        changes = [
+            loss(DWA(rho, 3, direction).adjust(teacher, *real(digits64), stream(0, "x")), digits64) - before
+            for rho in lengths
+        ]
         assert sign * changes[0] > 0
         errors = [abs(change / (sign * rho * g) - 1) for change, rho in zip(changes, lengths, strict=True)]
         assert errors[0] < 1e-4
@@ -116,8 +134,12 @@ def test_ascent_raises_the_loss_of_the_batch_and_descent_lowers_it_by_rho_times_
 
 def test_the_fisher_direction_is_the_sum_of_image_gradients_with_the_generators_weights(teacher, digits64):
     images, labels = real(digits64)
-    each = torch.stack([gradient(teacher, images[row : row + 1], labels[row : row + 1]) for row in range(len(images))])
-    weights = torch.linalg.lstsq(each.T, moved(teacher, digits64, rho=0.2, direction="fisher")[:, None]).solution[:, 0]
+    each = torch.stack(
+        [gradient(teacher, images[row : row + 1], labels[row : row + 1]) for row in range(len(images))]
+    )
+    weights = torch.linalg.lstsq(
+        each.T, moved(teacher, digits64, rho=0.2, direction="fisher")[:, None]
+    ).solution[:, 0]
     drawn = torch.randn(len(images), generator=stream(1, "noise"), dtype=torch.float64)
     torch.testing.assert_close(weights / weights.norm(), drawn / drawn.norm(), rtol=0, atol=1e-6)
     noise = moved(teacher, digits64, rho=0.2, direction="gaussian")
@@ -129,7 +151,10 @@ def test_the_network_given_is_untouched_and_the_one_returned_frozen_with_its_sta
     before = states(teacher)
     for direction in DIRECTIONS:
         other = DWA(0.1, 2, direction).adjust(teacher, *real(digits64), stream(0, "x"))
-        assert not any(parameter.requires_grad or parameter.grad is not None for parameter in (*teacher.parameters(), *other.parameters()))
+        assert not any(
+            parameter.requires_grad or parameter.grad is not None
+            for parameter in (*teacher.parameters(), *other.parameters())
+        )
         assert not any(module.training for module in other.modules())
         buffers = dict(other.named_buffers())
         assert all(torch.equal(before[name], one) for name, one in teacher.state_dict().items())
@@ -144,8 +169,12 @@ def test_in_train_mode_the_statistics_are_those_of_the_batch_and_the_kept_ones_s
     trained = squeeze(digits64, TINY).train()
     before = states(trained)
     g = gradient(squeeze(digits64, TINY).train(), *real(digits64))
-    torch.testing.assert_close(moved(trained, digits64, rho=0.2, steps=1), 0.2 * g / g.norm(), rtol=0, atol=1e-10)
-    assert not torch.allclose(moved(trained, digits64, rho=0.2, steps=1), moved(teacher, digits64, rho=0.2, steps=1))
+    torch.testing.assert_close(
+        moved(trained, digits64, rho=0.2, steps=1), 0.2 * g / g.norm(), rtol=0, atol=1e-10
+    )
+    assert not torch.allclose(
+        moved(trained, digits64, rho=0.2, steps=1), moved(teacher, digits64, rho=0.2, steps=1)
+    )
     other = DWA(0.1).adjust(trained, *real(digits64), stream(0, "x"))
     assert all(torch.equal(before[name], one) for name, one in trained.state_dict().items())
     assert all(torch.equal(before[name], one) for name, one in other.named_buffers())
@@ -153,11 +182,23 @@ def test_in_train_mode_the_statistics_are_those_of_the_batch_and_the_kept_ones_s
 
 
 def test_no_length_is_the_very_same_network(teacher, digits64):
-    assert all(DWA(0.0, direction=direction).adjust(teacher, *real(digits64), stream(0, "x")) is teacher for direction in DIRECTIONS)
+    assert all(
+        DWA(0.0, direction=direction).adjust(teacher, *real(digits64), stream(0, "x")) is teacher
+        for direction in DIRECTIONS
+    )
 
 
-@pytest.mark.parametrize("wrong", [{"rho": -0.1}, {"rho": float("nan")}, {"steps": 0}, {"direction": "up"},
-                                   {"normalised": False, "direction": "gaussian"}, {"normalised": False, "direction": "fisher"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rho": -0.1},
+        {"rho": float("nan")},
+        {"steps": 0},
+        {"direction": "up"},
+        {"normalised": False, "direction": "gaussian"},
+        {"normalised": False, "direction": "fisher"},
+    ],
+)
 def test_ill_settings_are_refused(wrong, refuses):
     with refuses(next(iter(wrong))):
         DWA(**wrong)
@@ -187,7 +228,9 @@ def one_by_one(data, synthetic, plugin, method, seed=3):
     begun = ddcore.Pixels(data, many, seed=synthetic.settings["seed"])
     for number in range(many):
         rows = slice(number, None, many)
-        shift = torch.randint(method.roll + 1, (many, 2), generator=stream(seed, "sre2l", "roll", 0))[number].tolist()
+        shift = torch.randint(method.roll + 1, (many, 2), generator=stream(seed, "sre2l", "roll", 0))[
+            number
+        ].tolist()
         batch, labels = torch.roll(begun.images()[rows].detach(), shift, (2, 3)), torch.arange(data.classes)
         other = plugin.adjust(squeeze(data, TINY), batch, labels, stream(seed, "sre2l", "look", number))
         found.append(method.objective(other, torch.roll(synthetic.images()[rows], shift, (2, 3)), labels, 1))
@@ -202,10 +245,18 @@ def test_several_batches_at_once_equal_one_by_one(digits64, direction, at_once):
     found = one_by_one(digits64, synthetic, plugin, ddcore.SRe2L(teacher=TINY, r_var=2.0))
     expected = sum(one[0] for one in found)
     assert match.loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    ours, theirs = (torch.autograd.grad(one, synthetic.parameters(), retain_graph=True)[0] for one in (match.loss, expected))
+    ours, theirs = (
+        torch.autograd.grad(one, synthetic.parameters(), retain_graph=True)[0]
+        for one in (match.loss, expected)
+    )
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-12
-    parts = [network.features(batch) for network, batch in zip(match.student.networks, batches(match.synthetic, 3), strict=True)]
-    for features, again, *each in zip(match.synthetic_features, match.student.features(match.synthetic), *parts, strict=True):
+    parts = [
+        network.features(batch)
+        for network, batch in zip(match.student.networks, batches(match.synthetic, 3), strict=True)
+    ]
+    for features, again, *each in zip(
+        match.synthetic_features, match.student.features(match.synthetic), *parts, strict=True
+    ):
         torch.testing.assert_close(features, joined(each), rtol=0, atol=1e-12)
         torch.testing.assert_close(features, again, rtol=0, atol=1e-12)
     plain = next(ddcore.SRe2L(teacher=TINY, r_var=2.0).matches(digits64, synthetic, seed=3))
@@ -216,8 +267,11 @@ def by_hand(teacher, network, images, labels, r_var):
     """Eq. 15 as printed, of one batch, from nothing but torch's own modules: the cross-entropy through `network`, means and variances
     through `teacher`, whose batch norms are evaluated by a formula."""
     given = []
-    handles = [module.register_forward_hook(lambda module, inputs, output: given.append((module, inputs[0])))
-               for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output: given.append((module, inputs[0])))
+        for module in teacher.modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    ]
     teacher(images)
     for handle in handles:
         handle.remove()
@@ -225,7 +279,9 @@ def by_hand(teacher, network, images, labels, r_var):
     for layer, (module, x) in enumerate(given):
         mean = x.mean((0, 2, 3))
         var = (x - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))
-        far = (mean - module.running_mean).square().sum().sqrt() + r_var * (var - module.running_var).square().sum().sqrt()
+        far = (mean - module.running_mean).square().sum().sqrt() + r_var * (
+            var - module.running_var
+        ).square().sum().sqrt()
         loss = loss + 0.01 * (10.0 if layer == 0 else 1.0) * far
     return loss
 
@@ -236,22 +292,37 @@ def test_as_printed_the_statistics_pass_through_the_teacher(digits64, teacher, a
     synthetic, plugin, many = ddcore.Pixels(digits64, 3, init="noise", seed=5), DWA(0.5, 2), 3
     how = {"r_var": 11.0, "roll": 0, "block": block}
     match = first(digits64, synthetic, plugin, at_once=at_once, statistics_through="teacher", **how)
-    students = match.student.networks if not block else [one for part in match.student.networks for one in part.networks]
+    students = (
+        match.student.networks
+        if not block
+        else [one for part in match.student.networks for one in part.networks]
+    )
     labels = torch.arange(10)
     rows = [part * many + number for part in labels.split(block or 10) for number in range(many)]
     assert len(students) == len(rows)
-    expected = sum(by_hand(teacher, network, synthetic.images()[row], row // many, 11.0)
-                   for network, row in zip(students, rows, strict=True))
+    expected = sum(
+        by_hand(teacher, network, synthetic.images()[row], row // many, 11.0)
+        for network, row in zip(students, rows, strict=True)
+    )
     assert match.loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    ours, theirs = (torch.autograd.grad(one, synthetic.parameters(), retain_graph=True)[0] for one in (match.loss, expected))
+    ours, theirs = (
+        torch.autograd.grad(one, synthetic.parameters(), retain_graph=True)[0]
+        for one in (match.loss, expected)
+    )
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-12
     released = first(digits64, synthetic, plugin, at_once=at_once, **how)
     assert abs(released.loss.item() / expected.item() - 1) > 1e-6
-    assert all(torch.equal(one, other) for one, other in zip(match.synthetic_features, released.synthetic_features, strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(match.synthetic_features, released.synthetic_features, strict=True)
+    )
 
 
 def test_without_adjusted_weights_both_readings_are_the_same_bits(digits64):
-    found = [run(digits64, method=ddcore.SRe2L(teacher=TINY, statistics_through=through)) for through in ("adjusted", "teacher")]
+    found = [
+        run(digits64, method=ddcore.SRe2L(teacher=TINY, statistics_through=through))
+        for through in ("adjusted", "teacher")
+    ]
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
 
@@ -280,7 +351,11 @@ def seen_by(data, ipc, *, start=0, **settings):
         found.append(others[:2])
         return network
 
-    next(ddcore.SRe2L(teacher=TINY, **settings).matches(data, ddcore.Pixels(data, ipc, init="noise"), seed=0, start=start, look=look))
+    next(
+        ddcore.SRe2L(teacher=TINY, **settings).matches(
+            data, ddcore.Pixels(data, ipc, init="noise"), seed=0, start=start, look=look
+        )
+    )
     return found
 
 
@@ -288,12 +363,17 @@ def test_a_batch_depends_neither_on_the_others_nor_on_where_the_run_goes_on(digi
     for batch in ("init", "other"):
         three = seen_by(digits64, 3, batch=batch)
         for other in (seen_by(digits64, 2, batch=batch), seen_by(digits64, 3, batch=batch, start=7)):
-            assert all(torch.equal(images, again) for (images, _), (again, _) in zip(three, other, strict=False))
+            assert all(
+                torch.equal(images, again) for (images, _), (again, _) in zip(three, other, strict=False)
+            )
         assert all(torch.equal(labels, torch.arange(10)) for _, labels in three)
 
 
 def test_other_batches_are_real_images_of_their_classes_but_not_those_of_init(digits64):
-    init, other = (torch.cat([images for images, _ in seen_by(digits64, 3, batch=batch, roll=0)]) for batch in ("init", "other"))
+    init, other = (
+        torch.cat([images for images, _ in seen_by(digits64, 3, batch=batch, roll=0)])
+        for batch in ("init", "other")
+    )
     assert torch.equal(init, batches(ddcore.Pixels(digits64, 3).images().detach(), 3).flatten(0, 1))
     everything = digits64.x_train[:].flatten(1)
     nearest = torch.cdist(other.flatten(1), everything).min(1)
@@ -312,8 +392,14 @@ def test_the_batch_is_rolled_as_in_the_first_step(digits64):
 
 def run(data, plugins=(), *, init="noise", ipc=2, steps=4, more=None, method=None, **how):
     synthetic = ddcore.Pixels(data, ipc, init=init, clip=True, **(more or {}))
-    trace = ddcore.distill(data, synthetic, method or ddcore.SRe2L(teacher=TINY, batch_real=2), plugins=plugins, steps=steps,
-                           **ADAM | how)
+    trace = ddcore.distill(
+        data,
+        synthetic,
+        method or ddcore.SRe2L(teacher=TINY, batch_real=2),
+        plugins=plugins,
+        steps=steps,
+        **ADAM | how,
+    )
     return synthetic.images().detach(), trace.losses
 
 
@@ -336,7 +422,9 @@ def test_after_a_run_the_teacher_is_bitwise_what_it_was(digits64):
     assert len(seen) == 2
     for network in seen:
         assert all(torch.equal(before[name], one) for name, one in network.state_dict().items())
-        assert not any(parameter.requires_grad or parameter.grad is not None for parameter in network.parameters())
+        assert not any(
+            parameter.requires_grad or parameter.grad is not None for parameter in network.parameters()
+        )
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(digits64, tmp_path):
@@ -359,7 +447,9 @@ def test_a_network_of_each_batch_has_the_statistics_of_the_teacher(digits64, tea
     kept = dict(teacher.named_buffers())
     for network in match.student.networks:
         assert all(torch.equal(kept[name], one) for name, one in network.named_buffers())
-    assert all(torch.equal(one, match.network.state_dict()[name]) for name, one in teacher.state_dict().items())
+    assert all(
+        torch.equal(one, match.network.state_dict()[name]) for name, one in teacher.state_dict().items()
+    )
     ours, others = (torch.nn.utils.parameters_to_vector(one.parameters()) for one in match.student.networks)
     assert float((ours - others).norm()) > 0.05
 
@@ -396,7 +486,10 @@ def test_compiled_equals_eager_and_is_compiled_once(coloured, at_once):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     how = {"teacher": dataclasses.replace(TINY, network="convnet1-bn", batch=8), "at_once": at_once}
-    losses = [run(coloured, [DWA(0.1)], ipc=4, method=ddcore.SRe2L(compiled=compiled, **how))[1] for compiled in (False, True)]
+    losses = [
+        run(coloured, [DWA(0.1)], ipc=4, method=ddcore.SRe2L(compiled=compiled, **how))[1]
+        for compiled in (False, True)
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
@@ -405,14 +498,21 @@ def test_compiled_equals_eager_and_is_compiled_once(coloured, at_once):
 
 
 FEW = {"width": 4, "batch_real": 5}
-METHODS = {"dc": ddcore.DC(**FEW, outer=2, inner=1), "dsa": ddcore.DSA(**FEW, outer=1), "dm": ddcore.DM(**FEW),
-           "dm-bn": ddcore.DM(**FEW, network="convnet2-bn"), "dc-bn": ddcore.DC(**FEW, network="convnet2-bn", outer=1)}
+METHODS = {
+    "dc": ddcore.DC(**FEW, outer=2, inner=1),
+    "dsa": ddcore.DSA(**FEW, outer=1),
+    "dm": ddcore.DM(**FEW),
+    "dm-bn": ddcore.DM(**FEW, network="convnet2-bn"),
+    "dc-bn": ddcore.DC(**FEW, network="convnet2-bn", outer=1),
+}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_is_a_plugin_of_gradient_and_distribution_matching(digits64, name):
-    plain, moved, again = (run(digits64, plugins, ipc=1, method=METHODS[name], optimiser="sgd", schedule="constant", lr_img=0.1)
-                           for plugins in ([], [DWA(0.3, 2)], [DWA(0.3, 2)]))
+    plain, moved, again = (
+        run(digits64, plugins, ipc=1, method=METHODS[name], optimiser="sgd", schedule="constant", lr_img=0.1)
+        for plugins in ([], [DWA(0.3, 2)], [DWA(0.3, 2)])
+    )
     assert moved[0].isfinite().all()
     assert not torch.equal(plain[0], moved[0])
     assert torch.equal(moved[0], again[0])
@@ -441,8 +541,12 @@ def test_of_trajectories_it_moves_what_other_plugins_look_through_and_not_the_go
     experts = ddcore.Experts(width=4, experts=1, epochs=2, lr=0.05)
     method = ddcore.MTT(experts=experts, expert_epochs=1, max_start_epoch=1, syn_steps=2, batch_real=5)
     mim = ddcore.MutualInformation(width=4)
-    found = [run(digits64, plugins, ipc=1, method=method, optimiser="sgd", schedule="constant", more={"step": 0.02})
-             for plugins in ([], [DWA(0.3)], [mim], [mim, DWA(0.3)])]
+    found = [
+        run(
+            digits64, plugins, ipc=1, method=method, optimiser="sgd", schedule="constant", more={"step": 0.02}
+        )
+        for plugins in ([], [DWA(0.3)], [mim], [mim, DWA(0.3)])
+    ]
     assert found[0][1] == found[1][1]
     assert found[2][1][0] != found[3][1][0]
 
@@ -453,17 +557,28 @@ def test_a_compiled_network_is_the_moved_one_and_compiled_once(digits):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     how = {"ipc": 1, "optimiser": "sgd", "schedule": "constant", "lr_img": 0.1}
-    eager, compiled = (run(digits, [DWA(0.3, 2)], method=ddcore.DM(**FEW, compiled=compiled), **how)[1] for compiled in (False, True))
+    eager, compiled = (
+        run(digits, [DWA(0.3, 2)], method=ddcore.DM(**FEW, compiled=compiled), **how)[1]
+        for compiled in (False, True)
+    )
     assert eager == pytest.approx(compiled, rel=1e-3)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2  # one with a tape and one without
 
 
 def test_records_of_before_keep_their_hash():
     kept = [records.read(path) for path in sorted((records.TOP / "figures" / "records").glob("*.json"))]
-    kept = [one for one in kept if one.experiment.get("method", {}).get("name") == "sre2l" and "of" not in one.experiment]
+    kept = [
+        one
+        for one in kept
+        if one.experiment.get("method", {}).get("name") == "sre2l" and "of" not in one.experiment
+    ]
     assert kept
     for record in kept:
-        settings = {name: value for name, value in record.experiment.items() if name not in ("versions", "data_sha256")}
+        settings = {
+            name: value
+            for name, value in record.experiment.items()
+            if name not in ("versions", "data_sha256")
+        }
         experiment = build(Experiment, settings)
         data = types.SimpleNamespace(sha256=record.experiment["data_sha256"])
         assert digest(experiment.identity(data)) == record.hash

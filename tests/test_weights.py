@@ -56,7 +56,9 @@ def file(tmp_path):
 
 
 def convnet(seed=0, shape=(3, 6, 10), classes=3):
-    return moved(networks.build("convnet1-bn", shape, classes, width=4, generator=stream(seed, "net")).eval(), seed)
+    return moved(
+        networks.build("convnet1-bn", shape, classes, width=4, generator=stream(seed, "net")).eval(), seed
+    )
 
 
 def parallel(state):
@@ -66,10 +68,18 @@ def parallel(state):
 FORMS = {
     "plain": lambda state, path: torch.save(state, path),
     "legacy": lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
-    "training": lambda state, path: torch.save({"epoch": 90, "state_dict": parallel(state), "best": torch.tensor(69.8)}, path),
-    "torchvision's training": lambda state, path: torch.save({"model": state, "epoch": 9, "args": argparse.Namespace(lr=0.1)}, path),
-    "older torch": lambda state, path: torch.save({name: one for name, one in state.items() if "num_batches" not in name}, path),
-    "parameters": lambda state, path: torch.save({name: torch.nn.Parameter(one, False) for name, one in state.items()}, path),
+    "training": lambda state, path: torch.save(
+        {"epoch": 90, "state_dict": parallel(state), "best": torch.tensor(69.8)}, path
+    ),
+    "torchvision's training": lambda state, path: torch.save(
+        {"model": state, "epoch": 9, "args": argparse.Namespace(lr=0.1)}, path
+    ),
+    "older torch": lambda state, path: torch.save(
+        {name: one for name, one in state.items() if "num_batches" not in name}, path
+    ),
+    "parameters": lambda state, path: torch.save(
+        {name: torch.nn.Parameter(one, False) for name, one in state.items()}, path
+    ),
     "safetensors": lambda state, path: save_file(state, path),
 }
 
@@ -123,7 +133,10 @@ def test_numbers_of_another_precision_are_read_in_that_of_the_data(coloured, fil
 def test_a_teacher_sees_pixels_normalised_as_it_was_trained(given, coloured, resnet, state, file):
     torch.save(state, file)
     how = Squeeze(network="resnet18", weights=str(file), **given)
-    given = given or {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # ImageNet's, if nothing is said
+    given = given or {
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }  # ImageNet's, if nothing is said
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in given.values())
     expected = resnet((coloured.x_train * 0.25 + 0.5 - mean) / std)
     features = squeeze(coloured, how).features(coloured.x_train)
@@ -160,7 +173,11 @@ def test_content_counts_and_place_does_not(coloured, file, tmp_path):
         for path in (file, other):
             torch.save(convnet().state_dict(), path)
         here, there = (Squeeze(network="convnet1-bn", width=4, weights=str(path)) for path in (file, other))
-        assert stated(here) == stated(there) == {"network": "convnet1-bn", "width": 4, "weights": "net.pth", "sha256": here.sha256}
+        assert (
+            stated(here)
+            == stated(there)
+            == {"network": "convnet1-bn", "width": 4, "weights": "net.pth", "sha256": here.sha256}
+        )
         changed = convnet().state_dict()
         changed["blocks.0.0.weight"][0, 0, 0, 0] += 1e-7
         torch.save(changed, other)
@@ -171,31 +188,68 @@ def test_content_counts_and_place_does_not(coloured, file, tmp_path):
 
 
 def test_a_trained_teacher_states_what_it_did():
-    assert list(stated(Squeeze())) == ["network", "width", "epochs", "lr", "momentum", "weight_decay", "batch", "crop", "flip", "precision",
-                                       "compiled"]
+    assert list(stated(Squeeze())) == [
+        "network",
+        "width",
+        "epochs",
+        "lr",
+        "momentum",
+        "weight_decay",
+        "batch",
+        "crop",
+        "flip",
+        "precision",
+        "compiled",
+    ]
 
 
 def test_an_experiment_names_the_file_and_its_content_and_no_place(digits, file):
     torch.save(convnet(shape=digits.shape, classes=10).state_dict(), file)
     teacher = {"network": "convnet1-bn", "width": 4, "weights": str(file)}
-    identity = Experiment("digits", 1, method={"name": "sre2l", "teacher": teacher}, distill={"steps": 1},
-                          evaluate={"protocol": "relabel", "teacher": teacher}).identity(digits)
+    identity = Experiment(
+        "digits",
+        1,
+        method={"name": "sre2l", "teacher": teacher},
+        distill={"steps": 1},
+        evaluate={"protocol": "relabel", "teacher": teacher},
+    ).identity(digits)
     assert str(file.parent) not in str(identity)
     for part in ("method", "evaluate"):
         found = identity[part]["teacher"]
-        assert found == {"network": "convnet1-bn", "width": 4, "weights": "net.pth", "sha256": weights.sha256(file)}
+        assert found == {
+            "network": "convnet1-bn",
+            "width": 4,
+            "weights": "net.pth",
+            "sha256": weights.sha256(file),
+        }
     file.unlink()  # of a record made elsewhere, whose file is not here, the identity can still be told
-    again = Experiment("digits", 1, method={"name": "sre2l", "teacher": found}, distill={"steps": 1},
-                       evaluate={"protocol": "relabel", "teacher": found}).identity(digits)
+    again = Experiment(
+        "digits",
+        1,
+        method={"name": "sre2l", "teacher": found},
+        distill={"steps": 1},
+        evaluate={"protocol": "relabel", "teacher": found},
+    ).identity(digits)
     assert again == identity
 
 
 def test_neither_a_set_nor_a_checkpoint_holds_the_place(digits, file, tmp_path, monkeypatch):
     torch.save(convnet(shape=digits.shape, classes=10).state_dict(), file)
-    method, synthetic, kept = ddcore.SRe2L(teacher=Squeeze(network="convnet1-bn", width=4, weights=str(file))), ddcore.Pixels(digits, 1), []
+    method, synthetic, kept = (
+        ddcore.SRe2L(teacher=Squeeze(network="convnet1-bn", width=4, weights=str(file))),
+        ddcore.Pixels(digits, 1),
+        [],
+    )
     checkpoint = tmp_path / "run.checkpoint"
-    ddcore.distill(digits, synthetic, method, steps=3, checkpoint=checkpoint, every_seconds=0,
-                   progress=lambda step, loss: kept.append(checkpoint.read_bytes() if step == 3 else b""))
+    ddcore.distill(
+        digits,
+        synthetic,
+        method,
+        steps=3,
+        checkpoint=checkpoint,
+        every_seconds=0,
+        progress=lambda step, loss: kept.append(checkpoint.read_bytes() if step == 3 else b""),
+    )
     held = synthetic.save(tmp_path / "set.safetensors").read_bytes()
     for content in (kept[-1], held):
         assert b"net.pth" in content
@@ -260,20 +314,43 @@ def put(name, change):
 
 
 WRONG = {
-    "a weight is missing": (without("layer2.0.conv1.weight"), ("no 'layer2.0.conv1.weight'", "(128, 64, 3, 3)", "resnet18-imagenet")),
-    "no statistics": (lambda state: {name: one for name, one in state.items() if "running" not in name},
-                      ("no 'bn1.running_mean'", "statistics")),
-    "the stem of CIFAR": (put("conv1.weight", lambda one: one[:, :, :3, :3].clone()), ("'conv1.weight'", "(64, 3, 3, 3)", "(64, 3, 7, 7)")),
-    "a thousand classes": (lambda state: state | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)},
-                           ("'fc.weight'", "(1000, 512)", "of 1000 classes", "coloured has 3")),
-    "a deeper network": (lambda state: state | {"layer1.2.conv1.weight": torch.zeros(64, 64, 3, 3)},
-                         ("'layer1.2.conv1.weight'", "resnet18-imagenet has not")),
-    "not a number": (put("bn1.running_mean", lambda one: torch.where(torch.arange(64) < 2, float("nan"), one)),
-                     ("2 numbers of 'bn1.running_mean'", "not finite")),
+    "a weight is missing": (
+        without("layer2.0.conv1.weight"),
+        ("no 'layer2.0.conv1.weight'", "(128, 64, 3, 3)", "resnet18-imagenet"),
+    ),
+    "no statistics": (
+        lambda state: {name: one for name, one in state.items() if "running" not in name},
+        ("no 'bn1.running_mean'", "statistics"),
+    ),
+    "the stem of CIFAR": (
+        put("conv1.weight", lambda one: one[:, :, :3, :3].clone()),
+        ("'conv1.weight'", "(64, 3, 3, 3)", "(64, 3, 7, 7)"),
+    ),
+    "a thousand classes": (
+        lambda state: state | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)},
+        ("'fc.weight'", "(1000, 512)", "of 1000 classes", "coloured has 3"),
+    ),
+    "a deeper network": (
+        lambda state: state | {"layer1.2.conv1.weight": torch.zeros(64, 64, 3, 3)},
+        ("'layer1.2.conv1.weight'", "resnet18-imagenet has not"),
+    ),
+    "not a number": (
+        put("bn1.running_mean", lambda one: torch.where(torch.arange(64) < 2, float("nan"), one)),
+        ("2 numbers of 'bn1.running_mean'", "not finite"),
+    ),
     "infinite": (put("fc.bias", lambda one: one / 0), ("3 numbers of 'fc.bias'", "not finite")),
-    "a variance below zero": (put("bn1.running_var", torch.negative), ("64 numbers of 'bn1.running_var'", "below 0")),
-    "integers": (put("conv1.weight", lambda one: one.to(torch.int8)), ("'conv1.weight' is torch.int8", "floating-point")),
-    "another thing": (lambda state: state | {"optimizer": 3}, ("'optimizer'", "int", "torch.save(network.state_dict(), FILE)")),
+    "a variance below zero": (
+        put("bn1.running_var", torch.negative),
+        ("64 numbers of 'bn1.running_var'", "below 0"),
+    ),
+    "integers": (
+        put("conv1.weight", lambda one: one.to(torch.int8)),
+        ("'conv1.weight' is torch.int8", "floating-point"),
+    ),
+    "another thing": (
+        lambda state: state | {"optimizer": 3},
+        ("'optimizer'", "int", "torch.save(network.state_dict(), FILE)"),
+    ),
     "a list": (lambda state: list(state.values()), ("list", "tensors by name")),
     "nothing": (lambda state: {}, ("nothing", "tensors by name")),
     "names of no one": (lambda state: {"weight": torch.zeros(2)}, ("no 'conv1.weight'", "resnet18-imagenet")),

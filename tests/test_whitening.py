@@ -23,12 +23,20 @@ def pixels_of(data, split="x_train"):
     return data.to_pixels(getattr(data, split)[:])
 
 
-@given(st.integers(1, 3), st.integers(2, 4), st.integers(2, 4), st.sampled_from([1e-12, 0.1, 3.0]), st.integers(0, 99),
-       st.integers(1, 50))
+@given(
+    st.integers(1, 3),
+    st.integers(2, 4),
+    st.integers(2, 4),
+    st.sampled_from([1e-12, 0.1, 3.0]),
+    st.integers(0, 99),
+    st.integers(1, 50),
+)
 def test_the_covariance_is_what_eps_leaves_of_the_identity(channels, height, width, eps, seed, split):
     size = channels * height * width
     mix = torch.randn(size, size, generator=stream(seed, "mix"), dtype=torch.float64)
-    x = (torch.randn(4 * size, size, generator=stream(seed, "x"), dtype=torch.float64) @ mix + 2).view(-1, channels, height, width)
+    x = (torch.randn(4 * size, size, generator=stream(seed, "x"), dtype=torch.float64) @ mix + 2).view(
+        -1, channels, height, width
+    )
     found = whitening.fit(x.split(split), eps)
     left = torch.cov(found.apply(x).flatten(1).T)
     before = torch.cov(x.flatten(1).T)
@@ -49,7 +57,9 @@ def test_it_is_fitted_on_bare_training_pixels_and_applied_to_both_splits(digits,
     transform = u @ torch.diag((s + 0.1) ** -0.5) @ u.T
     for split in ("x_train", "x_test"):
         expected = (pixels_of(digits, split).flatten(1).double() - train.mean(0)) @ transform
-        torch.testing.assert_close(getattr(white, split)[:].flatten(1).double(), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            getattr(white, split)[:].flatten(1).double(), expected, rtol=1e-4, atol=1e-5
+        )
     assert torch.equal(white.y_test, digits.y_test)
 
 
@@ -66,8 +76,14 @@ def test_the_whitened_dataset_is_another_one_by_name_and_sha256(digits, white):
     assert white.holdout(0.2).whitening is white.whitening
 
 
-@pytest.mark.parametrize("make", [lambda data: ddcore.Pixels(data, 2, soft=1.0, step=0.1), lambda data: ddcore.LowRank(data, 2, rank=1),
-                                  lambda data: ddcore.baseline("random", data, 2)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda data: ddcore.Pixels(data, 2, soft=1.0, step=0.1),
+        lambda data: ddcore.LowRank(data, 2, rank=1),
+        lambda data: ddcore.baseline("random", data, 2),
+    ],
+)
 def test_a_saved_set_takes_the_transform_along_uncounted_and_shows_pixels(white, make, tmp_path):
     synthetic = make(white)
     found = load_synthetic(synthetic.save(tmp_path / "a.safetensors"))
@@ -78,14 +94,21 @@ def test_a_saved_set_takes_the_transform_along_uncounted_and_shows_pixels(white,
     assert len(found.parameters()) == len(synthetic.parameters())
     torch.testing.assert_close(found.pictures(), synthetic.pictures(), rtol=0, atol=0)
     by_hand = torch.linalg.inv(white.whitening.transform.double())
-    by_hand = (found.images().detach().flatten(1).double() @ by_hand + white.whitening.mean.double()).clamp(0, 1)
+    by_hand = (found.images().detach().flatten(1).double() @ by_hand + white.whitening.mean.double()).clamp(
+        0, 1
+    )
     torch.testing.assert_close(found.pictures().flatten(1).double(), by_hand, rtol=0, atol=1e-5)
     again = found.save(tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == again.read_bytes()
 
 
 def test_real_images_of_a_whitened_set_look_as_they_were(digits, white):
-    torch.testing.assert_close(ddcore.Pixels(white, 3, seed=5).pictures(), ddcore.Pixels(digits, 3, seed=5).pictures(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        ddcore.Pixels(white, 3, seed=5).pictures(),
+        ddcore.Pixels(digits, 3, seed=5).pictures(),
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 def test_a_set_without_whitening_saves_none(digits, tmp_path):

@@ -20,6 +20,20 @@ from ddcore.augment.siamese import (
 )
 
 __all__ = [
-    "DSA", "FAMILIES", "TRANSFORMS", "VERSION", "WITHOUT_FLIP", "Draw", "apply", "color", "crop", "cutout", "draw",
-    "families", "flip", "join", "rotate", "scale",
+    "DSA",
+    "FAMILIES",
+    "TRANSFORMS",
+    "VERSION",
+    "WITHOUT_FLIP",
+    "Draw",
+    "apply",
+    "color",
+    "crop",
+    "cutout",
+    "draw",
+    "families",
+    "flip",
+    "join",
+    "rotate",
+    "scale",
 ]

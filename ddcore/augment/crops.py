@@ -26,17 +26,24 @@ def check(what: str, crop: int, crop_scale: float = 1.0) -> None:
     if crop < 0:
         raise BadInput(f"{what}: crop={crop} pixels of padding must be 0 (no crop) or above")
     if not 0 < crop_scale <= 1:
-        raise BadInput(f"{what}: crop_scale={crop_scale}, the least part of an image that is kept, must be above 0, at most 1 (no crop)")
+        raise BadInput(
+            f"{what}: crop_scale={crop_scale}, the least part of an image that is kept, must be above 0, at most 1 (no crop)"
+        )
     if crop and crop_scale < 1:
-        raise BadInput(f"{what}: crop={crop} pads and cuts, crop_scale={crop_scale} cuts and resizes; give one of them, with crop=0 or "
-                       "crop_scale=1")
+        raise BadInput(
+            f"{what}: crop={crop} pads and cuts, crop_scale={crop_scale} cuts and resizes; give one of them, with crop=0 or "
+            "crop_scale=1"
+        )
 
 
 def black(data: Dataset) -> Tensor:
     """(C, 1, 1): the value that a black pixel has in the normalised space of `data`; (C, H, W), a black image, where it is whitened."""
     if data.whitening:
         return data.whitening.apply(data.whitening.mean.new_zeros(1, *data.shape))[0].to(data.x_train.dtype)
-    mean, std = (torch.tensor(values, dtype=data.x_train.dtype, device=data.device).view(-1, 1, 1) for values in (data.mean, data.std))
+    mean, std = (
+        torch.tensor(values, dtype=data.x_train.dtype, device=data.device).view(-1, 1, 1)
+        for values in (data.mean, data.std)
+    )
     return -mean / std
 
 
@@ -73,12 +80,16 @@ def windows(count: int, sides: tuple[int, int], generator: torch.Generator, *, s
     `RATIOS`; the first of ten draws that fits is put anywhere, or if none does, the largest window of a ratio nearby in the middle.
     """
     height, width = sides
-    drawn = torch.rand(count, 2 * ATTEMPTS + 2, generator=generator, device=generator.device, dtype=torch.float64)
+    drawn = torch.rand(
+        count, 2 * ATTEMPTS + 2, generator=generator, device=generator.device, dtype=torch.float64
+    )
     area, ratio, place = drawn.split((ATTEMPTS, ATTEMPTS, 2), 1)
     area, (low, high) = height * width * (scale + (1 - scale) * area), map(math.log, RATIOS)
     ratio = (low + (high - low) * ratio).exp()
     whole = torch.tensor(sides, device=drawn.device)
-    most = torch.tensor((min(height, round(width / RATIOS[0])), min(width, round(height * RATIOS[1]))), device=drawn.device)
+    most = torch.tensor(
+        (min(height, round(width / RATIOS[0])), min(width, round(height * RATIOS[1]))), device=drawn.device
+    )
     sizes = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], 2).round().long()
     fits = ((sizes > 0) & (sizes <= whole)).all(2)
     found, none = sizes[torch.arange(count), fits.long().argmax(1)], ~fits.any(1, keepdim=True)
@@ -89,13 +100,20 @@ def windows(count: int, sides: tuple[int, int], generator: torch.Generator, *, s
 
 def resized(images: Tensor, windows: Tensor) -> Tensor:
     """(N, C, H, W): what image n has in window n, resized to the whole image, bilinear as `F.interpolate` is; differentiable."""
-    rows, columns = (_interpolation(windows[:, axis], windows[:, axis + 2], images.shape[axis + 2], images.dtype) for axis in (0, 1))
+    rows, columns = (
+        _interpolation(windows[:, axis], windows[:, axis + 2], images.shape[axis + 2], images.dtype)
+        for axis in (0, 1)
+    )
     return rows[:, None] @ images @ columns[:, None].mT
 
 
 def _interpolation(start: Tensor, size: Tensor, side: int, dtype: torch.dtype) -> Tensor:
     """(N, side, side): in row i the weights of the pixels that pixel i is made of."""
-    pixel, start, size = torch.arange(side, device=start.device, dtype=dtype), start[:, None].to(dtype), size[:, None].to(dtype)
+    pixel, start, size = (
+        torch.arange(side, device=start.device, dtype=dtype),
+        start[:, None].to(dtype),
+        size[:, None].to(dtype),
+    )
     place = start + ((pixel + 0.5) * size / side - 0.5).clamp(min=0).minimum(size - 1)
     return (1 - (place[:, :, None] - pixel).abs()).clamp(min=0)
 
@@ -113,7 +131,12 @@ class View:
         return View(*(one if one is None else one[rows] for one in (self.shift, self.mirrored, self.windows)))
 
     def to(self, device: torch.device) -> "View":
-        return View(*(one if one is None else one.to(device, non_blocking=True) for one in (self.shift, self.mirrored, self.windows)))
+        return View(
+            *(
+                one if one is None else one.to(device, non_blocking=True)
+                for one in (self.shift, self.mirrored, self.windows)
+            )
+        )
 
     def through(self, images: Tensor) -> Tensor:
         """(n, C, H, W), each image through its own."""
@@ -127,7 +150,10 @@ class View:
 def roll(images: Tensor, shifts: Tensor) -> Tensor:
     """(N, C, H, W), image n rolled by shifts[n] = (down, right) pixels: what leaves at one edge comes in at the other."""
     height, width = images.shape[2:]
-    rows, columns = (torch.arange(side, device=images.device) - shifts[:, axis, None] for axis, side in enumerate((height, width)))
+    rows, columns = (
+        torch.arange(side, device=images.device) - shifts[:, axis, None]
+        for axis, side in enumerate((height, width))
+    )
     return _gather(images, rows % height, columns % width)
 
 

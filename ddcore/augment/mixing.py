@@ -20,7 +20,9 @@ class Mix:
     box: tuple[int, int, int, int] | None = None
 
 
-def draw(kind: str, images: Tensor, alpha: float, generator: torch.Generator, numbers: np.random.Generator) -> Mix | None:
+def draw(
+    kind: str, images: Tensor, alpha: float, generator: torch.Generator, numbers: np.random.Generator
+) -> Mix | None:
     """One draw of `kind` for (n, C, H, W) images, None for 'none': the share is Beta(alpha, alpha), the partner a permutation.
 
     A CutMix box has its centre anywhere and is cut at the edges, and the share is what is left of the first image. `numbers` is
@@ -28,7 +30,10 @@ def draw(kind: str, images: Tensor, alpha: float, generator: torch.Generator, nu
     """
     if kind == "none":
         return None
-    partner, share = torch.randperm(len(images), generator=generator, device=generator.device), float(numbers.beta(alpha, alpha))
+    partner, share = (
+        torch.randperm(len(images), generator=generator, device=generator.device),
+        float(numbers.beta(alpha, alpha)),
+    )
     if kind == "mixup":
         return Mix(partner, share)
     box = []
@@ -36,7 +41,9 @@ def draw(kind: str, images: Tensor, alpha: float, generator: torch.Generator, nu
         centre, half = int(numbers.integers(side)), int(side * math.sqrt(1 - share)) // 2
         box += [max(centre - half, 0), min(centre + half, side)]
     top, bottom, left, right = box
-    return Mix(partner, 1 - (bottom - top) * (right - left) / math.prod(images.shape[2:]), (top, bottom, left, right))
+    return Mix(
+        partner, 1 - (bottom - top) * (right - left) / math.prod(images.shape[2:]), (top, bottom, left, right)
+    )
 
 
 def apply(drawn: Mix | None, images: Tensor) -> Tensor:

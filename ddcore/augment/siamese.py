@@ -103,7 +103,11 @@ def crop(x: Tensor, u: Tensor) -> Tensor:
         shifts.append(source.clamp(0, side + 1))
     padded = F.pad(x, (1, 1, 1, 1))
     batch = torch.arange(len(x), device=x.device).view(-1, 1, 1)
-    return padded.permute(0, 2, 3, 1)[batch, shifts[0][:, :, None], shifts[1][:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return (
+        padded.permute(0, 2, 3, 1)[batch, shifts[0][:, :, None], shifts[1][:, None, :]]
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
 
 
 def cutout(x: Tensor, u: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ from ddcore.synthetic import create
 
 
 @versioned(version=1)
-def cost(data: Dataset, *, seed: int, methods: Mapping, kinds: Mapping, budget_ipc: int, rounds: int) -> list[dict]:
+def cost(
+    data: Dataset, *, seed: int, methods: Mapping, kinds: Mapping, budget_ipc: int, rounds: int
+) -> list[dict]:
     """Updates of every method for every kind of set, the kinds taking turns, so that a machine's moods meet all of them alike.
 
     An update is what the loop does: the match with all that the method does for it (DC's network trained between two matches, MTT's
@@ -24,16 +26,27 @@ def cost(data: Dataset, *, seed: int, methods: Mapping, kinds: Mapping, budget_i
     rows = []
     for name, chosen in methods.items():
         method = method_of({key: value for key, value in chosen.items() if key != "synthetic"})
-        sets = {kind: create(data, **{"budget_ipc": budget_ipc, "seed": seed} | one | chosen.get("synthetic", {}))
-                for kind, one in kinds.items()}
+        sets = {
+            kind: create(data, **{"budget_ipc": budget_ipc, "seed": seed} | one | chosen.get("synthetic", {}))
+            for kind, one in kinds.items()
+        }
         updates = {kind: _update(data, method, one, seed) for kind, one in sets.items()}
         for update in updates.values():
             update()
         spent = in_turns(list(updates.values()), data.device, rounds).tolist()
         peaks = [peak_bytes(update, data.device) for update in updates.values()]
-        rows += [{"method": name, "kind": kind, "images_per_class": sets[kind].per_class, "round": turn, "seconds": float(f"{took:.4g}"),
-                  "peak_bytes": peak}
-                 for turn, turns in enumerate(spent) for kind, took, peak in zip(kinds, turns, peaks, strict=True)]
+        rows += [
+            {
+                "method": name,
+                "kind": kind,
+                "images_per_class": sets[kind].per_class,
+                "round": turn,
+                "seconds": float(f"{took:.4g}"),
+                "peak_bytes": peak,
+            }
+            for turn, turns in enumerate(spent)
+            for kind, took, peak in zip(kinds, turns, peaks, strict=True)
+        ]
     return rows
 
 

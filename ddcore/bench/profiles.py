@@ -27,7 +27,10 @@ def shares(function, at: torch.device, repeats: int) -> dict[str, float]:
     """The share of each kind in the time of `repeats` calls, after one that is not counted."""
     function()
     cuda = at.type == "cuda"
-    with _quiet(), torch.autograd.profiler.profile(use_device="cuda" if cuda else None, use_kineto=cuda) as profiler:
+    with (
+        _quiet(),
+        torch.autograd.profiler.profile(use_device="cuda" if cuda else None, use_kineto=cuda) as profiler,
+    ):
         for _ in range(repeats):
             function()
     spent = dict.fromkeys((*KINDS, OTHER), 0.0)
@@ -50,14 +53,24 @@ def _quiet() -> Iterator[None]:
 
 
 @versioned(version=2)
-def profile(data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, repeats: int, compiled: bool = True) -> list[dict]:
+def profile(
+    data: Dataset, *, seed: int, width: int, batch_real: int, ipc: int, repeats: int, compiled: bool = True
+) -> list[dict]:
     """The steps of DM, DC and DSA, loss and image gradient, by kind of operation.
 
     Columns: name, provider, kind, share (of the step's time), seconds (that share of the median of the step, not profiled).
     """
     data.need(max(batch_real, ipc), "profile")
-    return [{"name": f"{name} step, ipc {ipc}", "provider": provider, "kind": found, "share": round(share, 4),
-             "seconds": float(f"{share * took:.4g}")}
-            for name, (_, _, strategy) in STEPS.items()
-            for provider, one in providers(name, Case(data, ipc, batch_real, width, strategy), compiled).items()
-            for took in (seconds(one.run, data.device, repeats),) for found, share in shares(one.run, data.device, repeats).items()]
+    return [
+        {
+            "name": f"{name} step, ipc {ipc}",
+            "provider": provider,
+            "kind": found,
+            "share": round(share, 4),
+            "seconds": float(f"{share * took:.4g}"),
+        }
+        for name, (_, _, strategy) in STEPS.items()
+        for provider, one in providers(name, Case(data, ipc, batch_real, width, strategy), compiled).items()
+        for took in (seconds(one.run, data.device, repeats),)
+        for found, share in shares(one.run, data.device, repeats).items()
+    ]

@@ -38,7 +38,9 @@ def _row_cosine(a: Tensor, b: Tensor) -> Tensor:
     return (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
 
 
-def mean_distance_per_class(fake: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor, classes: int) -> Tensor:
+def mean_distance_per_class(
+    fake: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor, classes: int
+) -> Tensor:
     """DM's distance of embedded images, class by class."""
     loss = torch.zeros((), dtype=real.dtype, device=real.device)
     for label in range(classes):
@@ -55,8 +57,15 @@ def _sides(drawn: augment.Draw, label: int, real, real_labels, fake, labels) -> 
     return found
 
 
-def dm_per_class(net: Network, drawn: augment.Draw, real: Tensor, real_labels: Tensor, fake: Tensor, labels: Tensor,
-                 classes: int) -> Tensor:
+def dm_per_class(
+    net: Network,
+    drawn: augment.Draw,
+    real: Tensor,
+    real_labels: Tensor,
+    fake: Tensor,
+    labels: Tensor,
+    classes: int,
+) -> Tensor:
     """DM's loss: a loop over classes, two passes each, the real one with a tape too."""
     loss = torch.zeros((), dtype=real.dtype, device=real.device)
     for label in range(classes):
@@ -65,20 +74,35 @@ def dm_per_class(net: Network, drawn: augment.Draw, real: Tensor, real_labels: T
     return loss
 
 
-def dc_per_class(net: Network, drawn: augment.Draw, real: Tensor, real_labels: Tensor, fake: Tensor, targets: Tensor,
-                 classes: int) -> Tensor:
+def dc_per_class(
+    net: Network,
+    drawn: augment.Draw,
+    real: Tensor,
+    real_labels: Tensor,
+    fake: Tensor,
+    targets: Tensor,
+    classes: int,
+) -> Tensor:
     """DC's and DSA's loss: a loop over classes, gradients of every parameter, those of the synthetic images on a tape.
 
     `targets`: (n,) labels, or (n, classes) probabilities of images sorted by class.
     """
     parameters = list(net.parameters())
-    labels = targets if targets.ndim == 1 else torch.arange(classes, device=fake.device).repeat_interleave(len(fake) // classes)
+    labels = (
+        targets
+        if targets.ndim == 1
+        else torch.arange(classes, device=fake.device).repeat_interleave(len(fake) // classes)
+    )
     loss = torch.zeros((), dtype=real.dtype, device=real.device)
     for label in range(classes):
         x, s = _sides(drawn, label, real, real_labels, fake, labels)
-        of_real = torch.autograd.grad(F.cross_entropy(net(x), torch.full((len(x),), label, device=x.device)), parameters)
+        of_real = torch.autograd.grad(
+            F.cross_entropy(net(x), torch.full((len(x),), label, device=x.device)), parameters
+        )
         of_real = [gradient.detach().clone() for gradient in of_real]
-        of_fake = torch.autograd.grad(F.cross_entropy(net(s), targets[labels == label]), parameters, create_graph=True)
+        of_fake = torch.autograd.grad(
+            F.cross_entropy(net(s), targets[labels == label]), parameters, create_graph=True
+        )
         for a, b in zip(of_real, of_fake, strict=True):
             if a.ndim > 1:
                 loss = loss + _row_cosine(a.flatten(1), b.flatten(1))
@@ -99,8 +123,16 @@ class _StatisticsHook:
         self.mean_term = torch.norm(module.running_mean.data - mean, 2)
 
 
-def recover_published(teachers: Sequence[nn.Module], images: Tensor, *, classes: int, steps: int,
-                      shift: Callable[[int, int], tuple[int, int]], low: Tensor, high: Tensor) -> tuple[Tensor, list[list[float]]]:
+def recover_published(
+    teachers: Sequence[nn.Module],
+    images: Tensor,
+    *,
+    classes: int,
+    steps: int,
+    shift: Callable[[int, int], tuple[int, int]],
+    low: Tensor,
+    high: Tensor,
+) -> tuple[Tensor, list[list[float]]]:
     """SRe2L's recover as published for CIFAR, its numbers too: batch after batch of one image a class, weights that ask for gradients
     as well, a number fetched from the device in every iteration. Gives the images and the losses of each batch.
 
@@ -114,7 +146,9 @@ def recover_published(teachers: Sequence[nn.Module], images: Tensor, *, classes:
     found, losses = torch.empty_like(images), []
     for batch, teacher in enumerate(teachers):
         teacher.eval().requires_grad_(True)
-        hooks = [_StatisticsHook(module) for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
+        hooks = [
+            _StatisticsHook(module) for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)
+        ]
         inputs = images[batch::per_class].clone().requires_grad_()
         optimiser, best, past = Adam([inputs], lr=0.25, betas=(0.5, 0.9), eps=1e-8), 1e4, []
         for step in range(steps):
@@ -122,7 +156,9 @@ def recover_published(teachers: Sequence[nn.Module], images: Tensor, *, classes:
             optimiser.zero_grad()
             outputs = teacher(torch.roll(inputs, shift(batch, step), (2, 3)))
             rescale = [10.0] + [1.0] * (len(hooks) - 1)
-            term = sum(weight * (hook.mean_term + hook.var_term) for weight, hook in zip(rescale, hooks, strict=True))
+            term = sum(
+                weight * (hook.mean_term + hook.var_term) for weight, hook in zip(rescale, hooks, strict=True)
+            )
             loss = F.cross_entropy(outputs, labels) + 0.01 * term
             loss.backward()
             optimiser.step()

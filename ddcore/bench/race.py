@@ -12,8 +12,17 @@ from ddcore.synthetic import create
 
 
 @versioned(version=1)
-def race(data: Dataset, *, seed: int, synthetic: Mapping, method: Mapping, budget_ipc: int, steps: Sequence[int], lr_img: float,
-         protocol: Mapping) -> list[dict]:
+def race(
+    data: Dataset,
+    *,
+    seed: int,
+    synthetic: Mapping,
+    method: Mapping,
+    budget_ipc: int,
+    steps: Sequence[int],
+    lr_img: float,
+    protocol: Mapping,
+) -> list[dict]:
     """A set distilled once and evaluated by one network after each of `steps` updates.
 
     Columns: step; seconds of distillation up to there, without the evaluations and without the first step, which compiles;
@@ -31,8 +40,14 @@ def race(data: Dataset, *, seed: int, synthetic: Mapping, method: Mapping, budge
             marks["first"], marks["spent"] = marks["spent"], 0.0
         if step in steps:
             scores = evaluate(found, data, seeds=network_seeds(seed, 1), **protocol)
-            rows.append({"step": step, "seconds": round(marks["spent"], 3), "first_seconds": round(marks["first"], 3),
-                         "accuracy": scores.scores[0]})
+            rows.append(
+                {
+                    "step": step,
+                    "seconds": round(marks["spent"], 3),
+                    "first_seconds": round(marks["first"], 3),
+                    "accuracy": scores.scores[0],
+                }
+            )
         marks["since"] = time.perf_counter()
 
     distill(data, found, chosen, steps=max(steps), lr_img=lr_img, seed=seed, progress=mark)

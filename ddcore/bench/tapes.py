@@ -36,7 +36,9 @@ class _Kept:
 
 
 @versioned(version=1)
-def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int], lr: float, repeats: int) -> list[dict]:
+def tapes(
+    data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int], lr: float, repeats: int
+) -> list[dict]:
     """MTT's three gradients through T student steps on random real images, without augmentation, towards a network of another draw.
 
     Columns: gradient, steps, saved_bytes (at most at once, float32), operations, seconds (median, float32), error and cosine of the
@@ -45,17 +47,39 @@ def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int
     at, rows = data.device, []
     fake = data.x_train[data.sample(ipc, stream(seed, "tapes", "fake", device=at))]
     labels = torch.arange(data.classes, device=at).repeat_interleave(ipc)
-    nets = [networks.build("convnet", data.shape, data.classes, width=width, device=at, generator=stream(seed, "tapes", name, device=at))
-            for name in ("start", "goal")]
-    plain = [unrolling.Step(torch.arange(len(fake), device=at), augment.draw("none", 1, stream(seed, "tapes"), each=len(fake)))]
+    nets = [
+        networks.build(
+            "convnet",
+            data.shape,
+            data.classes,
+            width=width,
+            device=at,
+            generator=stream(seed, "tapes", name, device=at),
+        )
+        for name in ("start", "goal")
+    ]
+    plain = [
+        unrolling.Step(
+            torch.arange(len(fake), device=at), augment.draw("none", 1, stream(seed, "tapes"), each=len(fake))
+        )
+    ]
 
     def gradient(name: str, count: int, dtype: torch.dtype) -> Tensor:
-        first, goal = (torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).to(dtype) for net in nets)
+        first, goal = (
+            torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).to(dtype)
+            for net in nets
+        )
         images = fake.to(dtype).requires_grad_()
         student = nets[0].to(dtype)
-        loss, _ = GRADIENTS[name](lambda flat, x: torch.func.functional_call(student, unflatten(student, flat), (x,)), first,
-                                  first + 0.05 * (goal - first), images, labels, torch.tensor(lr, dtype=dtype, device=at,
-                                                                                               requires_grad=True), plain * count)
+        loss, _ = GRADIENTS[name](
+            lambda flat, x: torch.func.functional_call(student, unflatten(student, flat), (x,)),
+            first,
+            first + 0.05 * (goal - first),
+            images,
+            labels,
+            torch.tensor(lr, dtype=dtype, device=at, requires_grad=True),
+            plain * count,
+        )
         found = torch.autograd.grad(loss, images)[0]
         nets[0].float()
         return found
@@ -68,8 +92,18 @@ def tapes(data: Dataset, *, seed: int, width: int, ipc: int, steps: Sequence[int
             with tape:
                 gradient(name, count, torch.float32)
             took = seconds(functools.partial(gradient, name, count, torch.float32), at, repeats)
-            rows.append({"gradient": name, "steps": count, "saved_bytes": tape.most,
-                         "operations": operations(functools.partial(gradient, name, count, torch.float32)), "seconds": float(f"{took:.4g}"),
-                         "error": float(f"{float((found - exact).norm() / exact.norm()):.3g}"),
-                         "cosine": round(float(torch.nn.functional.cosine_similarity(found.flatten(), exact.flatten(), dim=0)), 4)})
+            rows.append(
+                {
+                    "gradient": name,
+                    "steps": count,
+                    "saved_bytes": tape.most,
+                    "operations": operations(functools.partial(gradient, name, count, torch.float32)),
+                    "seconds": float(f"{took:.4g}"),
+                    "error": float(f"{float((found - exact).norm() / exact.norm()):.3g}"),
+                    "cosine": round(
+                        float(torch.nn.functional.cosine_similarity(found.flatten(), exact.flatten(), dim=0)),
+                        4,
+                    ),
+                }
+            )
     return rows

@@ -37,14 +37,17 @@ class Provider:
 def ceiling(at: torch.device, dtype: torch.dtype, side: int = 3072) -> float:
     """Operations per second, of random numbers: the faster of a square matrix product and a 3x3 convolution, channels innermost, of as
     much work. On a CPU these are two libraries, and the convolution can be three times as fast."""
+
     def draw(name: str, *shape: int) -> Tensor:
         return torch.randn(shape, generator=stream(0, "ceiling", name, device=at), device=at).to(dtype)
 
     a, b = (draw(name, side, side) for name in ("a", "b"))
     width, image = 128, 16
     images = max(1, side**3 // (9 * (width * image) ** 2))
-    x, weight = (draw(*shape).to(memory_format=torch.channels_last)
-                 for shape in (("x", images, width, image, image), ("weight", width, width, 3, 3)))
+    x, weight = (
+        draw(*shape).to(memory_format=torch.channels_last)
+        for shape in (("x", images, width, image, image), ("weight", width, width, 3, 3))
+    )
     convolved = 2 * 9 * (width * image) ** 2 * images / seconds(lambda: F.conv2d(x, weight, padding=1), at, 5)
     return max(2 * side**3 / seconds(lambda: a @ b, at, 5), convolved)
 
@@ -92,11 +95,25 @@ def peak_bytes(function: Callable[[], object], at: torch.device) -> int | None:
 
 
 def _kilobytes(status: Path, name: str) -> int:
-    return int(next(line.split()[1] for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(name)))
+    return int(
+        next(
+            line.split()[1]
+            for line in status.read_text(encoding="utf-8").splitlines()
+            if line.startswith(name)
+        )
+    )
 
 
-def compare(name: str, providers: dict[str, Provider], truth: Tensor | None, at: torch.device, rounds: int, *, flops: int | None = None,
-            moved: int | None = None) -> list[dict]:
+def compare(
+    name: str,
+    providers: dict[str, Provider],
+    truth: Tensor | None,
+    at: torch.device,
+    rounds: int,
+    *,
+    flops: int | None = None,
+    moved: int | None = None,
+) -> list[dict]:
     """One row a provider, the first being the baseline; `flops` or `moved` (bytes) is the work that has to be done.
 
     Without a `truth` errors are distances from the baseline, and one call of each provider tells time and memory: for calls of many
@@ -112,21 +129,40 @@ def compare(name: str, providers: dict[str, Provider], truth: Tensor | None, at:
     truth = found[0].double() if truth is None else truth
     errors = [float((one.double() - truth).abs().max() / truth.abs().max()) for one in found]
     medians = spent.quantile(0.5, dim=0).tolist()
-    ratios = (spent[:, :1] / spent).quantile(torch.tensor([0.2, 0.5, 0.8], dtype=spent.dtype), dim=0).T.tolist()
+    ratios = (
+        (spent[:, :1] / spent).quantile(torch.tensor([0.2, 0.5, 0.8], dtype=spent.dtype), dim=0).T.tolist()
+    )
     rows, work = [], flops or moved
-    for (provider, one), error, took, (low, ratio, high), peak in zip(providers.items(), errors, medians, ratios, peaks, strict=True):
+    for (provider, one), error, took, (low, ratio, high), peak in zip(
+        providers.items(), errors, medians, ratios, peaks, strict=True
+    ):
         limit = work and (ceiling(at, getattr(torch, one.precision)) if flops else bandwidth(at))
-        rows.append({"name": name, "provider": provider, "ratio": round(ratio, 3), "ratio_p20": round(low, 3), "ratio_p80": round(high, 3),
-                     "memory_ratio": round(peaks[0] / peak, 3) if peak else None, "peak_bytes": peak,
-                     "operations": operations(one.run) if one.eager and counted else None,
-                     "fraction_of_ceiling": float(f"{work / took / limit:.3g}") if work else None, "max_rel_error": float(f"{error:.2e}"),
-                     "seconds": float(f"{took:.4g}"), "n": len(spent)})
+        rows.append(
+            {
+                "name": name,
+                "provider": provider,
+                "ratio": round(ratio, 3),
+                "ratio_p20": round(low, 3),
+                "ratio_p80": round(high, 3),
+                "memory_ratio": round(peaks[0] / peak, 3) if peak else None,
+                "peak_bytes": peak,
+                "operations": operations(one.run) if one.eager and counted else None,
+                "fraction_of_ceiling": float(f"{work / took / limit:.3g}") if work else None,
+                "max_rel_error": float(f"{error:.2e}"),
+                "seconds": float(f"{took:.4g}"),
+                "n": len(spent),
+            }
+        )
     return rows
 
 
-def _at_once(runs: list[Callable[[], Tensor]], at: torch.device) -> tuple[list[Tensor], Tensor, list[int | None]]:
+def _at_once(
+    runs: list[Callable[[], Tensor]], at: torch.device
+) -> tuple[list[Tensor], Tensor, list[int | None]]:
     """What each returns, its seconds (1, runs) and its peak, of one call."""
     found, spent, peaks = [], [], []
     for run in runs:
-        peaks.append(peak_bytes(lambda run=run: spent.append(in_turns([lambda: found.append(run())], at, 1)), at))
+        peaks.append(
+            peak_bytes(lambda run=run: spent.append(in_turns([lambda: found.append(run())], at, 1)), at)
+        )
     return found, torch.cat(spent, 1), peaks

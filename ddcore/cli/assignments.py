@@ -15,13 +15,17 @@ def read(pairs: Sequence[str], option: str = "--set") -> dict:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not value.strip():
-            raise BadInput(f"{option} {pair}: needs name=value, e.g. --set steps=100; what keeps its default is left out")
+            raise BadInput(
+                f"{option} {pair}: needs name=value, e.g. --set steps=100; what keeps its default is left out"
+            )
         if name in found:
             raise BadInput(f"{option} {pair}: {name} is given twice; give it once")
         try:
             found[name] = values.read(value)
         except yaml.YAMLError as error:
-            raise BadInput(f"{option} {pair}: '{value}' is not a value of YAML ({' '.join(str(error).split())})") from error
+            raise BadInput(
+                f"{option} {pair}: '{value}' is not a value of YAML ({' '.join(str(error).split())})"
+            ) from error
     return found
 
 
@@ -38,7 +42,9 @@ def grouped(pairs: Sequence[str], groups: Collection[str], bare: Collection[str]
         if beginning not in groups and rest and beginning not in bare:
             raise unknown(f"beginning of --set {name}", beginning, {*groups, *bare})
         if beginning in groups and not rest and not isinstance(value, Mapping):
-            raise BadInput(f"--set {name}={value}: names none of its settings; write --set {name}.SETTING=value")
+            raise BadInput(
+                f"--set {name}={value}: names none of its settings; write --set {name}.SETTING=value"
+            )
         path = [beginning, *rest] if beginning in groups else [first, beginning, *rest]
         for part in reversed(path):
             value = {part: value}

@@ -9,5 +9,21 @@ from ddcore.data.statistics import PUBLISHED_STATISTICS, mean_image, standard_de
 from ddcore.data.torchvision import TORCHVISION
 from ddcore.data.whitening import Whitening, whiten
 
-__all__ = ["KEYS", "KNOWN_SHA256", "PUBLISHED_STATISTICS", "TORCHVISION", "Dataset", "Images", "Whitening", "cache_folder", "data_folder",
-           "load", "mean_image", "numbered", "standard_deviation", "to_pixels", "unnormalised", "whiten"]
+__all__ = [
+    "KEYS",
+    "KNOWN_SHA256",
+    "PUBLISHED_STATISTICS",
+    "TORCHVISION",
+    "Dataset",
+    "Images",
+    "Whitening",
+    "cache_folder",
+    "data_folder",
+    "load",
+    "mean_image",
+    "numbered",
+    "standard_deviation",
+    "to_pixels",
+    "unnormalised",
+    "whiten",
+]

@@ -71,8 +71,10 @@ class Dataset:
         """Raise BadInput if some class holds fewer than `per_class` training images."""
         fewest = min(self.sizes)
         if fewest < per_class:
-            raise BadInput(f"{self.name}: class {self.class_names[self.sizes.index(fewest)]} has {fewest} training images, but {why} asks "
-                           f"for {per_class} a class")
+            raise BadInput(
+                f"{self.name}: class {self.class_names[self.sizes.index(fewest)]} has {fewest} training images, but {why} asks "
+                f"for {per_class} a class"
+            )
 
     def sample(self, per_class: int, generator: torch.Generator) -> Tensor:
         """(classes * per_class,) indices into the training set: each class without replacement, sorted by class."""
@@ -83,7 +85,10 @@ class Dataset:
         """As `sample`, but all of a class that holds fewer than `per_class`: the indices, and how many of them each class has."""
         keys = torch.rand(self.classes, max(self.sizes), generator=generator, device=self.device)
         keys.masked_fill_(torch.arange(keys.shape[1], device=self.device) >= self.counts[:, None], 2.0)
-        starts, sizes = self.counts.cumsum(0) - self.counts, tuple(min(per_class, size) for size in self.sizes)
+        starts, sizes = (
+            self.counts.cumsum(0) - self.counts,
+            tuple(min(per_class, size) for size in self.sizes),
+        )
         index = keys.topk(max(sizes), largest=False).indices + starts[:, None]
         return index.flatten()[self._held(max(sizes), sizes)], sizes
 
@@ -93,7 +98,9 @@ class Dataset:
             return slice(None)
         held = self._tables.get(sizes)
         if held is None:
-            held = torch.cat([torch.arange(size) + row * columns for row, size in enumerate(sizes)]).to(self.device)
+            held = torch.cat([torch.arange(size) + row * columns for row, size in enumerate(sizes)]).to(
+                self.device
+            )
             self._tables[sizes] = held
         return held
 
@@ -107,18 +114,35 @@ class Dataset:
             raise BadInput(f"holdout: fraction={fraction} must lie between 0 and 1")
         self.need(2, "holdout, which leaves an image on either side,")
         held = held_out(self.y_train, self.classes, fraction, stream(seed, "holdout", device=self.device))
-        return self._part(f"holdout {fraction} {seed}", x_train=part(self.x_train, ~held), y_train=self.y_train[~held],
-                          x_test=part(self.x_train, held), y_test=self.y_train[held])
+        return self._part(
+            f"holdout {fraction} {seed}",
+            x_train=part(self.x_train, ~held),
+            y_train=self.y_train[~held],
+            x_test=part(self.x_train, held),
+            y_test=self.y_train[held],
+        )
 
     def only(self, classes: Sequence[int]) -> "Dataset":
         """The images of some classes, renumbered from 0 in the order given."""
         if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(self.classes)):
-            raise BadInput(f"{self.name}: classes={list(classes)} must be at least one of 0 to {self.classes - 1}, each named once")
-        train, test = ([(y == label).nonzero().flatten() for label in classes] for y in (self.y_train, self.y_test))
-        y_train, y_test = (torch.cat([torch.full_like(rows, label) for label, rows in enumerate(split)]) for split in (train, test))
-        return self._part(f"classes {','.join(map(str, classes))}", x_train=part(self.x_train, torch.cat(train)), y_train=y_train,
-                          x_test=part(self.x_test, torch.cat(test)), y_test=y_test,
-                          class_names=tuple(self.class_names[label] for label in classes))
+            raise BadInput(
+                f"{self.name}: classes={list(classes)} must be at least one of 0 to {self.classes - 1}, each named once"
+            )
+        train, test = (
+            [(y == label).nonzero().flatten() for label in classes] for y in (self.y_train, self.y_test)
+        )
+        y_train, y_test = (
+            torch.cat([torch.full_like(rows, label) for label, rows in enumerate(split)])
+            for split in (train, test)
+        )
+        return self._part(
+            f"classes {','.join(map(str, classes))}",
+            x_train=part(self.x_train, torch.cat(train)),
+            y_train=y_train,
+            x_test=part(self.x_test, torch.cat(test)),
+            y_test=y_test,
+            class_names=tuple(self.class_names[label] for label in classes),
+        )
 
     def _part(self, tag: str, **changed) -> "Dataset":
         """A dataset of its own, by name and sha256."""
@@ -135,14 +159,18 @@ def numbered(classes: int) -> tuple[str, ...]:
     return tuple(map(str, range(classes)))
 
 
-def unnormalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> Tensor:
+def unnormalised(
+    images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None
+) -> Tensor:
     """Normalised or whitened images (n, C, H, W) back to pixels, not clipped: real ones lie in [0, 1]."""
     images = whitening.invert(images.detach()) if whitening else images
     mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     return images.detach() * std + mean
 
 
-def to_pixels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> Tensor:
+def to_pixels(
+    images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None
+) -> Tensor:
     return unnormalised(images, mean, std, whitening).clamp(0, 1)
 
 

@@ -13,8 +13,26 @@ from PIL import ExifTags, Image, ImageOps
 
 from ddcore.errors import BadInput
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-                      ".pnm", ".jp2"))
+SUFFIXES = frozenset(
+    (
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".dib",
+        ".webp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+    )
+)
 GREY = ("1", "L", "LA", "La")
 COLOURED = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -37,7 +55,13 @@ def header(content: bytes, name: str) -> Header:
     with _opened(content, name) as image:
         orientation = _orientation(image, content)
         sides = image.size if orientation >= 5 else image.size[::-1]
-        return Header(sides, _grey(image, name), orientation > 1, image.has_transparency_data, _depth(image, content) == 16)
+        return Header(
+            sides,
+            _grey(image, name),
+            orientation > 1,
+            image.has_transparency_data,
+            _depth(image, content) == 16,
+        )
 
 
 def pixels(content: bytes, name: str, size: int | None = None) -> np.ndarray:
@@ -61,11 +85,15 @@ def pixels(content: bytes, name: str, size: int | None = None) -> np.ndarray:
 def _opened(content: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content))
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # an MPO is a photograph and its previews
+        frames = (
+            1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        )  # an MPO is a photograph and its previews
     except Exception as error:
         raise _broken(name, error) from error
     if frames > 1:
-        raise BadInput(f"{name}: holds {frames} images ({image.format}, mode {image.mode}), but a file of one is needed; save them apart")
+        raise BadInput(
+            f"{name}: holds {frames} images ({image.format}, mode {image.mode}), but a file of one is needed; save them apart"
+        )
     return image
 
 
@@ -79,8 +107,10 @@ def _grey(image: Image.Image, name: str) -> bool:
         return True
     if image.mode in COLOURED:
         return False
-    raise BadInput(f"{name}: has pixels of mode {image.mode}, whose numbers do not say what is black and what is white; save it as grey "
-                   "or RGB of 8 or 16 bits")
+    raise BadInput(
+        f"{name}: has pixels of mode {image.mode}, whose numbers do not say what is black and what is white; save it as grey "
+        "or RGB of 8 or 16 bits"
+    )
 
 
 def _sixteen_in_32(image: Image.Image) -> bool:

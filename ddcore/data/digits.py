@@ -7,7 +7,9 @@ import numpy as np
 
 def read() -> dict[str, np.ndarray]:
     state = random.getstate()
-    from sklearn.datasets import load_digits  # imports rich, which draws from Python's global generator as it is imported
+    from sklearn.datasets import (
+        load_digits,
+    )  # imports rich, which draws from Python's global generator as it is imported
 
     random.setstate(state)
     found = load_digits()

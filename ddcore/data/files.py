@@ -50,8 +50,16 @@ class Files:
 
     device = torch.device("cpu")
 
-    def __init__(self, root: Path, names: Sequence[str], stamps: np.ndarray, sides: tuple[int, int], channels: int, size: int | None,
-                 kept: Kept):
+    def __init__(
+        self,
+        root: Path,
+        names: Sequence[str],
+        stamps: np.ndarray,
+        sides: tuple[int, int],
+        channels: int,
+        size: int | None,
+        kept: Kept,
+    ):
         self.root, self.names, self.stamps, self.size, self.kept = root, names, stamps, size, kept
         self.shape = (len(names), *sides, channels)
 
@@ -76,7 +84,9 @@ class Files:
         if image is None:
             content, found = opened(self.root / name)
             if found != tuple(self.stamps[row, :2].tolist()):
-                raise BadInput(f"{self.root / name}: was written to after the dataset was loaded; load it again")
+                raise BadInput(
+                    f"{self.root / name}: was written to after the dataset was loaded; load it again"
+                )
             image = decoding.pixels(content, str(self.root / name), self.size)
             self.kept.put(name, image)
         return image

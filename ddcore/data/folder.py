@@ -46,16 +46,23 @@ def read(root: Path, size: int | None, test_fraction: float | None, split_seed: 
     listed = listing(root)
     classes = len(listed.class_names)
     groups = [*listed.train, *(listed.test or ())]
-    names, labels = [name for group in groups for name in group], np.repeat(np.arange(len(groups)) % classes, list(map(len, groups)))
+    names, labels = (
+        [name for group in groups for name in group],
+        np.repeat(np.arange(len(groups)) % classes, list(map(len, groups))),
+    )
     for_testing, tag = _split(listed, labels, test_fraction, split_seed)
     stamps = np.array([stamp(root / name) for name in names], np.int64)
     remembered = Remembered(root, VERSION, names, stamps)
     content = remembered.recall("content", lambda: dataclasses.asdict(_content(root, names, labels)))
-    content = Content(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+    content = Content(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    )
     if content.other and not size:
         name, *sides = content.other
-        raise BadInput(f"{root / name}: is {tuple(sides)}, but the images before it are {content.sides}; make them of one size, or give "
-                       "`size` to ddcore.load (--size)")
+        raise BadInput(
+            f"{root / name}: is {tuple(sides)}, but the images before it are {content.sides}; make them of one size, or give "
+            "`size` to ddcore.load (--size)"
+        )
     kept, channels, sides = Kept(), 1 if content.grey else 3, (size, size) if size else content.sides
     splits = {}
     for split, chosen in (("train", ~for_testing), ("test", for_testing)):
@@ -63,11 +70,19 @@ def read(root: Path, size: int | None, test_fraction: float | None, split_seed: 
         files = Files(root, [names[row] for row in rows], stamps[rows], sides, channels, size, kept)
         splits |= {f"x_{split}": files, f"y_{split}": labels[rows]}
     # Both are decoded now, at least in part, so that a file that is not whole is seen before anything is computed.
-    statistics = remembered.recall(f"statistics {size} {tag}", lambda: channel_statistics(sample(splits["x_train"])))
+    statistics = remembered.recall(
+        f"statistics {size} {tag}", lambda: channel_statistics(sample(splits["x_train"]))
+    )
     statistics = tuple(map(tuple, statistics))
     remembered.recall(f"test images {size} {tag}", lambda: sum(map(len, sample(splits["x_test"]))))
-    return Source(**splits, class_names=listed.class_names, sha256=_identity(content.sha256, size, tag), tag=tag,
-                  statistics=lambda: statistics, notes=(*listed.notes, *_notes(content, size, len(splits["y_train"]))))
+    return Source(
+        **splits,
+        class_names=listed.class_names,
+        sha256=_identity(content.sha256, size, tag),
+        tag=tag,
+        statistics=lambda: statistics,
+        notes=(*listed.notes, *_notes(content, size, len(splits["y_train"]))),
+    )
 
 
 def _split(listed: Listing, labels: np.ndarray, fraction: float | None, seed: int) -> tuple[np.ndarray, str]:
@@ -78,14 +93,18 @@ def _split(listed: Listing, labels: np.ndarray, fraction: float | None, seed: in
             raise BadInput(f"{listed.root}: has a test split of its own; leave test_fraction={fraction} out")
         return np.arange(len(labels)) >= trained, ""
     if fraction is None:
-        raise BadInput(f"{listed.root / 'test'}: no class folders found; {NEEDED}, or give test_fraction (--test-fraction), the part of "
-                       "each class that is kept for testing")
+        raise BadInput(
+            f"{listed.root / 'test'}: no class folders found; {NEEDED}, or give test_fraction (--test-fraction), the part of "
+            "each class that is kept for testing"
+        )
     if not 0 < fraction < 1:
         raise BadInput(f"load: test_fraction={fraction} must lie between 0 and 1")
     fewest = min(range(len(listed.train)), key=lambda label: len(listed.train[label]))
     if len(listed.train[fewest]) < 2:
-        raise BadInput(f"{listed.root}: class {listed.class_names[fewest]} has one image, but test_fraction leaves one on either "
-                       "side; give it more, or leave it out")
+        raise BadInput(
+            f"{listed.root}: class {listed.class_names[fewest]} has one image, but test_fraction leaves one on either "
+            "side; give it more, or leave it out"
+        )
     held = held_out(torch.from_numpy(labels), len(listed.train), fraction, stream(seed, "test split"))
     return held.numpy(), f"test {fraction} {seed}"
 
@@ -100,7 +119,9 @@ def _content(root: Path, names: Sequence[str], labels: np.ndarray) -> Content:
 
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(names), 1024):
-            for name, (bytes_digest, head) in zip(names[start : start + 1024], pool.map(look, names[start : start + 1024]), strict=True):
+            for name, (bytes_digest, head) in zip(
+                names[start : start + 1024], pool.map(look, names[start : start + 1024]), strict=True
+            ):
                 digest.update(name.encode() + b"\0" + bytes_digest)
                 first = first or head.sides
                 if head.sides != first and other is None:
@@ -108,7 +129,9 @@ def _content(root: Path, names: Sequence[str], labels: np.ndarray) -> Content:
                 grey &= head.grey
                 counts.update(kind for kind in ("turned", "transparent", "deep") if getattr(head, kind))
     digest.update(labels.astype(np.int64).tobytes())
-    return Content(digest.hexdigest(), first, other, grey, counts["turned"], counts["transparent"], counts["deep"])
+    return Content(
+        digest.hexdigest(), first, other, grey, counts["turned"], counts["transparent"], counts["deep"]
+    )
 
 
 def _identity(content: str, size: int | None, tag: str) -> str:
@@ -117,9 +140,14 @@ def _identity(content: str, size: int | None, tag: str) -> str:
 
 
 def _notes(content: Content, size: int | None, trained: int) -> Iterator[str]:
-    done = {"turned": "turned upright, as their EXIF orientation says", "transparent": "laid on white where they are transparent",
-            "deep": "of 16 bits scaled to 8"}
-    yield from (f"{getattr(content, kind)} image(s) {what}" for kind, what in done.items() if getattr(content, kind))
+    done = {
+        "turned": "turned upright, as their EXIF orientation says",
+        "transparent": "laid on white where they are transparent",
+        "deep": "of 16 bits scaled to 8",
+    }
+    yield from (
+        f"{getattr(content, kind)} image(s) {what}" for kind, what in done.items() if getattr(content, kind)
+    )
     if size:
         yield f"images are scaled until the shorter side is {size} and cut to the central square"
     if trained > SAMPLE:
@@ -128,6 +156,8 @@ def _notes(content: Content, size: int | None, trained: int) -> Iterator[str]:
 
 def sample(files: Files) -> Iterator[np.ndarray]:
     """All images, or `SAMPLE` of them, evenly spaced: (n, H, W, C) at a time."""
-    rows = torch.linspace(0, files.shape[0] - 1, min(SAMPLE, files.shape[0]), dtype=torch.float64).round().long()
+    rows = (
+        torch.linspace(0, files.shape[0] - 1, min(SAMPLE, files.shape[0]), dtype=torch.float64).round().long()
+    )
     at_once = max(1, PART_BYTES // int(np.prod(files.shape[1:])))
     return (files[part].numpy() for part in rows.split(at_once))

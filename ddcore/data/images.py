@@ -74,7 +74,9 @@ class Images:
 
     def _rows(self, index) -> Tensor:
         if isinstance(index, tuple):
-            raise IndexError(f"stored images are indexed along their first axis only; draw them first, as in x[rows][{index}]")
+            raise IndexError(
+                f"stored images are indexed along their first axis only; draw them first, as in x[rows][{index}]"
+            )
         return self.rows[index.to(self.rows.device) if isinstance(index, Tensor) else index]
 
     def _pixels(self, rows: Tensor) -> Tensor:
@@ -91,7 +93,10 @@ class Images:
 
     @functools.cached_property
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(values, dtype=torch.float32, device=self.device).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=self.device).view(-1, 1, 1)
+            for values in (self.mean, self.std)
+        )
         return mean, std
 
 

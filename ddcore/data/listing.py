@@ -32,7 +32,11 @@ class Listing:
 
 def natural(name: str) -> tuple:
     """A key that sorts the numbers in names by their size."""
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.casefold()) if part), name
+    return tuple(
+        (int(part), "") if part.isdecimal() else (-1, part)
+        for part in re.split(r"(\d+)", name.casefold())
+        if part
+    ), name
 
 
 def listing(root: Path) -> Listing:
@@ -41,19 +45,29 @@ def listing(root: Path) -> Listing:
     inside = root / "train" if (root / "train").is_dir() else root
     classes = _classes(inside, skipped)
     if not classes or (inside == root and {*classes} <= {"test", "val"}):
-        raise BadInput(f"{root / 'train'}: no class folders found; {NEEDED}, or a folder for each class and test_fraction")
+        raise BadInput(
+            f"{root / 'train'}: no class folders found; {NEEDED}, or a folder for each class and test_fraction"
+        )
     train = tuple(_images(root, inside / name, skipped) for name in classes)
     _need(inside, classes, train)
     test = _test(root, classes, skipped) if inside != root else None
     notes = [f"{many} file(s) left out: {why}" for why, many in sorted(skipped.items()) if many]
     if list(classes) != sorted(classes):
-        notes.append(f"classes are in natural order: {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}")
+        notes.append(
+            f"classes are in natural order: {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}"
+        )
     return Listing(root, _worded(root, classes), train, test, tuple(notes))
 
 
-def _test(root: Path, classes: tuple[str, ...], skipped: collections.Counter[str]) -> tuple[tuple[str, ...], ...] | None:
+def _test(
+    root: Path, classes: tuple[str, ...], skipped: collections.Counter[str]
+) -> tuple[tuple[str, ...], ...] | None:
     """Of test/, or of val/ where there is no test/ or its labels are not public."""
-    held = {split: _classes(root / split, collections.Counter()) for split in ("test", "val") if (root / split).is_dir()}
+    held = {
+        split: _classes(root / split, collections.Counter())
+        for split in ("test", "val")
+        if (root / split).is_dir()
+    }
     if (root / "val" / ANNOTATIONS).is_file():
         split, found = "val", _annotated(root, classes, skipped)
     elif not held:
@@ -61,21 +75,29 @@ def _test(root: Path, classes: tuple[str, ...], skipped: collections.Counter[str
     else:
         split = next((split for split, names in held.items() if names == classes), next(iter(held)))
         if held[split] and held[split] != classes:
-            raise BadInput(f"{root / split}: classes {', '.join(held[split])} differ from those of train: {', '.join(classes)}")
+            raise BadInput(
+                f"{root / split}: classes {', '.join(held[split])} differ from those of train: {', '.join(classes)}"
+            )
         if not held[split]:
             raise BadInput(f"{root / split}: no class folders found; {NEEDED}")
         _classes(root / split, skipped)
         found = tuple(_images(root, root / split / name, skipped) for name in classes)
     for other in held.keys() - {split}:
-        skipped[f"{other}/, as {split}/ is for testing"] += sum(len(files) for _, _, files in os.walk(root / other))
+        skipped[f"{other}/, as {split}/ is for testing"] += sum(
+            len(files) for _, _, files in os.walk(root / other)
+        )
     _need(root / split, classes, found)
     return found
 
 
-def _annotated(root: Path, classes: tuple[str, ...], skipped: collections.Counter[str]) -> tuple[tuple[str, ...], ...]:
+def _annotated(
+    root: Path, classes: tuple[str, ...], skipped: collections.Counter[str]
+) -> tuple[tuple[str, ...], ...]:
     """Tiny-ImageNet's val/: a line of its annotations gives a file's name and its class."""
     path = root / "val" / ANNOTATIONS
-    labels = dict(line.split("\t")[:2] for line in path.read_text(encoding="utf-8").splitlines() if "\t" in line)
+    labels = dict(
+        line.split("\t")[:2] for line in path.read_text(encoding="utf-8").splitlines() if "\t" in line
+    )
     if strange := sorted({*labels.values()} - {*classes}):
         raise BadInput(f"{path}: names class {strange[0]}, which train/ does not hold")
     by_class: dict[str, list[str]] = {name: [] for name in classes}
@@ -86,7 +108,9 @@ def _annotated(root: Path, classes: tuple[str, ...], skipped: collections.Counte
         else:
             by_class[label].append(name)
     if labels:
-        raise BadInput(f"{path}: names {next(iter(labels))}, which is not in {root / 'val' / 'images'}; unpack the dataset again")
+        raise BadInput(
+            f"{path}: names {next(iter(labels))}, which is not in {root / 'val' / 'images'}; unpack the dataset again"
+        )
     return tuple(tuple(by_class[name]) for name in classes)
 
 
@@ -94,7 +118,11 @@ def _worded(root: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
     """With what WordNet calls them, where `words.txt` says so: 'n01443537 goldfish'."""
     if not (root / "words.txt").is_file():
         return classes
-    lines = (line.split("\t", 1) for line in (root / "words.txt").read_text(encoding="utf-8").splitlines() if "\t" in line)
+    lines = (
+        line.split("\t", 1)
+        for line in (root / "words.txt").read_text(encoding="utf-8").splitlines()
+        if "\t" in line
+    )
     words = {name: text.split(",")[0].strip() for name, text in lines}
     return tuple(f"{name} {words[name]}" if name in words else name for name in classes)
 
@@ -127,7 +155,9 @@ def _images(root: Path, folder: Path, skipped: collections.Counter[str]) -> tupl
             if suffix in SUFFIXES:
                 found.append((Path(inside) / name).relative_to(root).as_posix())
             else:
-                skipped[f"'{suffix}' is not read as an image" if suffix else "no suffix, so no image by name"] += 1
+                skipped[
+                    f"'{suffix}' is not read as an image" if suffix else "no suffix, so no image by name"
+                ] += 1
     return tuple(sorted(found))
 
 

@@ -29,7 +29,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             missing = [key for key in KEYS if key not in names]
             if missing:
-                raise BadInput(f"{path}: holds {', '.join(names) or 'nothing'}, but {', '.join(missing)} is missing")
+                raise BadInput(
+                    f"{path}: holds {', '.join(names) or 'nothing'}, but {', '.join(missing)} is missing"
+                )
             return {key: _member(path, archive, archive.getinfo(f"{key}.npy")) for key in KEYS}
     except BadInput:
         raise
@@ -43,11 +45,15 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.n
             return npy.read_array(member, allow_pickle=False)
     with path.open("rb") as file:
         file.seek(info.header_offset)
-        name, extra = struct.unpack("<26x2H", file.read(30))  # the local header: its last two numbers are lengths of what follows
+        name, extra = struct.unpack(
+            "<26x2H", file.read(30)
+        )  # the local header: its last two numbers are lengths of what follows
         begin = info.header_offset + 30 + name + extra
         file.seek(begin)
         version = npy.read_magic(file)
-        shape, fortran, kind = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version](file)
+        shape, fortran, kind = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[
+            version
+        ](file)
         offset = file.tell()
         file.seek(begin)
         head = file.read(offset - begin)
@@ -76,6 +82,9 @@ class Mapped:
             now = os.stat(self.path)
         except OSError:  # removed, or out of reach: what is mapped stays
             now = self._before
-        if now.st_ino == self._before.st_ino and (now.st_mtime_ns, now.st_size) != (self._before.st_mtime_ns, self._before.st_size):
+        if now.st_ino == self._before.st_ino and (now.st_mtime_ns, now.st_size) != (
+            self._before.st_mtime_ns,
+            self._before.st_size,
+        ):
             raise BadInput(f"{self.path}: was written to after it was loaded; load it again")
         return self.pixels[rows]

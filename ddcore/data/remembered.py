@@ -12,7 +12,9 @@ import numpy as np
 from ddcore.data.folders import cache_folder
 from ddcore.files import whole
 
-SETTLED_NS = 2_000_000_000  # a file that changed so lately may change again within one tick of its file system's clock
+SETTLED_NS = (
+    2_000_000_000  # a file that changed so lately may change again within one tick of its file system's clock
+)
 
 
 class Remembered:

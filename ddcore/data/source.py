@@ -60,29 +60,52 @@ def of_arrays(source: str, arrays: dict[str, np.ndarray]) -> Source:
         x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
         if x.dtype != np.uint8:
             nan = " and holds NaN" if np.issubdtype(x.dtype, np.floating) and np.isnan(x).any() else ""
-            raise BadInput(f"{source}: x_{split} is {x.dtype}{nan}, but uint8 pixels from 0 to 255 are needed")
+            raise BadInput(
+                f"{source}: x_{split} is {x.dtype}{nan}, but uint8 pixels from 0 to 255 are needed"
+            )
         if x.ndim != 4 or x.shape[-1] not in (1, 3) or 0 in x.shape:
-            raise BadInput(f"{source}: x_{split} has shape {x.shape}, but (images, height, width, 1 or 3 channels) is needed")
+            raise BadInput(
+                f"{source}: x_{split} has shape {x.shape}, but (images, height, width, 1 or 3 channels) is needed"
+            )
         if not np.issubdtype(y.dtype, np.integer):
             raise BadInput(f"{source}: y_{split} is {y.dtype}, but integer labels are needed")
         if y.shape not in ((len(x),), (len(x), 1)):
-            raise BadInput(f"{source}: y_{split} has shape {y.shape}, but x_{split} holds {len(x)} images: labels of shape ({len(x)},), "
-                           "one class an image, are needed" + (" (of one-hot labels, take the argmax)" if y.ndim == 2 else ""))
+            raise BadInput(
+                f"{source}: y_{split} has shape {y.shape}, but x_{split} holds {len(x)} images: labels of shape ({len(x)},), "
+                "one class an image, are needed"
+                + (" (of one-hot labels, take the argmax)" if y.ndim == 2 else "")
+            )
     labels = {split: arrays[f"y_{split}"].reshape(-1) for split in ("train", "test")}
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
-        raise BadInput(f"{source}: training images are {arrays['x_train'].shape[1:]}, test images {arrays['x_test'].shape[1:]}")
+        raise BadInput(
+            f"{source}: training images are {arrays['x_train'].shape[1:]}, test images {arrays['x_test'].shape[1:]}"
+        )
     first, notes = 0, ()
     if labels["train"].min() == 1 and labels["test"].min() >= 1:
         first = 1
-        notes = (f"labels begin at 1: 1 to {labels['train'].max()} are taken as classes 0 to {int(labels['train'].max()) - 1}",)
+        notes = (
+            f"labels begin at 1: 1 to {labels['train'].max()} are taken as classes 0 to {int(labels['train'].max()) - 1}",
+        )
     last = int(labels["train"].max())
     for split, y in labels.items():
         if y.min() < 0 or y.max() > last:
-            raise BadInput(f"{source}: y_{split} holds labels from {y.min()} to {y.max()}, but {first} to {last} are needed")
+            raise BadInput(
+                f"{source}: y_{split} holds labels from {y.min()} to {y.max()}, but {first} to {last} are needed"
+            )
     present = np.unique(labels["train"])
     if len(present) < last - first + 1:
         gap = first + int(np.append(present != np.arange(first, first + len(present)), True).argmax())
-        raise BadInput(f"{source}: class {gap} of {first} to {last} has no training image; labels must be without gaps")
+        raise BadInput(
+            f"{source}: class {gap} of {first} to {last} has no training image; labels must be without gaps"
+        )
     y_train, y_test = (y - y.dtype.type(first) for y in labels.values())
-    return Source(arrays["x_train"], y_train, arrays["x_test"], y_test, tuple(map(str, range(first, last + 1))), content_sha256(arrays),
-                  lambda: channel_statistics(parts(arrays["x_train"])), notes=notes)
+    return Source(
+        arrays["x_train"],
+        y_train,
+        arrays["x_test"],
+        y_test,
+        tuple(map(str, range(first, last + 1))),
+        content_sha256(arrays),
+        lambda: channel_statistics(parts(arrays["x_train"])),
+        notes=notes,
+    )

@@ -31,7 +31,10 @@ def channel_statistics(parts: Iterable[np.ndarray]) -> tuple[tuple[float, ...], 
         count, total, squares = count + len(pixels), total + pixels.sum(0), squares + np.square(pixels).sum(0)
     sums = [(int(first), int(second)) for first, second in zip(total, squares, strict=True)]
     mean = tuple(round(first / count / 255, 4) for first, _ in sums)
-    std = tuple(max(round(((count * second - first**2) / count**2) ** 0.5 / 255, 4), ONE_LEVEL) for first, second in sums)
+    std = tuple(
+        max(round(((count * second - first**2) / count**2) ** 0.5 / 255, 4), ONE_LEVEL)
+        for first, second in sums
+    )
     return mean, std
 
 
@@ -49,4 +52,8 @@ def standard_deviation(x: Images | Tensor) -> Tensor:
     """A scalar, of all numbers of images (n, C, H, W), drawn or not, over their number less one; summed in float64."""
     count = len(x) * x.shape[1:].numel()
     mean = sum(part.double().sum() for part in x.split(at_once(x))) / count
-    return (sum((part.double() - mean).square().sum() for part in x.split(at_once(x))) / (count - 1)).sqrt().to(x.dtype)
+    return (
+        (sum((part.double() - mean).square().sum() for part in x.split(at_once(x))) / (count - 1))
+        .sqrt()
+        .to(x.dtype)
+    )

@@ -30,12 +30,20 @@ def whiten(data: Dataset, eps: float = EPS) -> Dataset:
     if data.whitening:
         raise BadInput(f"{data.name}: is whitened already; whiten the dataset that it was made from")
     if math.prod(data.shape) > LARGEST:
-        raise BadInput(f"{data.name}: images of {math.prod(data.shape):,} numbers are too large to whiten, for the transform holds "
-                       f"their square; at most {LARGEST:,} are allowed")
+        raise BadInput(
+            f"{data.name}: images of {math.prod(data.shape):,} numbers are too large to whiten, for the transform holds "
+            f"their square; at most {LARGEST:,} are allowed"
+        )
     whitening, channels = fit(_pixels(data.x_train, data), eps), len(data.mean)
-    return dataclasses.replace(data, name=f"{data.name}-zca", whitening=whitening, mean=(0.0,) * channels, std=(1.0,) * channels,
-                               sha256=hashlib.sha256(f"{data.sha256} zca {VERSION} {eps}".encode()).hexdigest(),
-                               **{split: _whitened(getattr(data, split), data, whitening) for split in ("x_train", "x_test")})
+    return dataclasses.replace(
+        data,
+        name=f"{data.name}-zca",
+        whitening=whitening,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+        sha256=hashlib.sha256(f"{data.sha256} zca {VERSION} {eps}".encode()).hexdigest(),
+        **{split: _whitened(getattr(data, split), data, whitening) for split in ("x_train", "x_test")},
+    )
 
 
 def _whitened(x: Images | Tensor, data: Dataset, whitening: Whitening) -> Images | Tensor:

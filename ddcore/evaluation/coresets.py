@@ -48,7 +48,9 @@ def k_center(features: Tensor, count: int) -> Tensor:
 @torch.no_grad()
 def _select(data: Dataset, count: int, rule, network: str, width: int | None, seed: int) -> Tensor:
     generator = stream(seed, "coreset", device=data.device)
-    net = networks.build(network, data.shape, data.classes, width=width, device=data.device, generator=generator).eval()
+    net = networks.build(
+        network, data.shape, data.classes, width=width, device=data.device, generator=generator
+    ).eval()
     starts, chosen, size = data.counts.cumsum(0) - data.counts, [], compute.chunk(net, data.shape)
     for label in range(data.classes):
         features = torch.cat([net.embed(part) for part in data.class_images(label).split(size)])
@@ -68,8 +70,16 @@ def images_needed(name: str, data: Dataset, budget_ipc: int, rank: int = 2) -> i
     return images_per_class(budget_ipc, rank, *data.shape[1:]) if name == "svd" else budget_ipc
 
 
-def baseline(name: str, data: Dataset, budget_ipc: int, *, rank: int = 2, network: str = "convnet", width: int | None = None,
-             seed: int = 0) -> Synthetic:
+def baseline(
+    name: str,
+    data: Dataset,
+    budget_ipc: int,
+    *,
+    rank: int = 2,
+    network: str = "convnet",
+    width: int | None = None,
+    seed: int = 0,
+) -> Synthetic:
     """'random', 'herding', 'k_center': budget_ipc real images a class; 'svd': real images cut to `rank`, as many as the
     same stored numbers hold; 'whole': the training set. Raises BadInput for another name or too few images."""
     if name not in NAMES:

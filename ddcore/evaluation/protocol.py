@@ -72,12 +72,17 @@ class Protocol:
         drawn_from = [stream(seed, "evaluate", "network", device=device) for seed in seeds]
         if many == 1:
             net, forward = (_kept if self.compiled else _forward)(kind, self.precision, self.compiled)
-            together = training.images_at_once(net, data.shape, min(self.batch, len(images)), compiled=self.compiled)
+            together = training.images_at_once(
+                net, data.shape, min(self.batch, len(images)), compiled=self.compiled
+            )
             nets, parameters = [networks.initialise(net.train(), drawn_from[0])], list(net.parameters())
         else:
             nets = [_network(kind, generator) for generator in drawn_from]
             stacked, buffers = stack_module_state(nets)
-            parameters, together = list(stacked.values()), many * self.batch  # all: those of several networks are not parted
+            parameters, together = (
+                list(stacked.values()),
+                many * self.batch,
+            )  # all: those of several networks are not parted
             one = vmap(lambda parameters, buffers, x: functional_call(nets[0], (parameters, buffers), (x,)))
             forwards = compute.accelerate(one, device, precision=self.precision, compiled=self.compiled)
 
@@ -89,13 +94,20 @@ class Protocol:
             if epoch in (0, self.epochs // 2 + 2):
                 lr = self.lr if epoch == 0 else self.lr * 0.1
                 optimiser = SGD(parameters, lr=lr, momentum=self.momentum, weight_decay=self.weight_decay)
-            orders = [torch.randperm(len(images), generator=generator, device=device).split(self.batch) for generator in generators]
+            orders = [
+                torch.randperm(len(images), generator=generator, device=device).split(self.batch)
+                for generator in generators
+            ]
             for rows in zip(*orders, strict=True):
                 size = len(rows[0])
-                drawn = augment.join([augment.draw(self.strategy, 1, generator, each=size) for generator in generators])
+                drawn = augment.join(
+                    [augment.draw(self.strategy, 1, generator, each=size) for generator in generators]
+                )
                 chosen = torch.cat(rows)
                 x = augment.apply(drawn, images[chosen], torch.arange(many * size, device=device))
-                step = training.gradient(forward, parameters, x, training.cross_entropy(labels[chosen]), together)
+                step = training.gradient(
+                    forward, parameters, x, training.cross_entropy(labels[chosen]), together
+                )
                 optimiser.step(torch._foreach_mul(step, many) if many > 1 else step)
         if many > 1:
             for index, net in enumerate(nets):
@@ -129,25 +141,51 @@ class Scores:
 
     @property
     def sd(self) -> float:
-        return math.sqrt(sum((score - self.mean) ** 2 for score in self.scores) / (self.n - 1)) if self.n > 1 else float("nan")
+        return (
+            math.sqrt(sum((score - self.mean) ** 2 for score in self.scores) / (self.n - 1))
+            if self.n > 1
+            else float("nan")
+        )
 
     def result(self) -> dict:
         """What a record keeps of them."""
-        return {"scores": list(self.scores), "accuracy": round(self.mean, 4), "evaluate_seconds": round(self.seconds, 3)} | (
-            {"best": list(self.best)} if self.best else {})
+        return {
+            "scores": list(self.scores),
+            "accuracy": round(self.mean, 4),
+            "evaluate_seconds": round(self.seconds, 3),
+        } | ({"best": list(self.best)} if self.best else {})
 
     def to_dict(self) -> dict:
         sd = None if self.n < 2 else round(self.sd, 4)
-        found = {"mean": round(self.mean, 4), "sd": sd, "n": self.n, "scores": list(self.scores), "seeds": list(self.seeds),
-                 "images_per_class": self.per_class, "stored_numbers": self.stored_numbers, "seconds": round(self.seconds, 3)}
-        return found | ({"controls": {name: scores.to_dict() for name, scores in self.controls.items()}} if self.controls else {})
+        found = {
+            "mean": round(self.mean, 4),
+            "sd": sd,
+            "n": self.n,
+            "scores": list(self.scores),
+            "seeds": list(self.seeds),
+            "images_per_class": self.per_class,
+            "stored_numbers": self.stored_numbers,
+            "seconds": round(self.seconds, 3),
+        }
+        return found | (
+            {"controls": {name: scores.to_dict() for name, scores in self.controls.items()}}
+            if self.controls
+            else {}
+        )
 
     def __str__(self) -> str:
         return f"{self.mean:.1f} ± {self.sd:.1f} (n = {self.n})" if self.n > 1 else f"{self.mean:.1f} (n = 1)"
 
 
-def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = range(5), controls: Iterable[str] = (),
-             protocol: str = "synset", **settings) -> Scores:
+def evaluate(
+    synthetic: Synthetic,
+    data: Dataset,
+    *,
+    seeds: Iterable[int] = range(5),
+    controls: Iterable[str] = (),
+    protocol: str = "synset",
+    **settings,
+) -> Scores:
     """Test accuracy of networks trained on `synthetic`, one a seed, by `PROTOCOLS[protocol](**settings)`.
 
     `controls` names baselines (`ddcore.evaluation.coresets.NAMES`) of the same cost in stored numbers, evaluated by the same protocol
@@ -158,30 +196,55 @@ def evaluate(synthetic: Synthetic, data: Dataset, *, seeds: Iterable[int] = rang
     if not seeds:
         raise BadInput("evaluate: no seeds given; at least one is needed")
     if synthetic.shape != data.shape or synthetic.classes != data.classes:
-        raise BadInput(f"evaluate: the set holds {synthetic.classes} classes of {synthetic.shape} images, but {data.name} has "
-                       f"{data.classes} of {data.shape}")
+        raise BadInput(
+            f"evaluate: the set holds {synthetic.classes} classes of {synthetic.shape} images, but {data.name} has "
+            f"{data.classes} of {data.shape}"
+        )
     if not synthetic.normalised_as(data):
-        raise BadInput(f"evaluate: the set's numbers stand for {synthetic.settings['dataset']} images as normalised or whitened there, and "
-                       f"{data.name} is otherwise; name the dataset that it was made from")
+        raise BadInput(
+            f"evaluate: the set's numbers stand for {synthetic.settings['dataset']} images as normalised or whitened there, and "
+            f"{data.name} is otherwise; name the dataset that it was made from"
+        )
     others = {}
     for name in controls:
-        control = baseline(name, data, synthetic.settings["budget_ipc"], rank=synthetic.settings.get("rank", 2), network=how.network,
-                           width=how.width, seed=seeds[0])
+        control = baseline(
+            name,
+            data,
+            synthetic.settings["budget_ipc"],
+            rank=synthetic.settings.get("rank", 2),
+            network=how.network,
+            width=how.width,
+            seed=seeds[0],
+        )
         others[name] = evaluate(control, data, seeds=seeds, protocol=protocol, **settings)
     began = time.perf_counter()
     images, targets = synthetic.training_images(), synthetic.targets().detach()
     if synthetic.step_size is not None and isinstance(how, Protocol):
         how = dataclasses.replace(how, lr=float(synthetic.step_size.detach()))
-    groups = _groups(seeds, how.at_once or (1 if data.device.type == "cpu" else how.networks_at_once(data, len(images))))
+    groups = _groups(
+        seeds, how.at_once or (1 if data.device.type == "cpu" else how.networks_at_once(data, len(images)))
+    )
     best = dict.fromkeys(seeds, 0.0)
 
     def watch(seed: int, network: Network) -> None:
         best[seed] = max(best[seed], accuracy(network, data))
 
     watched = {"watch": watch} if getattr(how, "every", 0) else {}
-    scores = [accuracy(network, data) for group in groups for network in how.train(images, targets, data, group, **watched)]
+    scores = [
+        accuracy(network, data)
+        for group in groups
+        for network in how.train(images, targets, data, group, **watched)
+    ]
     bests = tuple(map(max, scores, best.values())) if watched else ()
-    return Scores(tuple(scores), seeds, synthetic.per_class, synthetic.stored_numbers, time.perf_counter() - began, others, bests)
+    return Scores(
+        tuple(scores),
+        seeds,
+        synthetic.per_class,
+        synthetic.stored_numbers,
+        time.perf_counter() - began,
+        others,
+        bests,
+    )
 
 
 def network_seeds(seed: int, many: int) -> list[int]:
@@ -212,7 +275,12 @@ def right_by_class(network: Network, data: Dataset) -> Tensor:
     """(classes,) how many test images of each class `network`, in eval mode, gives their label."""
     network.eval()
     size = compute.chunk(network, data.shape)
-    right = torch.cat([network(x).argmax(1) == y for x, y in zip(data.x_test.split(size), data.y_test.split(size), strict=True)])
+    right = torch.cat(
+        [
+            network(x).argmax(1) == y
+            for x, y in zip(data.x_test.split(size), data.y_test.split(size), strict=True)
+        ]
+    )
     return torch.bincount(data.y_test[right], minlength=data.classes)
 
 

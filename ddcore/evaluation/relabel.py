@@ -69,16 +69,31 @@ class Relabel:
 
     def __post_init__(self):
         if self.every < 0:
-            raise BadInput(f"relabel: every={self.every} must be 0, for no test before the end, or a number of epochs")
-        positive("relabel", epochs=self.epochs, batch=self.batch, lr=self.lr, temperature=self.temperature, alpha=self.alpha)
+            raise BadInput(
+                f"relabel: every={self.every} must be 0, for no test before the end, or a number of epochs"
+            )
+        positive(
+            "relabel",
+            epochs=self.epochs,
+            batch=self.batch,
+            lr=self.lr,
+            temperature=self.temperature,
+            alpha=self.alpha,
+        )
         crops.check("relabel", self.crop, self.crop_scale)
         one_of("relabel", mixing.MIXES, mix=self.mix)
         one_of("relabel", ("soft", "hard"), labels=self.labels)
         one_of("relabel", ("train", "eval"), teacher_mode=self.teacher_mode)
         one_of("relabel", compute.PRECISIONS, precision=self.precision)
 
-    def train(self, images: Tensor, labels: Tensor, data: Dataset, seeds: tuple[int, ...],
-              watch: Callable[[int, Network], None] | None = None) -> list[Network]:
+    def train(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        data: Dataset,
+        seeds: tuple[int, ...],
+        watch: Callable[[int, Network], None] | None = None,
+    ) -> list[Network]:
         """One student a seed, each with its own initialisation, order and views; in training mode.
 
         images: (n, C, H, W); labels: (n,) classes or (n, classes) probabilities, which only 'hard' looks at. `watch(seed, student)` is
@@ -93,7 +108,11 @@ def soft_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Ten
 
     Its gradient in the student's logits is (softmax(student / T) - softmax(teacher / T)) / (T n).
     """
-    return F.kl_div(F.log_softmax(logits / temperature, 1), F.softmax(teacher_logits / temperature, 1), reduction="batchmean")
+    return F.kl_div(
+        F.log_softmax(logits / temperature, 1),
+        F.softmax(teacher_logits / temperature, 1),
+        reduction="batchmean",
+    )
 
 
 def labeller(teacher: Network, how: Relabel, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -112,11 +131,25 @@ def labeller(teacher: Network, how: Relabel, device: torch.device) -> Callable[[
     return say
 
 
-def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: Network | None, how: Relabel,
-             watch: Callable[[int, Network], None] | None = None) -> Network:
+def _student(
+    images: Tensor,
+    labels: Tensor,
+    data: Dataset,
+    seed: int,
+    teacher: Network | None,
+    how: Relabel,
+    watch: Callable[[int, Network], None] | None = None,
+) -> Network:
     device = images.device
-    network = networks.build(how.network, data.shape, data.classes, width=how.width, device=device, dtype=images.dtype,
-                             generator=stream(seed, "relabel", "network", device=device))
+    network = networks.build(
+        how.network,
+        data.shape,
+        data.classes,
+        width=how.width,
+        device=device,
+        dtype=images.dtype,
+        generator=stream(seed, "relabel", "network", device=device),
+    )
     generator = stream(seed, "relabel", "train", device=device)
     numbers = np.random.default_rng(stream(seed, "relabel", "mix").initial_seed())
     say = labeller(teacher, how, device) if teacher is not None else None
@@ -129,7 +162,9 @@ def _student(images: Tensor, labels: Tensor, data: Dataset, seed: int, teacher: 
         for rows in squeeze.batches(len(images), how.batch, generator):
             view = images[rows]
             if how.crop_scale < 1:
-                view = crops.resized(view, crops.windows(len(rows), data.shape[1:], generator, scale=how.crop_scale))
+                view = crops.resized(
+                    view, crops.windows(len(rows), data.shape[1:], generator, scale=how.crop_scale)
+                )
             view = crops.apply(crops.draw(len(rows), generator, pad=how.crop, flip=how.flip), view, fill)
             mixed = mixing.draw(how.mix, view, how.alpha, generator, numbers)
             view = mixing.apply(mixed, view)

@@ -39,7 +39,13 @@ def climbing(lrs: Sequence[float]) -> Generator[float, float, tuple[dict[float, 
             waiting, bound = [], lr
         if not waiting:
             top = max(found, key=found.get)
-            waiting = [10 * top] if top == max(found) and 10 * top < bound else [top / 10] if top == min(found) else []
+            waiting = (
+                [10 * top]
+                if top == max(found) and 10 * top < bound
+                else [top / 10]
+                if top == min(found)
+                else []
+            )
             waiting = [lr for lr in waiting if lr not in tried]
     return found, top
 
@@ -48,7 +54,7 @@ def climb(accuracy: Callable[[float], float], lrs: Sequence[float]) -> tuple[dic
     """The accuracies by step size, and the most accurate one, as `climbing` has it; `accuracy(lr)` is one trial, and may raise Diverged."""
 
     def trial(asked: list[tuple[int, float]]) -> list[float | Diverged]:
-        (_, lr), = asked
+        ((_, lr),) = asked
         try:
             return [accuracy(lr)]
         except Diverged as error:
@@ -57,8 +63,10 @@ def climb(accuracy: Callable[[float], float], lrs: Sequence[float]) -> tuple[dic
     return climb_together(trial, [lrs])[0]
 
 
-def climb_together(accuracies: Callable[[list[tuple[int, float]]], Sequence[float | Diverged]],
-                   lrs: Sequence[Sequence[float]]) -> list[tuple[dict[float, float], float]]:
+def climb_together(
+    accuracies: Callable[[list[tuple[int, float]]], Sequence[float | Diverged]],
+    lrs: Sequence[Sequence[float]],
+) -> list[tuple[dict[float, float], float]]:
     """Several climbs, their trials side by side: what `climb` gives for each of `lrs`. `accuracies` takes the number and the step size of
     each climb that goes on, and gives the accuracies, or Diverged, in that order."""
     climbs = {number: climbing(one) for number, one in enumerate(lrs)}
@@ -75,9 +83,19 @@ def climb_together(accuracies: Callable[[list[tuple[int, float]]], Sequence[floa
     return [ended[number] for number in climbs]
 
 
-def choose(data: Dataset, start: Callable[[Dataset], Synthetic], method: Method, *, settings: Mapping, protocol: Mapping, seed: int,
-           lrs: Sequence[float] = TRIED, report: Callable[[float, float], None] | None = None, folder: str | Path | None = None,
-           every_seconds: float = 60.0) -> float:
+def choose(
+    data: Dataset,
+    start: Callable[[Dataset], Synthetic],
+    method: Method,
+    *,
+    settings: Mapping,
+    protocol: Mapping,
+    seed: int,
+    lrs: Sequence[float] = TRIED,
+    report: Callable[[float, float], None] | None = None,
+    folder: str | Path | None = None,
+    every_seconds: float = 60.0,
+) -> float:
     """The step size at which the set that `start` makes of a dataset, distilled by `method` on nine tenths of the training images, teaches
     a network most of the rest.
 
@@ -88,7 +106,14 @@ def choose(data: Dataset, start: Callable[[Dataset], Synthetic], method: Method,
     positive("distill", **{"lr_img": tuple(lrs)})
     part = data.holdout(HELD_OUT)
     plugins = [described(plugin) for plugin in settings.get("plugins", ())]
-    asked = {"data": part.sha256, "method": described(method), "protocol": dict(protocol), "seed": seed, **settings, "plugins": plugins}
+    asked = {
+        "data": part.sha256,
+        "method": described(method),
+        "protocol": dict(protocol),
+        "seed": seed,
+        **settings,
+        "plugins": plugins,
+    }
 
     def accuracy(folder: Path, lr: float) -> float:
         synthetic = start(part)
@@ -99,8 +124,16 @@ def choose(data: Dataset, start: Callable[[Dataset], Synthetic], method: Method,
         if distilled.is_file():
             synthetic = load_synthetic(distilled, data.device)
         else:
-            distill(part, synthetic, method, **settings, lr_img=lr, seed=seed, checkpoint=trial.with_suffix(".checkpoint"),
-                    every_seconds=every_seconds)
+            distill(
+                part,
+                synthetic,
+                method,
+                **settings,
+                lr_img=lr,
+                seed=seed,
+                checkpoint=trial.with_suffix(".checkpoint"),
+                every_seconds=every_seconds,
+            )
             synthetic.save(distilled)
         found = evaluate(synthetic, part, seeds=network_seeds(seed, 1), **protocol).mean
         with whole(ended) as being_written:

@@ -20,8 +20,10 @@ class Departure:
     recorded: float
 
     def __str__(self) -> str:
-        return (f"{self.figure}.csv: line {self.row + 2} has {self.column} {self.shown:.6g}, and its record {self.record} has "
-                f"{self.recorded:.6g}; `ddcore figures numbers` draws the figure anew from its records")
+        return (
+            f"{self.figure}.csv: line {self.row + 2} has {self.column} {self.shown:.6g}, and its record {self.record} has "
+            f"{self.recorded:.6g}; `ddcore figures numbers` draws the figure anew from its records"
+        )
 
 
 def departures(key: str, folder: Path = figures.FOLDER) -> Iterator[Departure]:
@@ -30,16 +32,26 @@ def departures(key: str, folder: Path = figures.FOLDER) -> Iterator[Departure]:
     frame = figures.data(key, folder)
     if "record" not in frame:
         return
-    read = {name: records.read(path).result for name in frame.record.unique() if (path := folder / "records" / f"{name}.json").is_file()}
+    read = {
+        name: records.read(path).result
+        for name in frame.record.unique()
+        if (path := folder / "records" / f"{name}.json").is_file()
+    }
     for row, name in enumerate(frame.record):
         for column, recorded in read.get(name, {}).items():
-            if column in frame and isinstance(recorded, int | float) and f"{recorded:.6g}" != f"{frame[column].iloc[row]:.6g}":
+            if (
+                column in frame
+                and isinstance(recorded, int | float)
+                and f"{recorded:.6g}" != f"{frame[column].iloc[row]:.6g}"
+            ):
                 yield Departure(key, row, column, float(frame[column].iloc[row]), name, recorded)
 
 
 def departed(folder: Path = figures.FOLDER) -> list[Departure]:
     """Those of every recorded figure of `folder`."""
-    return [one for key in figures.entries(folder) if figures.load(key, folder) for one in departures(key, folder)]
+    return [
+        one for key in figures.entries(folder) if figures.load(key, folder) for one in departures(key, folder)
+    ]
 
 
 def follow(folder: Path = figures.FOLDER) -> list[str]:
@@ -51,6 +63,9 @@ def follow(folder: Path = figures.FOLDER) -> list[str]:
         frame = figures.data(key, folder)
         for one in changed:
             frame.loc[one.row, one.column] = one.recorded
-        made_from = [records.read(folder / "records" / f"{name}.json") for name in figures.load(key, folder)["wasDerivedFrom"]]
+        made_from = [
+            records.read(folder / "records" / f"{name}.json")
+            for name in figures.load(key, folder)["wasDerivedFrom"]
+        ]
         figures.save(key, frame, made_from, folder=folder)
     return list(found)

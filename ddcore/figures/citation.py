@@ -4,8 +4,22 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-         "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "²": "$^2$"}
+LATEX = {
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "≥": r"$\geq$",
+    "²": "$^2$",
+}
 MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*_[]<>"}
 
 
@@ -26,16 +40,24 @@ def _credits(figure, cited: Callable[..., str]) -> str:
     if figure.paper:
         said.append(f"{'Method' if plugin else 'Theory'}: {cited(figure.paper)}")
     if figure.hosts:
-        said.append(f"{'Host' if plugin else 'Method'}{'s' * (len(figure.hosts) > 1)}: {cited(*figure.hosts)}")
+        said.append(
+            f"{'Host' if plugin else 'Method'}{'s' * (len(figure.hosts) > 1)}: {cited(*figure.hosts)}"
+        )
     return ". ".join(said) + "."
 
 
 def latex(figure, aside: str = "") -> str:
     """A figure environment, as wide as the entry says; `aside`: what follows the caption in brackets."""
     wide, across = ("*", "textwidth") if figure.width == "page" else ("", "columnwidth")
-    caption = _escaped(figure.caption + aside, LATEX) + " " + _credits(figure, lambda *names: f"\\cite{{{','.join(names)}}}")
-    return (f"\\begin{{figure{wide}}}\n  \\centering\n  \\includegraphics[width=\\{across}]{{figures/{figure.id}.pdf}}\n"
-            f"  \\caption{{{caption}}}\n  \\label{{fig:{figure.id}}}\n\\end{{figure{wide}}}\n")
+    caption = (
+        _escaped(figure.caption + aside, LATEX)
+        + " "
+        + _credits(figure, lambda *names: f"\\cite{{{','.join(names)}}}")
+    )
+    return (
+        f"\\begin{{figure{wide}}}\n  \\centering\n  \\includegraphics[width=\\{across}]{{figures/{figure.id}.pdf}}\n"
+        f"  \\caption{{{caption}}}\n  \\label{{fig:{figure.id}}}\n\\end{{figure{wide}}}\n"
+    )
 
 
 def markdown(figure, aside: str = "") -> str:
@@ -50,7 +72,11 @@ def bibliography(path: Path, *, commit: str = "", url: str = "") -> dict[str, st
     blocks = re.findall(r"^@\w+\{.*?^\}\n", path.read_text(encoding="utf-8"), re.M | re.S)
     found = {block.split("{", 1)[1].split(",", 1)[0]: block for block in blocks}
     if commit:
-        found["ddcore"] = re.sub(r"(note\s*= \{.*)\}", lambda note: f"{note[1]}, commit {commit}}}", found["ddcore"])
+        found["ddcore"] = re.sub(
+            r"(note\s*= \{.*)\}", lambda note: f"{note[1]}, commit {commit}}}", found["ddcore"]
+        )
     if url:
-        found["ddcore"] = found["ddcore"].removesuffix("\n}\n") + f",\n  howpublished = {{\\url{{{url}}}}}\n}}\n"
+        found["ddcore"] = (
+            found["ddcore"].removesuffix("\n}\n") + f",\n  howpublished = {{\\url{{{url}}}}}\n}}\n"
+        )
     return found

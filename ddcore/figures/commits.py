@@ -27,8 +27,13 @@ class NoHistory(LookupError):
 def _git(top: Path, *arguments: str, given: bytes = b"") -> bytes:
     """What git says of the repository at `top`. Raises NoHistory if it says nothing."""
     try:
-        run = subprocess.run(["git", "--no-optional-locks", f"--git-dir={top / '.git'}", *arguments], input=given, capture_output=True,
-                             timeout=60, env=dict(os.environ) | {"LC_ALL": "C"})
+        run = subprocess.run(
+            ["git", "--no-optional-locks", f"--git-dir={top / '.git'}", *arguments],
+            input=given,
+            capture_output=True,
+            timeout=60,
+            env=dict(os.environ) | {"LC_ALL": "C"},
+        )
     except OSError as error:
         raise NoHistory("git is not installed") from error
     except subprocess.TimeoutExpired as error:
@@ -42,7 +47,9 @@ def _git(top: Path, *arguments: str, given: bytes = b"") -> bytes:
 def _blobs(top: Path, commit: str) -> dict[str, str]:
     """The package's files at `commit`: name to blob."""
     listed = _git(top, "ls-tree", "-r", "-z", f"{commit}:{records.PACKAGE.name}").decode()
-    return {name: about.split()[2] for about, name in (line.split("\t", 1) for line in listed.split("\0") if line)}
+    return {
+        name: about.split()[2] for about, name in (line.split("\t", 1) for line in listed.split("\0") if line)
+    }
 
 
 @functools.cache
@@ -80,13 +87,24 @@ def here(top: Path = records.TOP) -> dict[str, str]:
     found = {}
     try:
         found["commit"] = _git(top, "rev-parse", "HEAD").decode().strip()
-        if _git(top, f"--work-tree={top}", "status", "--porcelain", "--untracked-files=no", "--", records.PACKAGE.name, "figures"):
+        if _git(
+            top,
+            f"--work-tree={top}",
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            records.PACKAGE.name,
+            "figures",
+        ):
             found["commit"] += " with local changes"
         address = urllib.parse.urlsplit(_git(top, "config", "--get", "remote.origin.url").decode().strip())
     except (NoHistory, ValueError):
         return found
     if address.scheme in ("http", "https") and address.hostname:
-        found["url"] = urllib.parse.urlunsplit((address.scheme, address.netloc.rpartition("@")[2], address.path, "", ""))
+        found["url"] = urllib.parse.urlunsplit(
+            (address.scheme, address.netloc.rpartition("@")[2], address.path, "", "")
+        )
     return found
 
 
@@ -122,18 +140,31 @@ def remarks(provenances: Iterable[Mapping], known: Mapping[str, Elsewhere]) -> l
     return [f"records that name commit {' or '.join(found)}: {what}" for what, found in named.items()]
 
 
-def doubts(provenances: Iterable[Mapping], known: Mapping[str, Elsewhere], ours: frozenset[str], top: Path = records.TOP) -> list[str]:
+def doubts(
+    provenances: Iterable[Mapping],
+    known: Mapping[str, Elsewhere],
+    ours: frozenset[str],
+    top: Path = records.TOP,
+) -> list[str]:
     """What is wrong with the commits of records, a line each: not among `ours`, or of other code though the tree was clean, and `known`
     does not say where that is. A record without a commit names none."""
     found = []
-    for commit, sha256, dirty in dict.fromkeys((made["commit"], made["code_sha256"], made["dirty"]) for made in provenances):
+    for commit, sha256, dirty in dict.fromkeys(
+        (made["commit"], made["code_sha256"], made["dirty"]) for made in provenances
+    ):
         if place := _place(commit, sha256, known):
             there = {place.package, place.file_at or place.package} <= ours
             if not there or package_sha256(top, place.package, place.file, place.file_at) != sha256:
-                found.append(f"commits.yaml says that the code of sha256 {sha256[:16]} is at commit {place.package}, and it is not")
+                found.append(
+                    f"commits.yaml says that the code of sha256 {sha256[:16]} is at commit {place.package}, and it is not"
+                )
         elif commit and commit not in ours:
-            found.append(f"its records name commit {commit}, which no clone has; make them again at one that stays")
+            found.append(
+                f"its records name commit {commit}, which no clone has; make them again at one that stays"
+            )
         elif commit and dirty is False and package_sha256(top, commit) != sha256:
-            found.append(f"its records name commit {commit}, whose code (sha256 {package_sha256(top, commit)[:16]}) did not make them "
-                         f"(theirs is {sha256[:16]}); make them again")
+            found.append(
+                f"its records name commit {commit}, whose code (sha256 {package_sha256(top, commit)[:16]}) did not make them "
+                f"(theirs is {sha256[:16]}); make them again"
+            )
     return found

@@ -46,9 +46,13 @@ class Card:
 
 def data_uri(key: str, folder: Path) -> str:
     """The SVG of a figure without its metadata, or its PNG where that is smaller, as what an <img> takes."""
-    svg = re.sub(r"<metadata>.*?</metadata>", "", (folder / f"{key}.svg").read_text(encoding="utf-8"), flags=re.DOTALL)
+    svg = re.sub(
+        r"<metadata>.*?</metadata>", "", (folder / f"{key}.svg").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     svg = re.sub(r"\s*\n\s*", " ", svg).replace('"', "'")
-    drawn = "data:image/svg+xml;charset=utf-8," + urllib.parse.quote(svg, safe=" !$&'()*+,-./:;<=>?@[]^_`{|}~")
+    drawn = "data:image/svg+xml;charset=utf-8," + urllib.parse.quote(
+        svg, safe=" !$&'()*+,-./:;<=>?@[]^_`{|}~"
+    )
     pixels = "data:image/png;base64," + base64.b64encode((folder / f"{key}.png").read_bytes()).decode()
     return min(drawn, pixels, key=len)
 
@@ -64,23 +68,49 @@ def card(key: str, folder: Path, found: Iterable[numbers.Number], **known: str) 
     ours = [one for one in found if one.figure == key]
     shown = pd.DataFrame([{"printed": " ± ".join(one.texts), "n": one.n, "key": one.key} for one in ours])
     content = {form: text.strip() + "\n" for form, text in figures.cite(key, **known).items()}
-    content |= {"csv": table, "numbers": shown.to_csv(index=False, lineterminator="\n") if ours else "",
-                "macro": f"\\ddFigure{{{key}}}"}
-    return Card(entry, data_uri(key, folder), *size, sidecar, figures.provenance_line(sidecar), figures.remarks(key, folder), content,
-                len(frame), len(ours), MANY if MANY in frame else "")
+    content |= {
+        "csv": table,
+        "numbers": shown.to_csv(index=False, lineterminator="\n") if ours else "",
+        "macro": f"\\ddFigure{{{key}}}",
+    }
+    return Card(
+        entry,
+        data_uri(key, folder),
+        *size,
+        sidecar,
+        figures.provenance_line(sidecar),
+        figures.remarks(key, folder),
+        content,
+        len(frame),
+        len(ours),
+        MANY if MANY in frame else "",
+    )
 
 
 def page(folder: Path = figures.FOLDER) -> str:
     """The whole page of the figures recorded in `folder`, with links from there."""
     known, found = commits.here(), numbers.numbers(folder)
-    cards = [card(key, folder, found, **known) for key in figures.entries(folder) if figures.load(key, folder)]
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=jinja2.select_autoescape(["html"]),
-                                     trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    cards = [
+        card(key, folder, found, **known) for key in figures.entries(folder) if figures.load(key, folder)
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     used = [one.entry.paper for one in cards]
     return environment.get_template("page.html").render(
-        cards=cards, papers={key: name for key, name in PAPERS.items() if key in used}, counts={key: used.count(key) for key in PAPERS},
-        version=ddcore.__version__, commit=known.get("commit", ""), reported=len(found),
-        records=len({name for one in cards for name in one.sidecar["wasDerivedFrom"]}), files=figures.FILES)
+        cards=cards,
+        papers={key: name for key, name in PAPERS.items() if key in used},
+        counts={key: used.count(key) for key in PAPERS},
+        version=ddcore.__version__,
+        commit=known.get("commit", ""),
+        reported=len(found),
+        records=len({name for one in cards for name in one.sidecar["wasDerivedFrom"]}),
+        files=figures.FILES,
+    )
 
 
 def notebook_html(path: Path) -> str:
@@ -95,10 +125,16 @@ def write(folder: Path = figures.FOLDER, notebooks: Path = records.SHIPPED / "no
     """`folder`/index.html and `folder`/notebooks/<name>.html of the notebooks that it links; returns the bytes of each. Raises BadInput
     outside of a clone, which has the texts that the page links."""
     if not records.CHECKOUT:
-        raise BadInput("figures page is made among the files of a clone, and this ddcore is installed without one; run it in a clone")
+        raise BadInput(
+            "figures page is made among the files of a clone, and this ddcore is installed without one; run it in a clone"
+        )
     content = {folder / "index.html": page(folder)}
-    named = sorted({one.notebook for key, one in figures.entries(folder).items() if figures.load(key, folder)})
-    content |= {folder / "notebooks" / f"{name}.html": notebook_html(notebooks / f"{name}.ipynb") for name in named}
+    named = sorted(
+        {one.notebook for key, one in figures.entries(folder).items() if figures.load(key, folder)}
+    )
+    content |= {
+        folder / "notebooks" / f"{name}.html": notebook_html(notebooks / f"{name}.ipynb") for name in named
+    }
     (folder / "notebooks").mkdir(exist_ok=True)
     for path, text in content.items():
         with whole(path) as part:

@@ -86,9 +86,16 @@ class Number:
     @property
     def texts(self) -> tuple[str, str]:
         """Mean and spread as printed: percents to one decimal, all else to the second digit of the spread."""
-        decimals = 1 if self.quantity in IN_PERCENT else 1 - math.floor(math.log10(self.spread or abs(self.mean) / 100 or 1))
+        decimals = (
+            1
+            if self.quantity in IN_PERCENT
+            else 1 - math.floor(math.log10(self.spread or abs(self.mean) / 100 or 1))
+        )
         sign = "+" if self.kind == "difference" else ""
-        return tuple(f"{round(value, decimals) + 0.0:{sign}.{max(0, decimals)}f}" for value, sign in ((self.mean, sign), (self.spread, "")))
+        return tuple(
+            f"{round(value, decimals) + 0.0:{sign}.{max(0, decimals)}f}"
+            for value, sign in ((self.mean, sign), (self.spread, ""))
+        )
 
 
 def reported(folder: Path = figures.FOLDER) -> dict[str, Reported]:
@@ -113,7 +120,12 @@ def _part(column: str, value) -> str:
 
 def _cells(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """The columns `by` as the parts of a key, '' where the frame has none."""
-    return frame.assign(**{name: ["" if pd.isna(value) else _part(name, value) for value in frame[name].tolist()] for name in by})
+    return frame.assign(
+        **{
+            name: ["" if pd.isna(value) else _part(name, value) for value in frame[name].tolist()]
+            for name in by
+        }
+    )
 
 
 def _told_apart(key: str, frame: pd.DataFrame, named: pd.DataFrame, by: list[str]) -> None:
@@ -121,8 +133,10 @@ def _told_apart(key: str, frame: pd.DataFrame, named: pd.DataFrame, by: list[str
     for name in by:
         for part, values in frame[name].groupby(named[name]):
             if part and values.nunique() > 1:
-                raise BadInput(f"figure {key}: {' and '.join(map(repr, values.unique()))} of column {name} are both '{part}' in a key; "
-                               "name them otherwise")
+                raise BadInput(
+                    f"figure {key}: {' and '.join(map(repr, values.unique()))} of column {name} are both '{part}' in a key; "
+                    "name them otherwise"
+                )
 
 
 def numbers_of(key: str, frame: pd.DataFrame, what: Reported) -> Iterator[Number]:
@@ -130,8 +144,10 @@ def numbers_of(key: str, frame: pd.DataFrame, what: Reported) -> Iterator[Number
     key, and two rows of one seed in a cell: then `by` tells too little apart."""
     by, found = list(what.by), set()
     if missing := {*by, *what.of, "seed"} - {*frame}:
-        raise BadInput(f"figure {key}: its CSV has no column {', '.join(sorted(missing))}, which numbers.yaml names; it has "
-                       f"{', '.join(frame)}")
+        raise BadInput(
+            f"figure {key}: its CSV has no column {', '.join(sorted(missing))}, which numbers.yaml names; it has "
+            f"{', '.join(frame)}"
+        )
     named = _cells(frame, by)
     _told_apart(key, frame, named, by)
     pairs = {_part(what.differ, value): value for pair in what.pairs for value in pair}
@@ -139,13 +155,17 @@ def numbers_of(key: str, frame: pd.DataFrame, what: Reported) -> Iterator[Number
         rows = named.dropna(subset=quantity)
         twice = rows[rows.duplicated([*by, "seed"])]
         if len(twice):
-            raise BadInput(f"figure {key}: seed {twice.seed.iloc[0]} is there twice in {dict(twice[by].iloc[0])}; name in numbers.yaml, "
-                           "under by, the column that tells these rows apart")
+            raise BadInput(
+                f"figure {key}: seed {twice.seed.iloc[0]} is there twice in {dict(twice[by].iloc[0])}; name in numbers.yaml, "
+                "under by, the column that tells these rows apart"
+            )
         groups = [("mean", row, row[by], row["sd"]) for _, row in summary(rows, by, quantity).iterrows()]
         if what.differ:
             others = [name for name in by if name != what.differ]
             wanted = [tuple(_part(what.differ, value) for value in pair) for pair in what.pairs]
-            for row in (row for _, row in paired(rows, wanted, others, arm=what.differ, value=quantity).iterrows()):
+            for row in (
+                row for _, row in paired(rows, wanted, others, arm=what.differ, value=quantity).iterrows()
+            ):
                 row[what.differ] = row["difference"].replace(" - ", "-minus-")
                 groups.append(("difference", row, row[by], row["half"]))
         for kind, row, cell, spread in groups:
@@ -156,7 +176,9 @@ def numbers_of(key: str, frame: pd.DataFrame, what: Reported) -> Iterator[Number
             if row["n"] > 1:
                 yield Number(name, key, quantity, kind, float(row["mean"]), float(spread), int(row["n"]))
     if absent := {value for name, value in pairs.items() if name not in set(named[what.differ])}:
-        raise BadInput(f"figure {key}: no row has {' or '.join(sorted(absent))} as {what.differ}, which numbers.yaml compares")
+        raise BadInput(
+            f"figure {key}: no row has {' or '.join(sorted(absent))} as {what.differ}, which numbers.yaml compares"
+        )
 
 
 def numbers(folder: Path = figures.FOLDER) -> list[Number]:
@@ -166,8 +188,10 @@ def numbers(folder: Path = figures.FOLDER) -> list[Number]:
         if figures.load(key, folder) is None:
             continue
         if key not in stated:
-            raise BadInput(f"figure {key}: figures/numbers.yaml does not say what of it is reported; add an entry, with 'none:' and why if "
-                           "nothing is")
+            raise BadInput(
+                f"figure {key}: figures/numbers.yaml does not say what of it is reported; add an entry, with 'none:' and why if "
+                "nothing is"
+            )
         if not stated[key].none:
             found += numbers_of(key, figures.data(key, folder), stated[key])
     return found
@@ -176,8 +200,20 @@ def numbers(folder: Path = figures.FOLDER) -> list[Number]:
 def as_csv(found: list[Number]) -> bytes:
     """A row a number: its key, what it is, six digits of it, and as it is printed."""
     spread = {"mean": "sd", "difference": "half of the 95 % interval"}
-    rows = [{"key": one.key, "figure": one.figure, "quantity": one.quantity, "kind": one.kind, "mean": one.mean, "spread": one.spread,
-             "spread_is": spread[one.kind], "n": one.n, "printed": " ± ".join(one.texts)} for one in found]
+    rows = [
+        {
+            "key": one.key,
+            "figure": one.figure,
+            "quantity": one.quantity,
+            "kind": one.kind,
+            "mean": one.mean,
+            "spread": one.spread,
+            "spread_is": spread[one.kind],
+            "n": one.n,
+            "printed": " ± ".join(one.texts),
+        }
+        for one in found
+    ]
     return pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
 
 
@@ -222,7 +258,10 @@ def write(folder: Path = figures.FOLDER) -> list[str]:
 def stale(folder: Path = figures.FOLDER) -> list[str]:
     """What is wrong with the generated files, a line each: empty when they are what the figures' CSVs give."""
     try:
-        return [f"{name}: is not what the figures' CSVs give; `ddcore figures numbers` renews it"
-                for name, content in generated(folder).items() if not (folder / name).is_file() or (folder / name).read_bytes() != content]
+        return [
+            f"{name}: is not what the figures' CSVs give; `ddcore figures numbers` renews it"
+            for name, content in generated(folder).items()
+            if not (folder / name).is_file() or (folder / name).read_bytes() != content
+        ]
     except BadInput as error:
         return [str(error)]

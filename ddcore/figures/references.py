@@ -38,15 +38,21 @@ def references(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def components(path: Path) -> list[str]:
     """The names of dataset, parametrization, method and plugins of a set saved by ddcore. Raises BadInput for another file."""
     if not path.is_file():
-        raise BadInput(f"{path}: no such file; name a set saved by ddcore (.safetensors), or components as in 'ddcore cite dm lowrank'")
+        raise BadInput(
+            f"{path}: no such file; name a set saved by ddcore (.safetensors), or components as in 'ddcore cite dm lowrank'"
+        )
     try:
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {})["ddcore"])
     except (SafetensorError, KeyError, ValueError) as error:
-        raise BadInput(f"{path}: not a synthetic set saved by ddcore; name its components, as in 'ddcore cite dm lowrank'") from error
+        raise BadInput(
+            f"{path}: not a synthetic set saved by ddcore; name its components, as in 'ddcore cite dm lowrank'"
+        ) from error
     classes = {part.__name__: name for name, part in (METHODS | PLUGINS).items()}
     made = settings.get("distilled", {"plugins": []})
-    plugins = [one if isinstance(one, str) else one["plugin"] for one in made["plugins"]]  # older sets name them without their settings
+    plugins = [
+        one if isinstance(one, str) else one["plugin"] for one in made["plugins"]
+    ]  # older sets name them without their settings
     used = [*([made["method"]] if "method" in made else []), *plugins]
     dataset = [settings["dataset"]] if settings["dataset"] in REFERENCES else []
     return [*(classes[name] for name in used), settings["kind"], *dataset]

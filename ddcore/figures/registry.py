@@ -29,8 +29,13 @@ from ddcore.settings import build, canonical, listed, unknown
 
 FOLDER = records.SHIPPED / "figures"
 FORMATS = ("pdf", "svg", "png")
-FILES = {"pdf": "for print, its text in TrueType fonts that it holds", "svg": "its text as outlines, alike everywhere and not to be edited",
-         "png": "300 pixels an inch", "csv": "what is plotted", "json": "what it was made from"}
+FILES = {
+    "pdf": "for print, its text in TrueType fonts that it holds",
+    "svg": "its text as outlines, alike everywhere and not to be edited",
+    "png": "300 pixels an inch",
+    "csv": "what is plotted",
+    "json": "what it was made from",
+}
 LINKED = ("[`{0}`]({0}.png)", "[{0}](../notebooks/{0}.ipynb)")
 
 
@@ -54,9 +59,13 @@ class Entry:
 def entries(folder: Path = FOLDER) -> dict[str, Entry]:
     """Every entry by id. Raises BadInput where there is no registry."""
     if not (folder / "registry.yaml").is_file():
-        raise BadInput(f"{folder}: no registry.yaml is there; install ddcore from a clone, or run this in one")
-    return {key: build(Entry, {"id": key, **value}, f"figure {key}")
-            for key, value in _parsed((folder / "registry.yaml").read_text(encoding="utf-8")).items()}
+        raise BadInput(
+            f"{folder}: no registry.yaml is there; install ddcore from a clone, or run this in one"
+        )
+    return {
+        key: build(Entry, {"id": key, **value}, f"figure {key}")
+        for key, value in _parsed((folder / "registry.yaml").read_text(encoding="utf-8")).items()
+    }
 
 
 _parsed = functools.lru_cache(maxsize=4)(yaml.safe_load)  # a fifth of a second
@@ -83,8 +92,18 @@ def mark(figure: Figure, presets: Iterable[str], datasets: Iterable[str]) -> Fig
     if "smoke" in presets:
         named = ", ".join(sorted({*datasets} - {""})) or "simulated data"
         with style.applied():
-            figure.text(0.5, 0.5, f"smoke, {named}: not a result", ha="center", va="center", rotation=15, fontsize=14, color="firebrick",
-                        alpha=0.45, zorder=100)
+            figure.text(
+                0.5,
+                0.5,
+                f"smoke, {named}: not a result",
+                ha="center",
+                va="center",
+                rotation=15,
+                fontsize=14,
+                color="firebrick",
+                alpha=0.45,
+                zorder=100,
+            )
     return figure
 
 
@@ -102,7 +121,11 @@ def index(figure: str = "`{0}`", notebook: str = "{0}") -> str:
     lines = ["| figure | what it shows | notebook | recorded |", "|---|---|---|---|"]
     for key, shown in entries().items():
         sidecar = load(key)
-        recorded = f"{' + '.join(sidecar['preset'])}, {len(sidecar['seeds'])} seed{'s' * (len(sidecar['seeds']) != 1)}" if sidecar else "-"
+        recorded = (
+            f"{' + '.join(sidecar['preset'])}, {len(sidecar['seeds'])} seed{'s' * (len(sidecar['seeds']) != 1)}"
+            if sidecar
+            else "-"
+        )
         name = (figure if sidecar else "`{0}`").format(key)
         lines.append(f"| {name} | {shown.title} | {notebook.format(shown.notebook)} | {recorded} |")
     return "\n".join(lines)
@@ -140,7 +163,9 @@ def _render(key: str, frame: pd.DataFrame, embedded: str) -> dict[str, bytes]:
 
 def _overrides(made_from: list[Record]) -> dict:
     """The numbers of these records that are not their preset's."""
-    return {name: value for record in made_from for name, value in record.provenance.get("overrides", {}).items()}
+    return {
+        name: value for record in made_from for name, value in record.provenance.get("overrides", {}).items()
+    }
 
 
 def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: Path = FOLDER) -> dict:
@@ -151,13 +176,19 @@ def save(key: str, frame: pd.DataFrame, made_from: Iterable[Record], *, folder: 
     """
     figure, made_from = entry(key), sorted(made_from, key=lambda record: record.hash)
     if frame.empty or not made_from:
-        raise BadInput(f"figure {key}: there is no record to draw it from; run notebook {figure.notebook} at a larger preset first")
+        raise BadInput(
+            f"figure {key}: there is no record to draw it from; run notebook {figure.notebook} at a larger preset first"
+        )
     official = folder.resolve() == FOLDER.resolve()
     if official and any(record.preset == "smoke" for record in made_from):
-        raise BadInput(f"figure {key}: made from smoke runs, which can't land in figures/; run preset laptop or paper")
+        raise BadInput(
+            f"figure {key}: made from smoke runs, which can't land in figures/; run preset laptop or paper"
+        )
     overrides = _overrides(made_from)
     if official and overrides:
-        raise BadInput(f"figure {key}: made with {listed(overrides)} in place of its preset's, which can't land in figures/; name another")
+        raise BadInput(
+            f"figure {key}: made with {listed(overrides)} in place of its preset's, which can't land in figures/; name another"
+        )
     seeds = sorted({record.experiment["seed"] for record in made_from if "seed" in record.experiment})
     if official and len(seeds) < figure.seeds:
         raise BadInput(f"figure {key}: {len(seeds)} seeds, but its caption promises {figure.seeds}")
@@ -169,21 +200,32 @@ def _write(key: str, csv: bytes, made_from: list[Record], folder: Path) -> dict:
     seeds = sorted({record.experiment["seed"] for record in made_from if "seed" in record.experiment})
     overrides = _overrides(made_from)
     provenance = {
-        "figure": key, "preset": sorted({record.preset for record in made_from}), "seeds": seeds,
-        "data": sorted({(record.experiment["dataset"], record.experiment["data_sha256"][:16]) for record in made_from
-                        if record.experiment["dataset"]}),
-        "wasDerivedFrom": [record.hash for record in made_from], "csv_sha256": hashlib.sha256(csv).hexdigest(),
+        "figure": key,
+        "preset": sorted({record.preset for record in made_from}),
+        "seeds": seeds,
+        "data": sorted(
+            {
+                (record.experiment["dataset"], record.experiment["data_sha256"][:16])
+                for record in made_from
+                if record.experiment["dataset"]
+            }
+        ),
+        "wasDerivedFrom": [record.hash for record in made_from],
+        "csv_sha256": hashlib.sha256(csv).hexdigest(),
         "hardware": sorted({canonical(record.provenance["hardware"]) for record in made_from}),
         "commits": sorted({record.provenance["commit"] or "unknown" for record in made_from}),
         "dirty": any(record.provenance["dirty"] for record in made_from),
         "code_sha256": sorted({record.provenance["code_sha256"][:16] for record in made_from}),
         "torch": sorted({record.provenance["versions"]["torch"] for record in made_from}),
-        "seconds": round(sum(record.provenance["seconds"] for record in made_from), 1), "drawn_with": _drawn_with(),
+        "seconds": round(sum(record.provenance["seconds"] for record in made_from), 1),
+        "drawn_with": _drawn_with(),
     }
     provenance |= {"overrides": overrides} if overrides else {}
     provenance = json.loads(canonical(provenance))
     files = _render(key, _from_csv(csv), canonical(provenance)) | {"csv": csv}
-    sidecar = provenance | {"sha256": {form: hashlib.sha256(content).hexdigest() for form, content in sorted(files.items())}}
+    sidecar = provenance | {
+        "sha256": {form: hashlib.sha256(content).hexdigest() for form, content in sorted(files.items())}
+    }
     files["json"] = (json.dumps(sidecar, indent=1, sort_keys=True) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
     for form, content in files.items():
@@ -210,7 +252,9 @@ def data(key: str, folder: Path = FOLDER) -> pd.DataFrame:
     """The plotted data of a saved figure. Raises BadInput if it is not saved."""
     path = folder / f"{entry(key).id}.csv"
     if not path.is_file():
-        raise BadInput(f"figure {key}: not recorded yet; run notebook {entry(key).notebook} at preset laptop or paper")
+        raise BadInput(
+            f"figure {key}: not recorded yet; run notebook {entry(key).notebook} at preset laptop or paper"
+        )
     return _from_csv(path.read_bytes())
 
 
@@ -219,7 +263,9 @@ def redraw(key: str, folder: Path = FOLDER) -> dict:
     data(key, folder)
     sidecar = load(key, folder)
     if sidecar is None:
-        raise BadInput(f"figure {key}: its sidecar {key}.json is missing; run notebook {entry(key).notebook} at preset laptop or paper")
+        raise BadInput(
+            f"figure {key}: its sidecar {key}.json is missing; run notebook {entry(key).notebook} at preset laptop or paper"
+        )
     made_from = [records.read(folder / "records" / f"{name}.json") for name in sidecar["wasDerivedFrom"]]
     return _write(key, (folder / f"{key}.csv").read_bytes(), made_from, folder)
 
@@ -232,9 +278,13 @@ def provenance_line(sidecar: dict) -> str:
     where += f", {' or '.join(map(str, threads))} thread{'s' * (threads != [1])}" if threads else ""
     data = ", ".join(name for name, _ in sidecar["data"]) or "simulated data"
     seeds, made_from = len(sidecar["seeds"]), len(sidecar["wasDerivedFrom"])
-    preset = ", ".join(filter(None, (f"{' + '.join(sidecar['preset'])} preset", listed(sidecar.get("overrides", {})))))
-    return (f"{preset} · {data} · {seeds} seed{'s' * (seeds != 1)} · "
-            f"{made_from} record{'s' * (made_from != 1)} · {sidecar['seconds']:.0f} s · {where}")
+    preset = ", ".join(
+        filter(None, (f"{' + '.join(sidecar['preset'])} preset", listed(sidecar.get("overrides", {}))))
+    )
+    return (
+        f"{preset} · {data} · {seeds} seed{'s' * (seeds != 1)} · "
+        f"{made_from} record{'s' * (made_from != 1)} · {sidecar['seconds']:.0f} s · {where}"
+    )
 
 
 def check(folder: Path = FOLDER) -> list[str]:
@@ -242,8 +292,11 @@ def check(folder: Path = FOLDER) -> list[str]:
     commits with their code, its provenance inside, and redrawing from the CSV with the same matplotlib, Pillow and zlib gives the same
     bytes."""
     known = entries()
-    wrong = [f"{path.name}: no entry '{path.stem}' in registry.yaml" for path in sorted(folder.iterdir())
-             if path.suffix[1:] in (*FORMATS, "csv", "json") and path.stem not in {*known, "published", "numbers"}]
+    wrong = [
+        f"{path.name}: no entry '{path.stem}' in registry.yaml"
+        for path in sorted(folder.iterdir())
+        if path.suffix[1:] in (*FORMATS, "csv", "json") and path.stem not in {*known, "published", "numbers"}
+    ]
     ours = None if unchecked(folder) else commits.history()
     for key in known:
         try:
@@ -268,7 +321,10 @@ def unchecked(folder: Path = FOLDER) -> str:
 
 def remarks(key: str, folder: Path = FOLDER) -> list[str]:
     """What is known of the commits that records of a saved figure name and that do not hold their code, a line each place where it is."""
-    paths = [folder / "records" / f"{name}.json" for name in (load(key, folder) or {"wasDerivedFrom": []})["wasDerivedFrom"]]
+    paths = [
+        folder / "records" / f"{name}.json"
+        for name in (load(key, folder) or {"wasDerivedFrom": []})["wasDerivedFrom"]
+    ]
     made = [records.read(path).provenance for path in paths if path.is_file()]
     return commits.remarks(made, commits.elsewhere(FOLDER / "commits.yaml"))
 
@@ -277,7 +333,11 @@ def _damages(key: str, folder: Path, ours: frozenset[str] | None) -> list[str]:
     """`ours`: the commits of this clone; None: not known."""
     sidecar = load(key, folder)
     if sidecar is None:
-        return [f"{key}.{form}: its sidecar {key}.json is missing" for form in (*FORMATS, "csv") if (folder / f"{key}.{form}").exists()]
+        return [
+            f"{key}.{form}: its sidecar {key}.json is missing"
+            for form in (*FORMATS, "csv")
+            if (folder / f"{key}.{form}").exists()
+        ]
     wrong, made = [], []
     for name in sidecar["wasDerivedFrom"]:
         path = folder / "records" / f"{name}.json"
@@ -286,9 +346,16 @@ def _damages(key: str, folder: Path, ours: frozenset[str] | None) -> list[str]:
         else:
             wrong.append(f"{key}: its record {name} is not in records/")
     if ours is not None:
-        wrong += [f"{key}: {doubt}" for doubt in commits.doubts(made, commits.elsewhere(FOLDER / "commits.yaml"), ours)]
-    changed = [form for form, expected in sidecar["sha256"].items()
-               if not (path := folder / f"{key}.{form}").is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected]
+        wrong += [
+            f"{key}: {doubt}"
+            for doubt in commits.doubts(made, commits.elsewhere(FOLDER / "commits.yaml"), ours)
+        ]
+    changed = [
+        form
+        for form, expected in sidecar["sha256"].items()
+        if not (path := folder / f"{key}.{form}").is_file()
+        or hashlib.sha256(path.read_bytes()).hexdigest() != expected
+    ]
     wrong += [f"{key}.{form}: missing or changed since it was drawn" for form in changed]
     if changed or sidecar["drawn_with"] != _drawn_with():
         return wrong
@@ -296,9 +363,19 @@ def _damages(key: str, folder: Path, ours: frozenset[str] | None) -> list[str]:
     try:
         redrawn = _render(key, _from_csv((folder / f"{key}.csv").read_bytes()), embedded)
     except Exception as error:  # whatever a drawing does with columns that are no longer those it reads
-        return [*wrong, f"{key}: can't be redrawn from its CSV ({type(error).__name__}: {error}); draw it from its records"]
-    differ = [form for form, content in redrawn.items() if hashlib.sha256(content).hexdigest() != sidecar["sha256"][form]]
-    return wrong + [f"{key}.{form}: redrawn from its CSV with the provenance of its sidecar, it differs" for form in differ]
+        return [
+            *wrong,
+            f"{key}: can't be redrawn from its CSV ({type(error).__name__}: {error}); draw it from its records",
+        ]
+    differ = [
+        form
+        for form, content in redrawn.items()
+        if hashlib.sha256(content).hexdigest() != sidecar["sha256"][form]
+    ]
+    return wrong + [
+        f"{key}.{form}: redrawn from its CSV with the provenance of its sidecar, it differs"
+        for form in differ
+    ]
 
 
 def published(dataset: str, *, network: str, methods: tuple[str, ...], ipcs: tuple[int, ...]) -> pd.DataFrame:

@@ -12,13 +12,17 @@ from torch import Tensor
 from ddcore.files import checksums, whole
 
 
-def remaining(epochs: int, tensors: dict[str, Tensor], generator: torch.Generator, path: Path, identity: str) -> Iterator[int]:
+def remaining(
+    epochs: int, tensors: dict[str, Tensor], generator: torch.Generator, path: Path, identity: str
+) -> Iterator[int]:
     """The epochs that are still to be trained, from 0 on. After each, `tensors` and the state of `generator` are written to `path`; they
     begin as they were left there, if that file is whole and of `identity`."""
     done = _restore(tensors, generator, path, identity)
     for epoch in range(done, epochs):
         yield epoch
-        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()} | {"generator": generator.get_state()}
+        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()} | {
+            "generator": generator.get_state()
+        }
         said = {"ddcore": identity, "epochs": str(epoch + 1)}
         with whole(path) as part:
             save_file(kept, part, said | {"sha256": checksums.of_json([said, checksums.of_tensors(kept)])})

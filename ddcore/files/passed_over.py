@@ -12,11 +12,18 @@ def say(what: str, wanted: Mapping, kept: Iterable[tuple[Path, Mapping]]) -> Non
     """Print one line on standard error where some of `kept` (where it is, its identity) is what is `wanted`, but for how it was computed;
     of several the one that differs in least."""
     wanted = json.loads(json.dumps(wanted))
-    alike = [(_differences(identity, wanted), path) for path, identity in kept if _asked(identity) == _asked(wanted)]
+    alike = [
+        (_differences(identity, wanted), path)
+        for path, identity in kept
+        if _asked(identity) == _asked(wanted)
+    ]
     if alike:
         differences, path = min(alike, key=lambda one: len(one[0]))
-        print(f"{what}: {path} is passed over, since it was computed with {', '.join(differences)}; another one is trained now, and sets "
-              "made with the one are not those made with the other", file=sys.stderr)
+        print(
+            f"{what}: {path} is passed over, since it was computed with {', '.join(differences)}; another one is trained now, and sets "
+            "made with the one are not those made with the other",
+            file=sys.stderr,
+        )
 
 
 def _asked(identity: Mapping) -> dict:
@@ -25,8 +32,11 @@ def _asked(identity: Mapping) -> dict:
 
 def _differences(found: Mapping, wanted: Mapping) -> list[str]:
     ours, theirs = _flat(wanted), _flat(found)
-    return [f"{name} {theirs.get(name, 'not kept')} (here {ours.get(name, 'none')})" for name in sorted({*ours, *theirs})
-            if ours.get(name) != theirs.get(name)]
+    return [
+        f"{name} {theirs.get(name, 'not kept')} (here {ours.get(name, 'none')})"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    ]
 
 
 def _flat(identity: Mapping) -> dict:

@@ -27,7 +27,9 @@ except ImportError:  # Windows counts no such thing
 PACKAGE = Path(__file__).resolve().parents[1]
 TOP = PACKAGE.parent
 CHECKOUT = (TOP / "notebooks" / "presets.yaml").is_file()
-SHIPPED = TOP if CHECKOUT else PACKAGE / "shipped"  # what holds figures/ and notebooks/: an installed wheel brings its own
+SHIPPED = (
+    TOP if CHECKOUT else PACKAGE / "shipped"
+)  # what holds figures/ and notebooks/: an installed wheel brings its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,9 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.hash}.json"
         with whole(path) as part:
-            part.write_text(json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            part.write_text(
+                json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8"
+            )
         return path
 
 
@@ -76,8 +80,14 @@ def sealed(record: Record) -> Record:
 
 
 def _checksum(record: Record) -> str:
-    return checksums.of_json(dataclasses.asdict(record) | {"provenance": {
-        name: value for name, value in record.provenance.items() if name != "record_sha256"}})
+    return checksums.of_json(
+        dataclasses.asdict(record)
+        | {
+            "provenance": {
+                name: value for name, value in record.provenance.items() if name != "record_sha256"
+            }
+        }
+    )
 
 
 def read(path: Path) -> Record:
@@ -85,11 +95,19 @@ def read(path: Path) -> Record:
     try:
         record = Record(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise Broken(f"{path}: not a whole record ({error}); remove it and run its experiment again") from error
+        raise Broken(
+            f"{path}: not a whole record ({error}); remove it and run its experiment again"
+        ) from error
     if digest(record.experiment) != record.hash or path.stem != record.hash:
-        raise Broken(f"{path}: its experiment has hash {digest(record.experiment)}; the record was changed by hand, remove it")
-    if not isinstance(record.provenance, dict) or record.provenance.get("record_sha256", _checksum(record)) != _checksum(record):
-        raise Broken(f"{path}: does not have the sha256 that it was written with; remove it and run its experiment again")
+        raise Broken(
+            f"{path}: its experiment has hash {digest(record.experiment)}; the record was changed by hand, remove it"
+        )
+    if not isinstance(record.provenance, dict) or record.provenance.get(
+        "record_sha256", _checksum(record)
+    ) != _checksum(record):
+        raise Broken(
+            f"{path}: does not have the sha256 that it was written with; remove it and run its experiment again"
+        )
     return record
 
 
@@ -103,7 +121,9 @@ def matching(settings: Mapping[str, object], found: Iterable[Record] | None = No
     setting that must be absent, or a list of the values allowed."""
     found = read_all(SHIPPED / "figures" / "records") if found is None else found
     allowed = {path: value if isinstance(value, list) else [value] for path, value in settings.items()}
-    return [record for record in found if all(record.setting(path) in values for path, values in allowed.items())]
+    return [
+        record for record in found if all(record.setting(path) in values for path, values in allowed.items())
+    ]
 
 
 def sweep(folder: Path) -> None:
@@ -118,7 +138,9 @@ def _git(*arguments: str) -> str | None:
     if not (TOP / ".git").exists():  # what git found further up would be another project's
         return None
     try:
-        found = subprocess.run(["git", "-C", str(TOP), *arguments], capture_output=True, encoding="utf-8", timeout=20)
+        found = subprocess.run(
+            ["git", "-C", str(TOP), *arguments], capture_output=True, encoding="utf-8", timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() if found.returncode == 0 else None
@@ -137,7 +159,11 @@ def code() -> dict:
     """Commit, whether the package differs from it, and sha256 of the package: read once and together, since a clone may move on while a
     process computes with what it had read before."""
     changes = _git("status", "--porcelain", "--", "ddcore")
-    return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes), "code_sha256": code_sha256()}
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+        "code_sha256": code_sha256(),
+    }
 
 
 @functools.cache
@@ -149,8 +175,11 @@ def hardware() -> dict:
         models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         name = models[0] if models else name
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": name, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "gpu": gpu}
+    return {
+        "cpu": name,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpu": gpu,
+    }
 
 
 def provenance(seconds: float, at: torch.device) -> dict:
@@ -160,11 +189,20 @@ def provenance(seconds: float, at: torch.device) -> dict:
     if at.type == "cuda":
         peak = torch.cuda.max_memory_allocated(at)
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) if resource else None
+        peak = (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            if resource
+            else None
+        )
     versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")}
     versions["python"] = platform.python_version()
     made_on = hardware() | {"threads": torch.get_num_threads()} | ({} if at.type == "cuda" else {"gpu": None})
-    return {"hardware": made_on, "versions": versions, "seconds": round(seconds, 3), "peak_bytes": peak,
-            **code(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "chunk_bytes": {kind: budget for kind, budget in compute.BUDGET.items() if kind.startswith(at.type)}}
+    return {
+        "hardware": made_on,
+        "versions": versions,
+        "seconds": round(seconds, 3),
+        "peak_bytes": peak,
+        **code(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "chunk_bytes": {kind: budget for kind, budget in compute.BUDGET.items() if kind.startswith(at.type)},
+    }

@@ -80,7 +80,9 @@ def sweep(folder: Path) -> None:
     for path in folder.glob(".*") if os.access(folder, os.W_OK) else ():
         if found := PART.fullmatch(path.name):
             with contextlib.suppress(FileNotFoundError):
-                if (found["host"] == HOST and not _runs(int(found["process"]))) or time.time() - path.stat().st_mtime > OLD:
+                if (
+                    found["host"] == HOST and not _runs(int(found["process"]))
+                ) or time.time() - path.stat().st_mtime > OLD:
                     path.unlink()
         elif path.suffix in (".lock", ".here"):
             with contextlib.suppress(BadInput), alone(path, busy="held"):

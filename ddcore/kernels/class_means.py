@@ -14,7 +14,9 @@ from ddcore.kernels import refuse
 from ddcore.kernels.launch import launch, multiple
 
 
-def class_mean_distance(fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor, classes: int) -> Tensor:
+def class_mean_distance(
+    fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor, classes: int
+) -> Tensor:
     """(n, F), (n,), (m, F), (m,) -> a scalar, at least float32.
 
     On a GPU the gradient goes to `fake` alone and has no derivative (`class_mean_distance_reference` has both).
@@ -30,18 +32,29 @@ def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     return (member / member.sum(0).clamp(min=1)).T @ features
 
 
-def class_mean_distance_reference(fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor, classes: int) -> Tensor:
+def class_mean_distance_reference(
+    fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor, classes: int
+) -> Tensor:
     return (class_means(fake, fake_labels, classes) - class_means(real, real_labels, classes)).square().sum()
 
 
-def class_mean_distance_triton(fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor, classes: int) -> Tensor:
+def class_mean_distance_triton(
+    fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor, classes: int
+) -> Tensor:
     """One launch and one sum forward, one launch backward; sums in the order of the rows, labels in any order."""
     refuse.gradient_of_real("class_mean_distance", real)
     sides = (fake, fake_labels, real, real_labels)
-    if not (fake.dim() == 2 and fake.shape[1:] == real.shape[1:] and fake_labels.shape == fake.shape[:1]
-            and real_labels.shape == real.shape[:1] and fake.dtype == real.dtype):
-        raise BadInput(f"class_mean_distance: shapes {[tuple(side.shape) for side in sides]} of {fake.dtype} and {real.dtype}; "
-                       "give (n, F), (n,), (m, F), (m,) of one dtype")
+    if not (
+        fake.dim() == 2
+        and fake.shape[1:] == real.shape[1:]
+        and fake_labels.shape == fake.shape[:1]
+        and real_labels.shape == real.shape[:1]
+        and fake.dtype == real.dtype
+    ):
+        raise BadInput(
+            f"class_mean_distance: shapes {[tuple(side.shape) for side in sides]} of {fake.dtype} and {real.dtype}; "
+            "give (n, F), (n,), (m, F), (m,) of one dtype"
+        )
     with torch.cuda.device_of(fake):
         return _ClassMeanDistance.apply(*(side.contiguous() for side in sides), classes)
 
@@ -49,7 +62,9 @@ def class_mean_distance_triton(fake: Tensor, fake_labels: Tensor, real: Tensor, 
 def by_class(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """(n,) -> (n,), (classes + 1,): the rows in the order of their classes, and where each class begins; without waiting for the GPU."""
     ordered, order = labels.sort(stable=True)
-    return order, torch.searchsorted(ordered, torch.arange(classes + 1, dtype=labels.dtype, device=labels.device))
+    return order, torch.searchsorted(
+        ordered, torch.arange(classes + 1, dtype=labels.dtype, device=labels.device)
+    )
 
 
 class _ClassMeanDistance(torch.autograd.Function):
@@ -62,8 +77,23 @@ class _ClassMeanDistance(torch.autograd.Function):
         difference, squares = torch.empty(classes, width, **wide), torch.empty(grid, **wide)
         fake_order, fake_starts = by_class(fake_labels, classes)
         real_order, real_starts = by_class(real_labels, classes)
-        launch(_kernels()[0], grid, fake, fake_order, fake_starts, real, real_order, real_starts, width, difference, squares,
-               MULTIPLE=multiple(width), ROWS=32, BLOCK=block, num_warps=8)
+        launch(
+            _kernels()[0],
+            grid,
+            fake,
+            fake_order,
+            fake_starts,
+            real,
+            real_order,
+            real_starts,
+            width,
+            difference,
+            squares,
+            MULTIPLE=multiple(width),
+            ROWS=32,
+            BLOCK=block,
+            num_warps=8,
+        )
         ctx.save_for_backward(difference, fake_starts, fake_labels)
         ctx.like, ctx.block = (fake.shape, fake.dtype), block
         return squares.sum()
@@ -75,8 +105,21 @@ class _ClassMeanDistance(torch.autograd.Function):
         (rows, width), dtype = ctx.like
         out = torch.empty(rows, width, dtype=dtype, device=gradient.device)
         grid = (-(-rows // 16), -(-width // ctx.block))
-        launch(_kernels()[1], grid, difference, starts, labels, gradient, out, rows, width, len(difference), MULTIPLE=multiple(width),
-               ROWS=16, BLOCK=ctx.block)
+        launch(
+            _kernels()[1],
+            grid,
+            difference,
+            starts,
+            labels,
+            gradient,
+            out,
+            rows,
+            width,
+            len(difference),
+            MULTIPLE=multiple(width),
+            ROWS=16,
+            BLOCK=ctx.block,
+        )
         return out, None, None, None, None
 
 
@@ -88,8 +131,20 @@ def _kernels():
     import triton.language as tl
 
     @triton.jit
-    def class_mean_distance_forward(fake, fake_order, fake_starts, real, real_order, real_starts, width, difference, squares,
-                                    MULTIPLE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    def class_mean_distance_forward(
+        fake,
+        fake_order,
+        fake_starts,
+        real,
+        real_order,
+        real_starts,
+        width,
+        difference,
+        squares,
+        MULTIPLE: tl.constexpr,
+        ROWS: tl.constexpr,
+        BLOCK: tl.constexpr,
+    ):
         """Program (class, columns): m_c in these columns and its square, the rows of the class read once in their order."""
         label = tl.program_id(0)
         width = width // MULTIPLE * MULTIPLE
@@ -106,15 +161,30 @@ def _kernels():
             for start in range(first, last, ROWS):
                 place = start + tl.arange(0, ROWS)
                 row = tl.load(order + place, place < last, other=0)
-                sums += tl.load(features + row[:, None] * width + column[None, :], (place < last)[:, None] & within, other=0).to(wide)
+                sums += tl.load(
+                    features + row[:, None] * width + column[None, :],
+                    (place < last)[:, None] & within,
+                    other=0,
+                ).to(wide)
             mean = tl.sum(sums, 0) / tl.maximum(last - first, 1).to(wide)
             apart += mean if side == 0 else -mean
         tl.store(difference + label * width + column, apart, column < width)
         tl.store(squares + label * tl.num_programs(1) + tl.program_id(1), tl.sum(apart * apart, 0))
 
     @triton.jit
-    def class_mean_distance_backward(difference, starts, labels, gradient, out, rows, width, classes, MULTIPLE: tl.constexpr,
-                                     ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    def class_mean_distance_backward(
+        difference,
+        starts,
+        labels,
+        gradient,
+        out,
+        rows,
+        width,
+        classes,
+        MULTIPLE: tl.constexpr,
+        ROWS: tl.constexpr,
+        BLOCK: tl.constexpr,
+    ):
         width = width // MULTIPLE * MULTIPLE
         row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
         column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -122,7 +192,13 @@ def _kernels():
         known, within = (label >= 0) & (label < classes), (column < width)[None, :]
         count = tl.load(starts + label + 1, known, other=1) - tl.load(starts + label, known, other=0)
         scale = 2 * tl.load(gradient) / count.to(difference.dtype.element_ty)
-        apart = tl.load(difference + label[:, None] * width + column[None, :], known[:, None] & within, other=0)
-        tl.store(out + row.to(tl.int64)[:, None] * width + column[None, :], scale[:, None] * apart, (row < rows)[:, None] & within)
+        apart = tl.load(
+            difference + label[:, None] * width + column[None, :], known[:, None] & within, other=0
+        )
+        tl.store(
+            out + row.to(tl.int64)[:, None] * width + column[None, :],
+            scale[:, None] * apart,
+            (row < rows)[:, None] & within,
+        )
 
     return class_mean_distance_forward, class_mean_distance_backward

@@ -40,18 +40,48 @@ class Contrast(NamedTuple):
     log_mean_exp: Tensor
 
 
-def contrast(fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor, classes: int, *, temperature: float,
-             critic: str = "nce", own: bool = False, log_z: Tensor | None = None) -> Contrast:
+def contrast(
+    fake: Tensor,
+    fake_labels: Tensor,
+    real: Tensor,
+    real_labels: Tensor,
+    classes: int,
+    *,
+    temperature: float,
+    critic: str = "nce",
+    own: bool = False,
+    log_z: Tensor | None = None,
+) -> Contrast:
     """(K, M, D), (M,), (K, N, D), (N,) of K layers -> `Contrast`, at least float32. `log_z`: (K,), zero if None; infonce has none.
 
     The gradient goes to `fake` alone, through the loss alone, and has no derivative (`contrast_reference` has all of them).
     """
     chosen = contrast_triton if fake.is_cuda else contrast_chunked
-    return chosen(fake, fake_labels, real, real_labels, classes, temperature=temperature, critic=critic, own=own, log_z=log_z)
+    return chosen(
+        fake,
+        fake_labels,
+        real,
+        real_labels,
+        classes,
+        temperature=temperature,
+        critic=critic,
+        own=own,
+        log_z=log_z,
+    )
 
 
-def contrast_reference(fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor, classes: int, *, temperature: float,
-                       critic: str = "nce", own: bool = False, log_z: Tensor | None = None) -> Contrast:
+def contrast_reference(
+    fake: Tensor,
+    fake_labels: Tensor,
+    real: Tensor,
+    real_labels: Tensor,
+    classes: int,
+    *,
+    temperature: float,
+    critic: str = "nce",
+    own: bool = False,
+    log_z: Tensor | None = None,
+) -> Contrast:
     wide = torch.promote_types(fake.dtype, torch.float32)
     s = fake.to(wide) @ real.to(wide).mT / temperature
     same = fake_labels[:, None] == real_labels
@@ -64,9 +94,15 @@ def contrast_reference(fake: Tensor, fake_labels: Tensor, real: Tensor, real_lab
         log_h = (F.logsigmoid(logit) * share).sum(2)
         loss = -(log_h + (F.logsigmoid(-logit) * negative).sum(2)).mean(1)
     else:
-        log_h = (s * share).sum(2) - s.new_zeros(s.shape[:2]).masked_scatter((more > 0).expand(s.shape[:2]), rows)
+        log_h = (s * share).sum(2) - s.new_zeros(s.shape[:2]).masked_scatter(
+            (more > 0).expand(s.shape[:2]), rows
+        )
         loss = -log_h.mean(1)
-    return Contrast(loss, (log_h * (many > 0)).sum(1) / (many > 0).sum().clamp(min=1), rows.logsumexp(1) - more.sum().clamp(min=1).log())
+    return Contrast(
+        loss,
+        (log_h * (many > 0)).sum(1) / (many > 0).sum().clamp(min=1),
+        rows.logsumexp(1) - more.sum().clamp(min=1).log(),
+    )
 
 
 def contrast_chunked(*sides, **how) -> Contrast:
@@ -80,36 +116,89 @@ def contrast_triton(*sides, **how) -> Contrast:
         return _contrast("triton", _launch, *sides, **how)
 
 
-def _contrast(path, run, fake, fake_labels, real, real_labels, classes, *, temperature, critic="nce", own=False, log_z=None) -> Contrast:
+def _contrast(
+    path,
+    run,
+    fake,
+    fake_labels,
+    real,
+    real_labels,
+    classes,
+    *,
+    temperature,
+    critic="nce",
+    own=False,
+    log_z=None,
+) -> Contrast:
     positive("contrast", temperature=temperature)
     one_of("contrast", CRITICS, critic=critic)
     refuse.gradient_of_real("contrast", real, path=path)
-    if not (fake.dim() == real.dim() == 3 and fake.shape[::2] == real.shape[::2] and fake_labels.shape == fake.shape[1:2]
-            and real_labels.shape == real.shape[1:2] and fake.dtype == real.dtype and fake.numel() and real.numel()):
-        raise BadInput(f"contrast: shapes {[tuple(side.shape) for side in (fake, fake_labels, real, real_labels)]} of {fake.dtype} and "
-                       f"{real.dtype}; give (K, M, D), (M,), (K, N, D), (N,), not empty, of one dtype")
+    if not (
+        fake.dim() == real.dim() == 3
+        and fake.shape[::2] == real.shape[::2]
+        and fake_labels.shape == fake.shape[1:2]
+        and real_labels.shape == real.shape[1:2]
+        and fake.dtype == real.dtype
+        and fake.numel()
+        and real.numel()
+    ):
+        raise BadInput(
+            f"contrast: shapes {[tuple(side.shape) for side in (fake, fake_labels, real, real_labels)]} of {fake.dtype} and "
+            f"{real.dtype}; give (K, M, D), (M,), (K, N, D), (N,), not empty, of one dtype"
+        )
     wide = torch.promote_types(fake.dtype, torch.float32)
     many = by_class(real_labels, classes)[1].diff()[fake_labels]
     more = torch.full_like(many, real.shape[1]) if own else real.shape[1] - many
     offset = torch.zeros(fake.shape[:2], dtype=wide, device=fake.device)
     if critic == "nce":
         offset = offset + more.clamp(min=1).to(wide).log() + (0 if log_z is None else log_z[:, None])
-    rows, log_h, sums = _Rows.apply(fake.contiguous(), fake_labels, real.contiguous(), real_labels, classes, offset,
-                                    1 / many.clamp(min=1).to(wide), temperature, critic == "infonce", own, path, run)
+    rows, log_h, sums = _Rows.apply(
+        fake.contiguous(),
+        fake_labels,
+        real.contiguous(),
+        real_labels,
+        classes,
+        offset,
+        1 / many.clamp(min=1).to(wide),
+        temperature,
+        critic == "infonce",
+        own,
+        path,
+        run,
+    )
     if critic == "infonce":
         means = torch.stack([class_means(layer, real_labels, classes)[fake_labels] for layer in real])
         rows = rows - (fake.to(wide) * means).sum(2) / temperature
         log_h = -rows.detach()
-    return Contrast(rows.mean(1), (log_h * (many > 0)).sum(1) / (many > 0).sum().clamp(min=1),
-                    (sums + offset).logsumexp(1) - more.sum().clamp(min=1).to(wide).log())
+    return Contrast(
+        rows.mean(1),
+        (log_h * (many > 0)).sum(1) / (many > 0).sum().clamp(min=1),
+        (sums + offset).logsumexp(1) - more.sum().clamp(min=1).to(wide).log(),
+    )
 
 
 class _Rows(torch.autograd.Function):
     """(K, M) each: the loss of nce, or of infonce the log of its sum; log h of nce, mean over positives; log sum_{N_i} exp(s - offset)."""
 
     @staticmethod
-    def forward(ctx, fake, fake_labels, real, real_labels, classes, offset, share, temperature, softmax, own, path, run):
-        *found, gradient = run(fake, fake_labels, real, real_labels, classes, offset, share, 1 / temperature, softmax, own)
+    def forward(
+        ctx,
+        fake,
+        fake_labels,
+        real,
+        real_labels,
+        classes,
+        offset,
+        share,
+        temperature,
+        softmax,
+        own,
+        path,
+        run,
+    ):
+        *found, gradient = run(
+            fake, fake_labels, real, real_labels, classes, offset, share, 1 / temperature, softmax, own
+        )
         ctx.save_for_backward(gradient)
         ctx.how = path, fake.dtype, temperature
         ctx.mark_non_differentiable(*found[1:])
@@ -123,10 +212,24 @@ class _Rows(torch.autograd.Function):
 
 
 def _chunks(fake, fake_labels, real, real_labels, classes, offset, share, scale, softmax, own):
-    (order, starts), (fake_order, fake_starts) = by_class(real_labels, classes), by_class(fake_labels, classes)
-    places = list(zip(itertools.pairwise(fake_starts.tolist()), itertools.pairwise(starts.tolist()), strict=True))
-    u, shift, each = fake[:, fake_order].to(offset.dtype), -offset[:, fake_order, None], share[fake_order, None]
-    value, log_h, sums, pull = torch.zeros_like(shift), torch.zeros_like(shift), torch.full_like(shift, -math.inf), torch.zeros_like(u)
+    (order, starts), (fake_order, fake_starts) = (
+        by_class(real_labels, classes),
+        by_class(fake_labels, classes),
+    )
+    places = list(
+        zip(itertools.pairwise(fake_starts.tolist()), itertools.pairwise(starts.tolist()), strict=True)
+    )
+    u, shift, each = (
+        fake[:, fake_order].to(offset.dtype),
+        -offset[:, fake_order, None],
+        share[fake_order, None],
+    )
+    value, log_h, sums, pull = (
+        torch.zeros_like(shift),
+        torch.zeros_like(shift),
+        torch.full_like(shift, -math.inf),
+        torch.zeros_like(u),
+    )
     high = min(512, u.shape[1])
     wide = max(1, BLOCK // (len(u) * high))
     for column in range(0, len(order), wide):
@@ -134,8 +237,17 @@ def _chunks(fake, fake_labels, real, real_labels, classes, offset, share, scale,
         for row in range(0, u.shape[1], high):
             rows = slice(row, row + high)
             same = [here for place in places if (here := _overlap(place, (row, column), (high, wide)))]
-            _block(u[:, rows], v, shift[:, rows], each[rows], same, scale, softmax, own,
-                   *(whole[:, rows] for whole in (value, log_h, sums, pull)))
+            _block(
+                u[:, rows],
+                v,
+                shift[:, rows],
+                each[rows],
+                same,
+                scale,
+                softmax,
+                own,
+                *(whole[:, rows] for whole in (value, log_h, sums, pull)),
+            )
     value = sums.where(sums > -math.inf, 0) if softmax else value - log_h
     back = fake_order.argsort()
     return *(found[:, back, 0] for found in (value, log_h, sums)), pull[:, back]
@@ -143,7 +255,10 @@ def _chunks(fake, fake_labels, real, real_labels, classes, offset, share, scale,
 
 def _overlap(place, corner, size):
     """The slices of rows and of columns that a block has in common with `place`, the rows and columns of one class; None if nothing."""
-    ends = [(max(first - at, 0), min(last - at, long)) for (first, last), at, long in zip(place, corner, size, strict=True)]
+    ends = [
+        (max(first - at, 0), min(last - at, long))
+        for (first, last), at, long in zip(place, corner, size, strict=True)
+    ]
     return tuple(slice(*end) for end in ends) if all(first < last for first, last in ends) else None
 
 
@@ -179,7 +294,9 @@ def _launch(fake, fake_labels, real, real_labels, classes, offset, share, scale,
 
     layers, rows, width = fake.shape
     if width > 256:
-        raise BadInput(f"contrast_triton: features of {width} numbers, but a program holds no more than 256; project them")
+        raise BadInput(
+            f"contrast_triton: features of {width} numbers, but a program holds no more than 256; project them"
+        )
     many, wide = real.shape[1], {"dtype": offset.dtype, "device": fake.device}
     padded = max(16, triton.next_power_of_2(width))
     tiles, blocks = triton.cdiv(rows, TILE), triton.cdiv(many, TILE)
@@ -187,9 +304,29 @@ def _launch(fake, fake_labels, real, real_labels, classes, offset, share, scale,
     parts = triton.cdiv(blocks, span)
     found, pull = torch.empty(4, parts, layers, rows, **wide), torch.empty(parts, layers, rows, width, **wide)
     times = torch.full((1,), scale, **wide)  # a number passed as such would be rounded to float32
-    launch(_kernel(), (tiles, parts, layers), fake, fake_labels, real, real_labels, offset, share, times, found, pull, rows, many, width,
-           TILE * span, MULTIPLE=multiple(width), OWN=own, SOFTMAX=softmax, BLOCK=TILE, WIDTH=padded,
-           num_warps=4 if padded == 32 else 8)  # with 8, rows of 17 to 32 numbers spill in float32 on sm_100
+    launch(
+        _kernel(),
+        (tiles, parts, layers),
+        fake,
+        fake_labels,
+        real,
+        real_labels,
+        offset,
+        share,
+        times,
+        found,
+        pull,
+        rows,
+        many,
+        width,
+        TILE * span,
+        MULTIPLE=multiple(width),
+        OWN=own,
+        SOFTMAX=softmax,
+        BLOCK=TILE,
+        WIDTH=padded,
+        num_warps=4 if padded == 32 else 8,
+    )  # with 8, rows of 17 to 32 numbers spill in float32 on sm_100
     value, log_h, top, total = found
     sums = (top + total.log()).logsumexp(0)
     if softmax:
@@ -206,8 +343,26 @@ def _kernel():
     import triton.language as tl
 
     @triton.jit
-    def contrast_forward(fake, fake_labels, real, real_labels, offset, share, scale, found, pull, rows, many, width, span,
-                         MULTIPLE: tl.constexpr, OWN: tl.constexpr, SOFTMAX: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    def contrast_forward(
+        fake,
+        fake_labels,
+        real,
+        real_labels,
+        offset,
+        share,
+        scale,
+        found,
+        pull,
+        rows,
+        many,
+        width,
+        span,
+        MULTIPLE: tl.constexpr,
+        OWN: tl.constexpr,
+        SOFTMAX: tl.constexpr,
+        BLOCK: tl.constexpr,
+        WIDTH: tl.constexpr,
+    ):
         """Program (rows, part of the real rows, layer). `found`: loss, log h, the largest exponent of a negative, and sum exp beside it."""
         wide = found.dtype.element_ty
         width = width // MULTIPLE * MULTIPLE
@@ -227,8 +382,12 @@ def _kernel():
         for start in range(part * span, min((part + 1) * span, many), BLOCK):
             column = start + tl.arange(0, BLOCK)
             known = column < many
-            v = tl.load(real + (layer * many + column)[:, None] * width + number, known[:, None] & within, other=0)
-            same = (label == tl.load(real_labels + column, known, other=0).to(tl.int32)[None, :]) & known[None, :]
+            v = tl.load(
+                real + (layer * many + column)[:, None] * width + number, known[:, None] & within, other=0
+            )
+            same = (label == tl.load(real_labels + column, known, other=0).to(tl.int32)[None, :]) & known[
+                None, :
+            ]
             negative = known[None, :] & (OWN | ~same)
             x = tl.dot(u, tl.trans(v), input_precision="ieee", out_dtype=wide) * times - shift
             past, masked = top, tl.where(negative, x, -1e30)
@@ -244,7 +403,10 @@ def _kernel():
                 of_positive = tl.where(same, tl.minimum(x, 0) - log1p, 0) * each
                 log_h += tl.sum(of_positive, 1)
                 value += tl.sum(tl.where(negative, log1p + tl.maximum(x, 0), 0) - of_positive, 1)
-                weight = tl.where(negative, tl.where(x > 0, 1, e) / up, 0) - tl.where(same, tl.where(x > 0, e, 1) / up, 0) * each
+                weight = (
+                    tl.where(negative, tl.where(x > 0, 1, e) / up, 0)
+                    - tl.where(same, tl.where(x > 0, e, 1) / up, 0) * each
+                )
             sums += tl.dot(weight.to(v.dtype), v, input_precision="ieee", out_dtype=wide)
         step = tl.num_programs(1) * tl.num_programs(2) * rows
         place += part * tl.num_programs(2) * rows

@@ -38,6 +38,6 @@ class _RectifiedPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, above, _):
-        y, = ctx.saved_tensors
+        (y,) = ctx.saved_tensors
         spread = torch.ops.aten.avg_pool2d_backward(above, y, [2, 2], [2, 2], [0, 0], False, True, None)
         return torch.ops.aten.threshold_backward(spread, y, 0)

@@ -12,7 +12,9 @@ def second_derivative(op: str, path: str = "triton") -> None:
     `once_differentiable` of torch is silent where the incoming gradient is constant, as it is behind `loss.backward`.
     """
     if torch.is_grad_enabled():
-        raise NotImplementedError(f"{op}_{path} has no second derivative: call {op}_reference where create_graph=True")
+        raise NotImplementedError(
+            f"{op}_{path} has no second derivative: call {op}_reference where create_graph=True"
+        )
 
 
 def gradient_of_real(op: str, *real: Tensor, path: str = "triton") -> None:

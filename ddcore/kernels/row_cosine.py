@@ -30,7 +30,9 @@ def row_cosine_distance(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tenso
     """
     shapes = [[tuple(layer.shape) for layer in side] for side in (real, fake)]
     if shapes[0] != shapes[1] or not shapes[0]:
-        raise BadInput(f"row_cosine_distance: layers of shapes {shapes[0]} and {shapes[1]}; give two lists, not empty, of equal shapes")
+        raise BadInput(
+            f"row_cosine_distance: layers of shapes {shapes[0]} and {shapes[1]}; give two lists, not empty, of equal shapes"
+        )
     return (row_cosine_distance_triton if fake[0].is_cuda else row_cosine_distance_reference)(real, fake)
 
 
@@ -50,7 +52,9 @@ def row_cosine_distance_triton(real: Sequence[Tensor], fake: Sequence[Tensor]) -
     layers = [layer.contiguous() for layer in (*real, *fake)]
     kinds = {(layer.dtype, layer.device) for layer in layers}
     if len(kinds) > 1:
-        raise BadInput(f"row_cosine_distance: layers of {sorted(map(str, kinds))}; give one dtype on one device")
+        raise BadInput(
+            f"row_cosine_distance: layers of {sorted(map(str, kinds))}; give one dtype on one device"
+        )
     with torch.cuda.device_of(fake[0]):
         return _RowCosine.apply(*layers)
 
@@ -60,7 +64,9 @@ class _RowCosine(torch.autograd.Function):
     def forward(ctx, *layers):
         fake = layers[len(layers) // 2 :]
         rows = [layer.shape[:-1].numel() for layer in fake]
-        saved = torch.empty(4, sum(rows), dtype=torch.promote_types(fake[0].dtype, torch.float32), device=fake[0].device)
+        saved = torch.empty(
+            4, sum(rows), dtype=torch.promote_types(fake[0].dtype, torch.float32), device=fake[0].device
+        )
         _launch(_kernels()[0], layers, rows, saved)
         ctx.save_for_backward(saved, *layers)
         ctx.rows = rows
@@ -83,10 +89,24 @@ def _launch(kernel, tensors, rows, saved, *gradient):
     layers, kind = len(rows), tensors[0]
     starts = list(itertools.accumulate(rows, initial=0))[:-1]
     widths = [tensor.shape[-1] for tensor in tensors[:layers]]
-    table = torch.tensor([*starts, *widths, *(tensor.data_ptr() for tensor in tensors)], dtype=torch.int64, pin_memory=kind.is_cuda)
+    table = torch.tensor(
+        [*starts, *widths, *(tensor.data_ptr() for tensor in tensors)],
+        dtype=torch.int64,
+        pin_memory=kind.is_cuda,
+    )
     dtype = getattr(tl, str(kind.dtype).removeprefix("torch."))
-    launch(kernel, (sum(rows),), table.to(kind.device, non_blocking=True), saved, *gradient, layers, EPSILON=EPSILON, DTYPE=dtype,
-           LAYERS=triton.next_power_of_2(layers), BLOCK=min(1024, triton.next_power_of_2(max(widths))))
+    launch(
+        kernel,
+        (sum(rows),),
+        table.to(kind.device, non_blocking=True),
+        saved,
+        *gradient,
+        layers,
+        EPSILON=EPSILON,
+        DTYPE=dtype,
+        LAYERS=triton.next_power_of_2(layers),
+        BLOCK=min(1024, triton.next_power_of_2(max(widths))),
+    )
 
 
 @functools.cache
@@ -110,9 +130,21 @@ def _kernels():
         return tl.multiple_of(address.to(tl.pointer_type(DTYPE)), VECTOR * DTYPE.primitive_bitwidth // 8)
 
     @triton.jit
-    def products(a_row, b_row, width, WIDE: tl.constexpr, DTYPE: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr):
+    def products(
+        a_row,
+        b_row,
+        width,
+        WIDE: tl.constexpr,
+        DTYPE: tl.constexpr,
+        VECTOR: tl.constexpr,
+        BLOCK: tl.constexpr,
+    ):
         """<a, b>, |a|^2, |b|^2 of the rows at two addresses, which are read VECTOR numbers at a time."""
-        a_row, b_row, width = begin(a_row, DTYPE, VECTOR), begin(b_row, DTYPE, VECTOR), width // VECTOR * VECTOR
+        a_row, b_row, width = (
+            begin(a_row, DTYPE, VECTOR),
+            begin(b_row, DTYPE, VECTOR),
+            width // VECTOR * VECTOR,
+        )
         dots, reals, fakes = tl.zeros([BLOCK], WIDE), tl.zeros([BLOCK], WIDE), tl.zeros([BLOCK], WIDE)
         for start in range(0, width, BLOCK):
             column = start + tl.arange(0, BLOCK)
@@ -124,9 +156,23 @@ def _kernels():
         return tl.sum(dots, 0), tl.sum(reals, 0), tl.sum(fakes, 0)
 
     @triton.jit
-    def combine(a_row, b_row, out_row, along_a, along_b, width, DTYPE: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr):
+    def combine(
+        a_row,
+        b_row,
+        out_row,
+        along_a,
+        along_b,
+        width,
+        DTYPE: tl.constexpr,
+        VECTOR: tl.constexpr,
+        BLOCK: tl.constexpr,
+    ):
         """out = along_a a + along_b b, for the rows at three addresses, VECTOR numbers at a time."""
-        a_row, b_row, out_row = begin(a_row, DTYPE, VECTOR), begin(b_row, DTYPE, VECTOR), begin(out_row, DTYPE, VECTOR)
+        a_row, b_row, out_row = (
+            begin(a_row, DTYPE, VECTOR),
+            begin(b_row, DTYPE, VECTOR),
+            begin(out_row, DTYPE, VECTOR),
+        )
         width = width // VECTOR * VECTOR
         for start in range(0, width, BLOCK):
             column = start + tl.arange(0, BLOCK)
@@ -135,8 +181,15 @@ def _kernels():
             tl.store(out_row + column, along_a * a + along_b * b, column < width)
 
     @triton.jit
-    def row_cosine_forward(table, saved, layers, EPSILON: tl.constexpr, DTYPE: tl.constexpr, LAYERS: tl.constexpr,
-                           BLOCK: tl.constexpr):
+    def row_cosine_forward(
+        table,
+        saved,
+        layers,
+        EPSILON: tl.constexpr,
+        DTYPE: tl.constexpr,
+        LAYERS: tl.constexpr,
+        BLOCK: tl.constexpr,
+    ):
         """Writes <a, b>, |a|^2, |b|^2 and 1 - cosine of its row into the columns of `saved`."""
         wide: tl.constexpr = saved.dtype.element_ty
         program = tl.program_id(0)
@@ -145,7 +198,9 @@ def _kernels():
         a_row = tl.load(table + 2 * layers + layer) + row * size
         b_row = tl.load(table + 3 * layers + layer) + row * size
         if (a_row | b_row | size) % 16 == 0:
-            dot, real, fake = products(a_row, b_row, width, wide, DTYPE, 128 // DTYPE.primitive_bitwidth, BLOCK)
+            dot, real, fake = products(
+                a_row, b_row, width, wide, DTYPE, 128 // DTYPE.primitive_bitwidth, BLOCK
+            )
         else:
             dot, real, fake = products(a_row, b_row, width, wide, DTYPE, 1, 128 if BLOCK > 128 else BLOCK)
         total = tl.num_programs(0)
@@ -155,8 +210,16 @@ def _kernels():
         tl.store(saved + 3 * total + program, 1 - dot / (tl.sqrt(real) * tl.sqrt(fake) + EPSILON))
 
     @triton.jit
-    def row_cosine_backward(table, saved, gradient, layers, EPSILON: tl.constexpr, DTYPE: tl.constexpr, LAYERS: tl.constexpr,
-                            BLOCK: tl.constexpr):
+    def row_cosine_backward(
+        table,
+        saved,
+        gradient,
+        layers,
+        EPSILON: tl.constexpr,
+        DTYPE: tl.constexpr,
+        LAYERS: tl.constexpr,
+        BLOCK: tl.constexpr,
+    ):
         program = tl.program_id(0)
         layer, row, width = place_of(program, table, layers, LAYERS)
         size = width * (DTYPE.primitive_bitwidth // 8)
@@ -171,7 +234,9 @@ def _kernels():
         along_a = -tl.load(gradient) / scale
         along_b = -along_a * (dot / scale) * real / tl.where(fake == 0, 1, fake)
         if (a_row | b_row | out_row | size) % 16 == 0:
-            combine(a_row, b_row, out_row, along_a, along_b, width, DTYPE, 128 // DTYPE.primitive_bitwidth, BLOCK)
+            combine(
+                a_row, b_row, out_row, along_a, along_b, width, DTYPE, 128 // DTYPE.primitive_bitwidth, BLOCK
+            )
         else:
             combine(a_row, b_row, out_row, along_a, along_b, width, DTYPE, 1, 128 if BLOCK > 128 else BLOCK)
 

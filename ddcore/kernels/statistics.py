@@ -26,13 +26,17 @@ def channel_moments(x: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
     cut the graph at each, it is the reference that is compiled.
     """
     if x.dim() < 2 or groups < 1 or len(x) % groups or not x.numel():
-        raise BadInput(f"channel_moments: {tuple(x.shape)} in {groups} groups; give (N, C, ...), not empty, N a multiple of the groups")
+        raise BadInput(
+            f"channel_moments: {tuple(x.shape)} in {groups} groups; give (N, C, ...), not empty, N a multiple of the groups"
+        )
     if torch.compiler.is_compiling():
         return channel_moments_reference(x, groups)
     return (channel_moments_triton if x.is_cuda else channel_moments_explicit)(x, groups)
 
 
-def statistics_loss(x: Tensor, mean: Tensor, var: Tensor, groups: int = 1, r_var: float = 1.0, *, moments=channel_moments) -> Tensor:
+def statistics_loss(
+    x: Tensor, mean: Tensor, var: Tensor, groups: int = 1, r_var: float = 1.0, *, moments=channel_moments
+) -> Tensor:
     """(N, C, *spatial), (C,), (C,) -> a scalar; its gradient is that of zero for a norm that is zero. `moments`: a form of that op."""
     mu, sigma2 = moments(x, groups)
     return (root((mu - mean).square().sum(1)) + r_var * root((sigma2 - var).square().sum(1))).sum()
@@ -71,7 +75,9 @@ class _ExplicitMoments(torch.autograd.Function):
         x, mean = ctx.saved_tensors
         count = x.numel() // mean.numel()
         curve, slope = 2 * of_var / count, of_mean / count
-        curve, offset = (one.unflatten(1, (-1, *[1] * (x.dim() - 2))) for one in (curve, slope - curve * mean))
+        curve, offset = (
+            one.unflatten(1, (-1, *[1] * (x.dim() - 2))) for one in (curve, slope - curve * mean)
+        )
         wide = x.to(mean.dtype).unflatten(0, (-1, len(mean)))
         return torch.addcmul(offset, wide, curve).flatten(0, 1).to(x.dtype), None
 
@@ -87,17 +93,44 @@ class _ChannelMoments(torch.autograd.Function):
         wide = {"dtype": torch.promote_types(x.dtype, torch.float32), "device": x.device}
         lanes = 8192 // wide["dtype"].itemsize  # as many as the registers of a program hold three numbers for
         block_space = min(512, _power(space))
-        block_channels = min(_power(channels), max(1, 32 // block_space))  # so that neighbours in memory are in one block
+        block_channels = min(
+            _power(channels), max(1, 32 // block_space)
+        )  # so that neighbours in memory are in one block
         block_images = min(_power(images), max(1, lanes // (block_space * block_channels)))
         columns = -(-channels // block_channels)
         blocks = -(-images // block_images) * -(-space // block_space)
         parts = max(1, min(64, blocks // 2, 1024 // (groups * columns)))  # enough programs for a large GPU
         partial = torch.empty(3, parts, groups * channels, **wide)
         mean, var, offset = (torch.empty(groups, channels, **wide) for _ in range(3))
-        launch(_kernels()[0], (columns, groups, parts), x, partial, images, groups, channels, space, -(-blocks // parts),
-               MULTIPLE=multiple(space), IMAGES=block_images, CHANNELS=block_channels, SPACE=block_space)
-        launch(_kernels()[1], (-(-groups * channels // 32),), x, partial, mean, var, offset, parts, groups * channels, space,
-               PARTS=_power(parts), BLOCK=32)
+        launch(
+            _kernels()[0],
+            (columns, groups, parts),
+            x,
+            partial,
+            images,
+            groups,
+            channels,
+            space,
+            -(-blocks // parts),
+            MULTIPLE=multiple(space),
+            IMAGES=block_images,
+            CHANNELS=block_channels,
+            SPACE=block_space,
+        )
+        launch(
+            _kernels()[1],
+            (-(-groups * channels // 32),),
+            x,
+            partial,
+            mean,
+            var,
+            offset,
+            parts,
+            groups * channels,
+            space,
+            PARTS=_power(parts),
+            BLOCK=32,
+        )
         ctx.save_for_backward(x, offset)
         return mean, var
 
@@ -111,8 +144,22 @@ class _ChannelMoments(torch.autograd.Function):
         block = min(1024, _power(space))
         out = torch.empty_like(x)
         grid = (-(-rows * block // 2048), -(-space // block))
-        launch(_kernels()[2], grid, x, offset, of_mean.contiguous(), of_var.contiguous(), out, rows, channels, groups, space,
-               MULTIPLE=multiple(space), ROWS=2048 // block, SPACE=block)
+        launch(
+            _kernels()[2],
+            grid,
+            x,
+            offset,
+            of_mean.contiguous(),
+            of_var.contiguous(),
+            out,
+            rows,
+            channels,
+            groups,
+            space,
+            MULTIPLE=multiple(space),
+            ROWS=2048 // block,
+            SPACE=block,
+        )
         return out, None
 
 
@@ -124,8 +171,19 @@ def _kernels():
     import triton.language as tl
 
     @triton.jit
-    def channel_moments_parts(x, partial, images, groups, channels, space, blocks, MULTIPLE: tl.constexpr, IMAGES: tl.constexpr,
-                              CHANNELS: tl.constexpr, SPACE: tl.constexpr):
+    def channel_moments_parts(
+        x,
+        partial,
+        images,
+        groups,
+        channels,
+        space,
+        blocks,
+        MULTIPLE: tl.constexpr,
+        IMAGES: tl.constexpr,
+        CHANNELS: tl.constexpr,
+        SPACE: tl.constexpr,
+    ):
         """Count, mean, squared distances of `blocks` blocks of (images, space): Welford in each lane, then the lanes about their mean.
 
         Numbers are taken from the first one of their group and channel, so that a mean far from zero costs no digits of the variance.
@@ -161,9 +219,13 @@ def _kernels():
         tl.store(place + 2 * tl.num_programs(2) * total, squares, channel < channels)
 
     @triton.jit
-    def channel_moments_whole(x, partial, mean_out, var_out, offset, parts, total, space, PARTS: tl.constexpr, BLOCK: tl.constexpr):
+    def channel_moments_whole(
+        x, partial, mean_out, var_out, offset, parts, total, space, PARTS: tl.constexpr, BLOCK: tl.constexpr
+    ):
         column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
-        anchor = tl.load(x + column.to(tl.int64) * space, column < total, other=0).to(partial.dtype.element_ty)
+        anchor = tl.load(x + column.to(tl.int64) * space, column < total, other=0).to(
+            partial.dtype.element_ty
+        )
         part = tl.arange(0, PARTS)[:, None]
         place, inside = partial + part * total + column, (part < parts) & (column < total)
         count = tl.load(place, inside, other=0)
@@ -177,15 +239,29 @@ def _kernels():
         tl.store(var_out + column, squares / counts, column < total)
 
     @triton.jit
-    def channel_moments_backward(x, offset, of_mean, of_var, out, rows, channels, groups, space, MULTIPLE: tl.constexpr, ROWS: tl.constexpr,
-                                 SPACE: tl.constexpr):
+    def channel_moments_backward(
+        x,
+        offset,
+        of_mean,
+        of_var,
+        out,
+        rows,
+        channels,
+        groups,
+        space,
+        MULTIPLE: tl.constexpr,
+        ROWS: tl.constexpr,
+        SPACE: tl.constexpr,
+    ):
         space = space // MULTIPLE * MULTIPLE
         row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
         point = tl.program_id(1) * SPACE + tl.arange(0, SPACE)[None, :]
         known, inside = row < rows, (row < rows) & (point < space)
         moment = row // channels % groups * channels + row % channels
         wide = offset.dtype.element_ty
-        number = tl.cast(rows // (channels * groups), wide) * space  # an argument of one is a number of Python's, which has no `.to`
+        number = (
+            tl.cast(rows // (channels * groups), wide) * space
+        )  # an argument of one is a number of Python's, which has no `.to`
         slope = tl.load(of_mean + moment, known, other=0) / number
         curve = 2 * tl.load(of_var + moment, known, other=0) / number
         anchor = tl.load(x + moment.to(tl.int64) * space, known, other=0).to(wide)

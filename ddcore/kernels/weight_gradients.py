@@ -20,8 +20,9 @@ class _WeightGradient(torch.autograd.Function):
         context.save_for_backward(x, delta)
         context.padding, context.groups = padding, groups
         weight = x.new_empty(delta.shape[1], x.shape[1] // groups, *kernel)
-        return torch.ops.aten.convolution_backward(delta, x, weight, None, [1, 1], list(padding), [1, 1], False, [0, 0], groups,
-                                                   [False, True, False])[1]
+        return torch.ops.aten.convolution_backward(
+            delta, x, weight, None, [1, 1], list(padding), [1, 1], False, [0, 0], groups, [False, True, False]
+        )[1]
 
     @staticmethod
     def backward(context, v):
@@ -35,8 +36,12 @@ class _WeightGradient(torch.autograd.Function):
 
 
 def _calls(x, delta, sizes, kernel, padding):
-    return torch.stack([_WeightGradient.apply(part, of, kernel, padding, 1)
-                        for part, of in zip(x.split(sizes), delta.split(sizes), strict=True)])
+    return torch.stack(
+        [
+            _WeightGradient.apply(part, of, kernel, padding, 1)
+            for part, of in zip(x.split(sizes), delta.split(sizes), strict=True)
+        ]
+    )
 
 
 def _grouped(x, delta, sizes, kernel, padding):
@@ -51,8 +56,15 @@ def _unfold(x, delta, sizes, kernel, padding):
     return (rows @ patches.mT).unflatten(2, (x.shape[1], *kernel))
 
 
-def class_weight_gradients(x: Tensor, delta: Tensor, sizes: tuple[int, ...], *, kernel: tuple[int, int], padding: tuple[int, int],
-                           backend: str = "calls") -> Tensor:
+def class_weight_gradients(
+    x: Tensor,
+    delta: Tensor,
+    sizes: tuple[int, ...],
+    *,
+    kernel: tuple[int, int],
+    padding: tuple[int, int],
+    backend: str = "calls",
+) -> Tensor:
     """(N, I, H, W) inputs, (N, O, H', W') gradients of the outputs -> (classes, O, I, *kernel), stride one.
 
     The images are sorted by class, sizes[c] of them in class c; classes of unequal size take 'calls'. Differentiable once, in
@@ -60,4 +72,6 @@ def class_weight_gradients(x: Tensor, delta: Tensor, sizes: tuple[int, ...], *, 
     """
     if len(set(sizes)) > 1:
         backend = "calls"
-    return {"calls": _calls, "grouped": _grouped, "unfold": _unfold}[backend](x, delta, sizes, kernel, padding)
+    return {"calls": _calls, "grouped": _grouped, "unfold": _unfold}[backend](
+        x, delta, sizes, kernel, padding
+    )

@@ -7,5 +7,19 @@ from ddcore.lab.runner import Runner
 from ddcore.lab.study import Study, made_from, recorded, show, tiles
 from ddcore.lab.tables import method_name, rows, table
 
-__all__ = ["Experiment", "Measurement", "Runner", "Study", "grid", "made_from", "method_name",
-           "paired", "recorded", "rows", "show", "summary", "table", "tiles"]
+__all__ = [
+    "Experiment",
+    "Measurement",
+    "Runner",
+    "Study",
+    "grid",
+    "made_from",
+    "method_name",
+    "paired",
+    "recorded",
+    "rows",
+    "show",
+    "summary",
+    "table",
+    "tiles",
+]

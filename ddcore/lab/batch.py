@@ -47,7 +47,10 @@ def preset(name: str, notebook: str, given: Mapping | None = None) -> dict:
     """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
-    every = {key: one.get(notebook, {}) for key, one in _presets((NOTEBOOKS / "presets.yaml").read_text(encoding="utf-8")).items()}
+    every = {
+        key: one.get(notebook, {})
+        for key, one in _presets((NOTEBOOKS / "presets.yaml").read_text(encoding="utf-8")).items()
+    }
     every["desk"] = every["laptop"] | every["desk"]
     found = copy.deepcopy(every[name])
     for key, value in (given or {}).items():
@@ -67,7 +70,9 @@ def notebooks(only: str = "") -> list[Path]:
     """The numbered notebooks, or those whose name begins with one of the comma-separated parts of `only`."""
     found = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     if not found:
-        raise BadInput(f"{NOTEBOOKS}: no notebooks are there; install ddcore from a clone, or run this in one")
+        raise BadInput(
+            f"{NOTEBOOKS}: no notebooks are there; install ddcore from a clone, or run this in one"
+        )
     parts = [part for part in only.split(",") if part]
     for part in parts:
         if not any(path.name.startswith(part) for path in found):
@@ -118,7 +123,10 @@ def lands(name: str, notebook: str, given: Mapping) -> str:
     if other := changed(name, notebook, given):
         return f"made with {listed(other)} in place of the {name} preset's"
     promised = {key: one.seeds for key, one in figures.entries().items() if one.notebook == notebook}
-    most, seeds = max(promised, key=promised.get, default=""), given.get("seeds") or preset(name, notebook).get("seeds")
+    most, seeds = (
+        max(promised, key=promised.get, default=""),
+        given.get("seeds") or preset(name, notebook).get("seeds"),
+    )
     if most and seeds and len(seeds) < promised[most]:
         return f"made from {len(seeds)} seed{'s' * (len(seeds) != 1)}, where the caption of figure {most} promises {promised[most]}"
     return ""
@@ -151,8 +159,16 @@ class Orders:
     signals = 0
 
 
-def execute(notebook: Path, out: Path, given: Mapping, threads: int | None, orders: Orders, *, always: bool = False,
-            scheduler: str = "") -> Outcome:
+def execute(
+    notebook: Path,
+    out: Path,
+    given: Mapping,
+    threads: int | None,
+    orders: Orders,
+    *,
+    always: bool = False,
+    scheduler: str = "",
+) -> Outcome:
     """Run one notebook through papermill into `out`; what it had computed before a failure stays in its output. Figures and records go to
     `out` too, `always` or where they can't land in figures/.
     `threads`: how many torch takes, where OMP_NUM_THREADS does not say; None: its own choice. `scheduler`: the address of the one whose
@@ -161,7 +177,14 @@ def execute(notebook: Path, out: Path, given: Mapping, threads: int | None, orde
     folder = out / "figures" if apart else figures.FOLDER
     ours = [folder / f"{key}.json" for key, one in figures.entries().items() if one.notebook == notebook.stem]
     before = {path: path.stat().st_mtime_ns for path in ours if path.is_file()}
-    outcome = _papermill(notebook, out / notebook.name, dict(given) | {"out": str(out) if apart else ""}, threads, orders, scheduler)
+    outcome = _papermill(
+        notebook,
+        out / notebook.name,
+        dict(given) | {"out": str(out) if apart else ""},
+        threads,
+        orders,
+        scheduler,
+    )
     made = [path.stem for path in ours if path.is_file() and before.get(path) != path.stat().st_mtime_ns]
     return dataclasses.replace(outcome, figures=tuple(made))
 
@@ -172,13 +195,29 @@ def environment(threads: int | None = None, scheduler: str = "") -> dict[str, st
     slower."""
     path = os.pathsep.join(filter(None, (str(records.TOP), os.environ.get("PYTHONPATH"))))
     share = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    return {"OMP_WAIT_POLICY": "PASSIVE", **KEEP_MEMORY} | share | dict(os.environ) | {
-        "PYTHONPATH": path, "IPYTHONDIR": str(NOTEBOOKS / "ipython"), "MPLBACKEND": "agg", "PYDEVD_DISABLE_FILE_VALIDATION": "1"} | (
-        {SCHEDULER: scheduler} if scheduler else {})
+    return (
+        {"OMP_WAIT_POLICY": "PASSIVE", **KEEP_MEMORY}
+        | share
+        | dict(os.environ)
+        | {
+            "PYTHONPATH": path,
+            "IPYTHONDIR": str(NOTEBOOKS / "ipython"),
+            "MPLBACKEND": "agg",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }
+        | ({SCHEDULER: scheduler} if scheduler else {})
+    )
 
 
-def reproduce(name: str = "smoke", *, only: str = "", jobs: int | None = None, given: Mapping | None = None,
-              out: str | Path = "", pool: contextlib.AbstractContextManager[Pool] | None = None) -> Iterable[Outcome]:
+def reproduce(
+    name: str = "smoke",
+    *,
+    only: str = "",
+    jobs: int | None = None,
+    given: Mapping | None = None,
+    out: str | Path = "",
+    pool: contextlib.AbstractContextManager[Pool] | None = None,
+) -> Iterable[Outcome]:
     """Run the notebooks at preset `name` into `out`, by default `runs/<preset>/`; outcomes as they come. All parameters are checked first;
     paths in them are those of the caller's folder.
 
@@ -203,13 +242,22 @@ def reproduce(name: str = "smoke", *, only: str = "", jobs: int | None = None, g
         return _pooled(pool, run, found, jobs or len(found), folder)
     cores = records.hardware()["cores"]
     jobs = jobs or (min(cores, 4) if name == "smoke" else 1)
-    return _side_by_side(functools.partial(run, threads=max(1, cores // jobs) if jobs > 1 else None), found, jobs, folder)
+    return _side_by_side(
+        functools.partial(run, threads=max(1, cores // jobs) if jobs > 1 else None), found, jobs, folder
+    )
 
 
-def _pooled(pool: contextlib.AbstractContextManager[Pool], run: Callable[..., Outcome], found: Sequence[Path], jobs: int,
-            out: Path) -> Iterator[Outcome]:
+def _pooled(
+    pool: contextlib.AbstractContextManager[Pool],
+    run: Callable[..., Outcome],
+    found: Sequence[Path],
+    jobs: int,
+    out: Path,
+) -> Iterator[Outcome]:
     with pool as who:
-        yield from _side_by_side(functools.partial(run, scheduler=who.address, threads=who.threads), found, jobs, out)
+        yield from _side_by_side(
+            functools.partial(run, scheduler=who.address, threads=who.threads), found, jobs, out
+        )
 
 
 def from_here(name: str, value):
@@ -222,8 +270,15 @@ def from_here(name: str, value):
     if not isinstance(value, str):
         return value
     bare = value.removesuffix("-zca")
-    meant = bare.endswith(".npz") or bare.startswith(".") or len(Path(bare).parts) > 1 or (name == "dataset" and not named(bare))
-    return str(Path(bare).absolute()) + value[len(bare):] if bare and meant and Path(bare).exists() else value
+    meant = (
+        bare.endswith(".npz")
+        or bare.startswith(".")
+        or len(Path(bare).parts) > 1
+        or (name == "dataset" and not named(bare))
+    )
+    return (
+        str(Path(bare).absolute()) + value[len(bare) :] if bare and meant and Path(bare).exists() else value
+    )
 
 
 def runs() -> Path:
@@ -235,7 +290,9 @@ def refresh(only: str = "") -> Iterable[Outcome]:
     """Execute the committed notebooks at their defaults, and strip what differs between two runs (times, machine). One that
     fails stays as it was; what it had computed is in runs/refresh/."""
     if not records.CHECKOUT:
-        raise BadInput("refresh executes the notebooks of a checkout in place, and this ddcore is installed without one; run it in a clone")
+        raise BadInput(
+            "refresh executes the notebooks of a checkout in place, and this ddcore is installed without one; run it in a clone"
+        )
     out = made(runs() / "refresh", "it needs a checkout that can be written to")
     return _side_by_side(functools.partial(_refresh, out=out), notebooks(only), 1, out)
 
@@ -248,7 +305,9 @@ def _refresh(notebook: Path, out: Path, orders: Orders) -> Outcome:
     return outcome
 
 
-def _side_by_side(run: Callable[..., Outcome], found: Sequence[Path], jobs: int, out: Path) -> Iterable[Outcome]:
+def _side_by_side(
+    run: Callable[..., Outcome], found: Sequence[Path], jobs: int, out: Path
+) -> Iterable[Outcome]:
     """`run(notebook, orders=)` of each, `jobs` at once. After a signal no other begins, and those that run have `PATIENCE`."""
     orders, done, asked = Orders(), 0, math.inf
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
@@ -256,7 +315,9 @@ def _side_by_side(run: Callable[..., Outcome], found: Sequence[Path], jobs: int,
     with heed() as stop:
         try:
             while waiting:
-                ended, waiting = concurrent.futures.wait(waiting, timeout=0.2, return_when=concurrent.futures.FIRST_COMPLETED)
+                ended, waiting = concurrent.futures.wait(
+                    waiting, timeout=0.2, return_when=concurrent.futures.FIRST_COMPLETED
+                )
                 for outcome in (future.result() for future in ended if not future.cancelled()):
                     done += outcome.status == "done"
                     yield outcome
@@ -270,11 +331,15 @@ def _side_by_side(run: Callable[..., Outcome], found: Sequence[Path], jobs: int,
             orders.signals = 2
             pool.shutdown(cancel_futures=True)
         if stop:
-            raise stop.interrupted(f"stopped by {called(stop.number)}; {done} of {len(found)} notebooks are done, what the others had "
-                                   f"computed is in {out}, and the same command goes on from there")
+            raise stop.interrupted(
+                f"stopped by {called(stop.number)}; {done} of {len(found)} notebooks are done, what the others had "
+                f"computed is in {out}, and the same command goes on from there"
+            )
 
 
-def _papermill(notebook: Path, output: Path, given: dict, threads: int | None, orders: Orders, scheduler: str = "") -> Outcome:
+def _papermill(
+    notebook: Path, output: Path, given: dict, threads: int | None, orders: Orders, scheduler: str = ""
+) -> Outcome:
     """Run it in a process and a session of its own: Ctrl-C in a terminal reaches it by `orders` alone."""
     began = time.perf_counter()
 
@@ -285,17 +350,33 @@ def _papermill(notebook: Path, output: Path, given: dict, threads: int | None, o
     try:
         lock = output.with_name(f".{output.name}.lock")
         with alone(lock, busy=f"another run is writing {output}; wait for its end"), _lifeline() as line:
-            process = subprocess.Popen([sys.executable, "-P", str(PROCESS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       stderr=subprocess.PIPE, encoding="utf-8", errors="replace", env=environment(threads, scheduler),
-                                       cwd=NOTEBOOKS, start_new_session=True, pass_fds=[line] if line else [])
-            job, sent = yaml.safe_dump({"notebook": str(notebook), "output": str(output), "parameters": given, "lifeline": line}), 0
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(PROCESS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                env=environment(threads, scheduler),
+                cwd=NOTEBOOKS,
+                start_new_session=True,
+                pass_fds=[line] if line else [],
+            )
+            job, sent = (
+                yaml.safe_dump(
+                    {"notebook": str(notebook), "output": str(output), "parameters": given, "lifeline": line}
+                ),
+                0,
+            )
             while True:
                 try:
                     said, complaints = process.communicate(job, timeout=0.2)
                     break
                 except subprocess.TimeoutExpired:
                     job = None
-                for number in (signal.SIGTERM, signal.SIGINT)[sent : orders.signals]:  # two of one kind would count as one
+                for number in (signal.SIGTERM, signal.SIGINT)[
+                    sent : orders.signals
+                ]:  # two of one kind would count as one
                     process.send_signal(number)
                     sent += 1
     except BadInput as error:
@@ -323,8 +404,12 @@ def _lifeline() -> Iterator[int | None]:
 def strip(notebook: Path) -> None:
     """Remove papermill's metadata and the interpreter's version: a notebook run twice is the same file."""
     content = json.loads(notebook.read_text(encoding="utf-8"))
-    content["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                           "language_info": {"name": "python"}}
+    content["metadata"] = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     for cell in content["cells"]:
-        cell["metadata"] = {name: value for name, value in cell["metadata"].items() if name == "tags" and value}
+        cell["metadata"] = {
+            name: value for name, value in cell["metadata"].items() if name == "tags" and value
+        }
     notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -20,12 +20,26 @@ from ddcore.lab.scheduled import connect
 from ddcore.settings import build, positive, unknown
 
 LOOPBACK = "127.0.0.1"
-MODULES = {"dask_jobqueue": ("SLURMCluster", "PBSCluster", "SGECluster", "LSFCluster", "OARCluster", "MoabCluster", "HTCondorCluster"),
-           "distributed": ("LocalCluster", "SSHCluster"), "dask_kubernetes.operator": ("KubeCluster",)}
+MODULES = {
+    "dask_jobqueue": (
+        "SLURMCluster",
+        "PBSCluster",
+        "SGECluster",
+        "LSFCluster",
+        "OARCluster",
+        "MoabCluster",
+        "HTCondorCluster",
+    ),
+    "distributed": ("LocalCluster", "SSHCluster"),
+    "dask_kubernetes.operator": ("KubeCluster",),
+}
 CLASSES = {name: module for module, names in MODULES.items() for name in names}
 # Experiments are long and few: their workers are not sampled, and may die more often before the experiment is held to be the cause.
-CONFIG = {"distributed.worker.profile.enabled": False, "distributed.scheduler.allowed-failures": 10,
-          "distributed.admin.large-graph-warning-threshold": "1 GiB"}
+CONFIG = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.allowed-failures": 10,
+    "distributed.admin.large-graph-warning-threshold": "1 GiB",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +51,9 @@ class Workers:
 
     def __post_init__(self):
         if not 0 <= self.least <= self.most or self.most < 1:
-            raise BadInput(f"workers: least={self.least} and most={self.most} must have 0 <= least <= most, and most at least 1")
+            raise BadInput(
+                f"workers: least={self.least} and most={self.most} must have 0 <= least <= most, and most at least 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +70,13 @@ class Description:
 
 
 @contextlib.contextmanager
-def pool(*, workers: int | None = None, scheduler: str = "", file: Path | None = None,
-         say: Callable[[str], None] = lambda line: None) -> Iterator[batch.Pool]:
+def pool(
+    *,
+    workers: int | None = None,
+    scheduler: str = "",
+    file: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[batch.Pool]:
     """`workers` processes of this machine, those of a `scheduler`, or the cluster that `file` describes; what is begun here ends with the
     block. `say` is told where the scheduler and a dashboard are. Raises BadInput as `connect`, `described` and `local` do."""
     with contextlib.ExitStack() as stack:
@@ -75,13 +96,35 @@ def local(workers: int) -> Iterator[str]:
     are some. They end with the block; what runs then keeps what it has."""
     positive("reproduce", workers=workers)
     environment = batch.environment(threads(workers))
-    before_python = {name: environment[name] for name in environment if name.startswith(("MALLOC_", "OMP_", "MKL_", "OPENBLAS_"))}
-    with dask.config.set(CONFIG | {"distributed.nanny.pre-spawn-environ": before_python | {"MALLOC_ARENA_MAX": 1}}):
-        options = {"nthreads": 1, "memory_limit": 0, "host": LOOPBACK, "dashboard": False, "silence_logs": logging.CRITICAL}
-        spec = {place: {"cls": Nanny, "options": options | {"env": environment | _gpu(place)}} for place in range(workers)}
-        scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK, "port": 0, "dashboard_address": f"{LOOPBACK}:0"}}
-        with (SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="ddcore") as cluster,
-              _handing_back(cluster.scheduler_address)):
+    before_python = {
+        name: environment[name]
+        for name in environment
+        if name.startswith(("MALLOC_", "OMP_", "MKL_", "OPENBLAS_"))
+    }
+    with dask.config.set(
+        CONFIG | {"distributed.nanny.pre-spawn-environ": before_python | {"MALLOC_ARENA_MAX": 1}}
+    ):
+        options = {
+            "nthreads": 1,
+            "memory_limit": 0,
+            "host": LOOPBACK,
+            "dashboard": False,
+            "silence_logs": logging.CRITICAL,
+        }
+        spec = {
+            place: {"cls": Nanny, "options": options | {"env": environment | _gpu(place)}}
+            for place in range(workers)
+        }
+        scheduler = {
+            "cls": Scheduler,
+            "options": {"host": LOOPBACK, "port": 0, "dashboard_address": f"{LOOPBACK}:0"},
+        }
+        with (
+            SpecCluster(
+                workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="ddcore"
+            ) as cluster,
+            _handing_back(cluster.scheduler_address),
+        ):
             yield cluster.scheduler_address
 
 
@@ -108,7 +151,9 @@ def described(path: Path) -> Iterator[str]:
         try:
             cluster = cls(**_one_experiment_a_worker(cls, settings))
         except Exception as error:  # each class has its own
-            raise BadInput(f"{path}: {cls.__name__} can't be started with these settings ({' '.join(str(error).split())[:300]})") from error
+            raise BadInput(
+                f"{path}: {cls.__name__} can't be started with these settings ({' '.join(str(error).split())[:300]})"
+            ) from error
         with cluster:
             if least == most:
                 cluster.scale(most)
@@ -121,14 +166,25 @@ def described(path: Path) -> Iterator[str]:
 def _one_experiment_a_worker(cls: type, settings: dict) -> dict:
     """The settings, with as many threads for torch as a worker has cores, and for Dask a single one."""
     if cls.__module__.startswith("dask_jobqueue"):
-        settings = {"processes": 1} | settings  # the default of dask_jobqueue is several a job, and it counts in them
+        settings = {
+            "processes": 1
+        } | settings  # the default of dask_jobqueue is several a job, and it counts in them
         share = max(1, settings.get("cores", 1) // settings["processes"])
-        exports = [f"export {name}={value}" for name, value in {"OMP_NUM_THREADS": share, **batch.KEEP_MEMORY}.items()]
-        return settings | {"worker_extra_args": ["--nthreads", "1", *settings.get("worker_extra_args", [])],
-                           "job_script_prologue": [*exports, *settings.get("job_script_prologue", [])]}
+        exports = [
+            f"export {name}={value}"
+            for name, value in {"OMP_NUM_THREADS": share, **batch.KEEP_MEMORY}.items()
+        ]
+        return settings | {
+            "worker_extra_args": ["--nthreads", "1", *settings.get("worker_extra_args", [])],
+            "job_script_prologue": [*exports, *settings.get("job_script_prologue", [])],
+        }
     if cls.__name__ == "SSHCluster":
         return settings | {"worker_options": {"nthreads": 1} | settings.get("worker_options", {})}
-    return ({"threads_per_worker": 1, "host": LOOPBACK, "memory_limit": 0} if cls.__name__ == "LocalCluster" else {}) | settings
+    return (
+        {"threads_per_worker": 1, "host": LOOPBACK, "memory_limit": 0}
+        if cls.__name__ == "LocalCluster"
+        else {}
+    ) | settings
 
 
 @contextlib.contextmanager
@@ -146,7 +202,9 @@ def read(path: Path) -> tuple[type, dict, int, int]:
     try:
         content = values.read(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path}: is no file of YAML that can be read ({' '.join(str(error).split())})") from error
+        raise BadInput(
+            f"{path}: is no file of YAML that can be read ({' '.join(str(error).split())})"
+        ) from error
     if not isinstance(content, Mapping):
         raise BadInput(f"{path}: describes no cluster; give a mapping with cluster, settings and workers")
     found = build(Description, content, str(path))
@@ -154,7 +212,9 @@ def read(path: Path) -> tuple[type, dict, int, int]:
     try:
         cls = getattr(importlib.import_module(module), found.cluster)
     except ImportError as error:
-        raise BadInput(f"{path}: {found.cluster} needs the package {module.split('.')[0].replace('_', '-')}, which is not installed "
-                       f"({error}); install it here") from error
+        raise BadInput(
+            f"{path}: {found.cluster} needs the package {module.split('.')[0].replace('_', '-')}, which is not installed "
+            f"({error}); install it here"
+        ) from error
     workers = found.workers if isinstance(found.workers, Workers) else Workers(found.workers, found.workers)
     return cls, dict(found.settings), workers.least, workers.most

@@ -13,28 +13,38 @@ if TYPE_CHECKING:
     from ddcore.lab.runner import Runner
 
 
-SCHEDULER = "DDCORE_SCHEDULER"  # the address of the scheduler whose workers compute, in the environment of a notebook
+SCHEDULER = (
+    "DDCORE_SCHEDULER"  # the address of the scheduler whose workers compute, in the environment of a notebook
+)
 
 
 class Executor(Protocol):
     """Hands experiments out and brings their records in."""
 
-    def records(self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]") -> "Iterator[tuple[int, Record]]":
+    def records(
+        self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]"
+    ) -> "Iterator[tuple[int, Record]]":
         """The place of each experiment and its record, as they come; missing ones are begun in the order given."""
 
-    def attempts(self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]") -> "Iterator[tuple[int, Record | Diverged]]":
+    def attempts(
+        self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]"
+    ) -> "Iterator[tuple[int, Record | Diverged]]":
         """The same where some may diverge."""
 
 
 class Here:
     """This process, one experiment after another; the first that fails ends it."""
 
-    def records(self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]") -> "Iterator[tuple[int, Record]]":
+    def records(
+        self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]"
+    ) -> "Iterator[tuple[int, Record]]":
         """As `Executor` says."""
         for place, experiment in enumerate(experiments):
             yield place, runner.run(experiment)
 
-    def attempts(self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]") -> "Iterator[tuple[int, Record | Diverged]]":
+    def attempts(
+        self, runner: "Runner", experiments: "Sequence[Experiment | Measurement]"
+    ) -> "Iterator[tuple[int, Record | Diverged]]":
         """As `Executor` says."""
         for place, experiment in enumerate(experiments):
             try:

@@ -18,9 +18,6 @@ from ddcore.evaluation import PROTOCOLS, coresets, evaluate, network_seeds
 from ddcore.evaluation import VERSION as EVALUATE_VERSION
 from ddcore.evaluation.coresets import baseline
 from ddcore.files import checksums
-
-# Some are imported for the measurements that they register.
-from ddcore.lab.measurements import adjusted_teacher, batch_variance, information_curve, information_sweeps, leave_out, multi_index_sweeps  # noqa: F401
 from ddcore.lab.measurements.gradient_ratios import gradient_ratios
 from ddcore.methods import METHODS, method_of
 from ddcore.plugins import PLUGINS
@@ -32,8 +29,12 @@ BASELINES = tuple(name for name in coresets.NAMES if name != "random")
 
 def freeze(self, what: str) -> None:
     """Check the types of the fields of a frozen dataclass, and take copies of its mappings: what was given may change."""
-    for name, value in typed(what, [(field.name, field.type) for field in dataclasses.fields(self)], vars(self)).items():
-        object.__setattr__(self, name, types.MappingProxyType(merge(value)) if isinstance(value, Mapping) else value)
+    for name, value in typed(
+        what, [(field.name, field.type) for field in dataclasses.fields(self)], vars(self)
+    ).items():
+        object.__setattr__(
+            self, name, types.MappingProxyType(merge(value)) if isinstance(value, Mapping) else value
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,21 +78,30 @@ class Experiment:
         freeze(self, "experiment")
         positive("experiment", budget_ipc=self.budget_ipc)
         if not 0 <= self.holdout < 1:
-            raise BadInput(f"experiment: holdout={self.holdout} must be 0 (the test set) or lie between 0 and 1")
+            raise BadInput(
+                f"experiment: holdout={self.holdout} must be 0 (the test set) or lie between 0 and 1"
+            )
         kind = self.synthetic.get("kind")
         if kind not in (*KINDS, *BASELINES):
             raise unknown("kind of synthetic set", kind, [*KINDS, *BASELINES])
         if self.method and self.method.get("name") not in METHODS:
             raise unknown("method", self.method.get("name"), METHODS)
         if self.method and kind == "whole":
-            raise BadInput("experiment: 'whole' is the training set itself and nothing to distil; leave the method out")
+            raise BadInput(
+                "experiment: 'whole' is the training set itself and nothing to distil; leave the method out"
+            )
         if not self.method and (self.distill or self.plugins):
-            raise BadInput(f"experiment: distill={dict(self.distill)} and plugins={dict(self.plugins)} without a method do nothing")
+            raise BadInput(
+                f"experiment: distill={dict(self.distill)} and plugins={dict(self.plugins)} without a method do nothing"
+            )
         typed("plugins", [(name, Mapping, dataclasses.field(default=None)) for name in PLUGINS], self.plugins)
         self.resolved()
 
     def _synthetic(self) -> dict:
-        kind, settings = self.synthetic["kind"], {name: value for name, value in self.synthetic.items() if name != "kind"}
+        kind, settings = (
+            self.synthetic["kind"],
+            {name: value for name, value in self.synthetic.items() if name != "kind"},
+        )
         if kind not in KINDS:
             without = ("network", "width", "seed") if kind == "svd" else ("network", "width", "seed", "rank")
             return keywords(baseline, settings, f"baseline {kind}", without=without)
@@ -104,7 +114,10 @@ class Experiment:
         return method_of(self.method) if self.method else None
 
     def _plugins(self) -> dict:
-        return {name: build(PLUGINS[name], settings, f"plugin {name}") for name, settings in sorted(self.plugins.items())}
+        return {
+            name: build(PLUGINS[name], settings, f"plugin {name}")
+            for name, settings in sorted(self.plugins.items())
+        }
 
     def protocol(self) -> tuple[str, int, object]:
         """The protocol's name, the number of networks, and its settings."""
@@ -119,20 +132,38 @@ class Experiment:
         """Every setting with its value, defaults included."""
         method = self._method()
         protocol, many, how = self.protocol()
-        evaluated = stated(how) | {"networks": many} | ({} if protocol == "synset" else {"protocol": protocol})
-        return {"dataset": self.dataset, "budget_ipc": self.budget_ipc, "synthetic": {"kind": self.synthetic["kind"]} | self._synthetic(),
-                "method": {"name": self.method["name"]} | stated(method) if method else {},
-                "distill": stated(build(Loop, self.distill, "distill")) if method else {},
-                "evaluate": evaluated, "holdout": self.holdout, "seed": self.seed} | (
-                {"plugins": {name: stated(plugin) for name, plugin in self._plugins().items()}} if self.plugins else {})
+        evaluated = (
+            stated(how) | {"networks": many} | ({} if protocol == "synset" else {"protocol": protocol})
+        )
+        return {
+            "dataset": self.dataset,
+            "budget_ipc": self.budget_ipc,
+            "synthetic": {"kind": self.synthetic["kind"]} | self._synthetic(),
+            "method": {"name": self.method["name"]} | stated(method) if method else {},
+            "distill": stated(build(Loop, self.distill, "distill")) if method else {},
+            "evaluate": evaluated,
+            "holdout": self.holdout,
+            "seed": self.seed,
+        } | (
+            {"plugins": {name: stated(plugin) for name, plugin in self._plugins().items()}}
+            if self.plugins
+            else {}
+        )
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
         kind = self.synthetic["kind"]
-        versions = {"augment": augment.VERSION, "networks": networks.VERSION, "evaluate": EVALUATE_VERSION,
-                    kind: KINDS[kind].version if kind in KINDS else coresets.VERSION}
+        versions = {
+            "augment": augment.VERSION,
+            "networks": networks.VERSION,
+            "evaluate": EVALUATE_VERSION,
+            kind: KINDS[kind].version if kind in KINDS else coresets.VERSION,
+        }
         if self.method:
-            versions |= {"distill": DISTILL_VERSION, self.method["name"]: METHODS[self.method["name"]].version}
+            versions |= {
+                "distill": DISTILL_VERSION,
+                self.method["name"]: METHODS[self.method["name"]].version,
+            }
         versions |= {name: PLUGINS[name].version for name in self.plugins}
         for part in (self._method(), self.protocol()[2]):
             versions |= getattr(part, "versions", {})
@@ -144,12 +175,22 @@ class Experiment:
         if kind in KINDS:
             return create(data, kind, self.budget_ipc, seed=self.seed, **settings)
         protocol = self.protocol()[2]
-        return baseline(kind, data, self.budget_ipc, network=protocol.network, width=protocol.width, seed=self.seed, **settings)
+        return baseline(
+            kind,
+            data,
+            self.budget_ipc,
+            network=protocol.network,
+            width=protocol.width,
+            seed=self.seed,
+            **settings,
+        )
 
     def gradient_ratios(self, data: Dataset) -> dict[str, float]:
         """For each plugin what its weight means beside this method at the start (`ddcore.lab.measurements.gradient_ratios`)."""
         plugins = self._plugins()
-        ratios = gradient_ratios(data, self.start(data), self._method(), list(plugins.values()), seed=self.seed)
+        ratios = gradient_ratios(
+            data, self.start(data), self._method(), list(plugins.values()), seed=self.seed
+        )
         return dict(zip(plugins, ratios, strict=True))
 
     def condense(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic]:
@@ -159,28 +200,48 @@ class Experiment:
         if checkpoint and told.is_file():
             said = checksums.read_json(told)
             if not kept.is_file() or checksums.of_file(kept) != said["set_sha256"]:
-                raise Broken(f"{kept}: does not have the sha256 that it was written with; remove it and {told.name}")
+                raise Broken(
+                    f"{kept}: does not have the sha256 that it was written with; remove it and {told.name}"
+                )
             return said["result"], load_synthetic(kept, data.device)
         method, synthetic = self._method(), self.start(data)
         result: dict = {"images_per_class": synthetic.per_class, "stored_numbers": synthetic.stored_numbers}
         if method:
             plugins = self._plugins()
-            trace = distill(data, synthetic, method, plugins=list(plugins.values()), **self.resolved()["distill"], seed=self.seed,
-                            checkpoint=checkpoint)
+            trace = distill(
+                data,
+                synthetic,
+                method,
+                plugins=list(plugins.values()),
+                **self.resolved()["distill"],
+                seed=self.seed,
+                checkpoint=checkpoint,
+            )
             every = max(1, len(trace.losses) // 200)
-            means = [sum(trace.losses[at : at + every]) / every for at in range(0, len(trace.losses) - every + 1, every)]
-            result |= {"losses": [round(mean, 6) for mean in means], "losses_every": every, "distill_seconds": round(trace.seconds, 3)}
+            means = [
+                sum(trace.losses[at : at + every]) / every
+                for at in range(0, len(trace.losses) - every + 1, every)
+            ]
+            result |= {
+                "losses": [round(mean, 6) for mean in means],
+                "losses_every": every,
+                "distill_seconds": round(trace.seconds, 3),
+            }
             terms = any(hasattr(plugin, "loss") for plugin in plugins.values())
             result |= {"gradient_ratios": self.gradient_ratios(data)} if terms else {}
             if checkpoint:
-                checksums.write_json(told, {"set_sha256": checksums.of_file(synthetic.save(kept)), "result": result})
+                checksums.write_json(
+                    told, {"set_sha256": checksums.of_file(synthetic.save(kept)), "result": result}
+                )
         return result, synthetic
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, Synthetic | None]:
         """Condense and evaluate: the result, and the set if it was distilled."""
         result, synthetic = self.condense(data, checkpoint)
         protocol, many, how = self.protocol()
-        scores = evaluate(synthetic, data, seeds=network_seeds(self.seed, many), protocol=protocol, **vars(how))
+        scores = evaluate(
+            synthetic, data, seeds=network_seeds(self.seed, many), protocol=protocol, **vars(how)
+        )
         return result | scores.result(), synthetic if self.method else None
 
 
@@ -201,4 +262,6 @@ class OfExperiment:
 def grid(base: Mapping, cells: Iterable[Mapping], seeds: Sequence[int]) -> list[Experiment]:
     """One experiment for each seed and cell, the seeds outermost: cut short, it has made whole tables of fewer seeds."""
     cells = list(cells)
-    return [build(Experiment, merge(base, cell, {"seed": seed}), "experiment") for seed in seeds for cell in cells]
+    return [
+        build(Experiment, merge(base, cell, {"seed": seed}), "experiment") for seed in seeds for cell in cells
+    ]

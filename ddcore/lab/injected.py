@@ -28,7 +28,13 @@ def _assigned(cell: str, namespace: dict) -> dict:
         return {}
     found = {}
     for node in body:
-        targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets if isinstance(node, ast.Assign) else []
+        targets = (
+            [node.target]
+            if isinstance(node, ast.AnnAssign)
+            else node.targets
+            if isinstance(node, ast.Assign)
+            else []
+        )
         if len(targets) != 1 or not isinstance(targets[0], ast.Name) or node.value is None:
             return {}
         try:

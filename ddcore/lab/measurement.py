@@ -21,13 +21,36 @@ from ddcore.lab.measurements.batch_variance import batch_variance
 from ddcore.lab.measurements.information_curve import information_curve
 from ddcore.lab.measurements.information_sweeps import critic_sizes, information_bounds
 from ddcore.lab.measurements.leave_out import leave_out
-from ddcore.lab.measurements.multi_index_sweeps import multi_index_collapse, multi_index_subspace, multi_index_sweep
+from ddcore.lab.measurements.multi_index_sweeps import (
+    multi_index_collapse,
+    multi_index_subspace,
+    multi_index_sweep,
+)
 from ddcore.lab.measurements.spectra import gradient_geometry, spectra
 from ddcore.settings import keywords, unknown
 
-MEASUREMENTS = {function.__name__: function for function in (
-    adjusted_teacher, batch_variance, contrast_speed, cost, critic_sizes, gradient_geometry, information_bounds, information_curve,
-    leave_out, multi_index_collapse, multi_index_subspace, multi_index_sweep, profile, race, spectra, speed, tapes)}
+MEASUREMENTS = {
+    function.__name__: function
+    for function in (
+        adjusted_teacher,
+        batch_variance,
+        contrast_speed,
+        cost,
+        critic_sizes,
+        gradient_geometry,
+        information_bounds,
+        information_curve,
+        leave_out,
+        multi_index_collapse,
+        multi_index_subspace,
+        multi_index_sweep,
+        profile,
+        race,
+        spectra,
+        speed,
+        tapes,
+    )
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +79,13 @@ class Measurement:
     def identity(self, data: Dataset | torch.device) -> dict:
         """What the hash covers."""
         of_data = {"data_sha256": data.sha256} if self.dataset else {}
-        return {"measurement": self.name, "dataset": self.dataset, "settings": self._settings(), "seed": self.seed,
-                "versions": {self.name: MEASUREMENTS[self.name].version}} | of_data
+        return {
+            "measurement": self.name,
+            "dataset": self.dataset,
+            "settings": self._settings(),
+            "seed": self.seed,
+            "versions": {self.name: MEASUREMENTS[self.name].version},
+        } | of_data
 
     def make(self, data: Dataset | torch.device, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}: one mapping a row of the table that the figure is drawn from."""

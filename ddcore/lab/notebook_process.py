@@ -86,16 +86,35 @@ def run(notebook: str, output: str, parameters: dict) -> str:
     """What went wrong, in a line, or ''. papermill takes braces in a path for the names of parameters, unless they are doubled."""
     paths = [path.replace("{", "{{").replace("}", "}}") for path in (notebook, output)]
     try:
-        found = papermill.execute_notebook(*paths, parameters, kernel_name="python3", start_timeout=300, progress_bar=False,
-                                           kernel_manager_class=Kernel, on_cell_execute=begin)
+        found = papermill.execute_notebook(
+            *paths,
+            parameters,
+            kernel_name="python3",
+            start_timeout=300,
+            progress_bar=False,
+            kernel_manager_class=Kernel,
+            on_cell_execute=begin,
+        )
     except PapermillExecutionError as error:
         return _last_line(f"{error.ename}: {error.evalue}")
     except DeadKernelError:
-        return f"the kernel died in code cell `{_first_line(Kernel.cell)}`" if Kernel.cell else "the kernel died before the first cell"
+        return (
+            f"the kernel died in code cell `{_first_line(Kernel.cell)}`"
+            if Kernel.cell
+            else "the kernel died before the first cell"
+        )
     except Exception as error:  # of papermill's file handlers, the kernel's start, the hook above
         return _last_line(f"{type(error).__name__}: {error}")
-    missing = [cell for cell in found.cells if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None]
-    return f"ended early: {len(missing)} code cells were not run, the first of them `{_first_line(missing[0])}`" if missing else ""
+    missing = [
+        cell
+        for cell in found.cells
+        if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None
+    ]
+    return (
+        f"ended early: {len(missing)} code cells were not run, the first of them `{_first_line(missing[0])}`"
+        if missing
+        else ""
+    )
 
 
 def _first_line(cell: NotebookNode) -> str:

@@ -24,10 +24,18 @@ def check(where: str, name: str, value, examples: Sequence, *, within: str = "")
     what = within or name
     if None in examples:  # 'the default' of what it is a setting of, which may be of any kind
         return
-    alike = [one for one in examples if type(one) is type(value) or (isinstance(one, float) and type(value) is int)]
+    alike = [
+        one for one in examples if type(one) is type(value) or (isinstance(one, float) and type(value) is int)
+    ]
     if examples and not alike:
-        written = "; numbers are written like 10, 0.5 or 1e-3" if isinstance(value, str) and type(examples[0]) in (int, float) else ""
-        raise BadInput(f"{where}: {what}={value!r} is of type {type(value).__name__}, but needs {type(examples[0]).__name__}{written}")
+        written = (
+            "; numbers are written like 10, 0.5 or 1e-3"
+            if isinstance(value, str) and type(examples[0]) in (int, float)
+            else ""
+        )
+        raise BadInput(
+            f"{where}: {what}={value!r} is of type {type(value).__name__}, but needs {type(examples[0]).__name__}{written}"
+        )
     if isinstance(value, Mapping):
         _check_mapping(where, name, value, alike, what)
     elif isinstance(value, list):
@@ -51,8 +59,13 @@ def _check_mapping(where: str, name: str, value: Mapping, examples: Sequence[Map
     for key, one in value.items():
         if key not in known and not table:
             raise unknown(f"name in {what} of {where}", key, known)
-        check(where, name if table and not isinstance(one, Mapping | list) else str(key), one, known.get(key, values),
-              within=f"{what}[{key}]")
+        check(
+            where,
+            name if table and not isinstance(one, Mapping | list) else str(key),
+            one,
+            known.get(key, values),
+            within=f"{what}[{key}]",
+        )
 
 
 def _check_number(where: str, name: str, value: float, what: str) -> None:
@@ -74,9 +87,13 @@ def _check_name(where: str, name: str, value: str) -> None:
     elif name == "dataset":
         bare = value.removesuffix("-zca")
         if not named(bare) and not Path(bare).exists():
-            raise unknown("dataset (no file and no folder of that name either)", value, ["digits", *TORCHVISION])
+            raise unknown(
+                "dataset (no file and no folder of that name either)", value, ["digits", *TORCHVISION]
+            )
 
 
 def named(dataset: str) -> bool:
     """Whether a dataset is found by its name, wherever that is said."""
-    return dataset in ("digits", *TORCHVISION) or any((data_folder() / one).exists() for one in (dataset, f"{dataset}.npz"))
+    return dataset in ("digits", *TORCHVISION) or any(
+        (data_folder() / one).exists() for one in (dataset, f"{dataset}.npz")
+    )

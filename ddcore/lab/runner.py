@@ -26,15 +26,33 @@ class Runner:
     """Runs experiments, with one copy of each dataset in memory; `folder` keeps records, None keeps nothing. `overrides`: numbers that
     are not the preset's, which a record made with them names. `executor`: who computes what `run_all` misses; default this process."""
 
-    def __init__(self, preset: str, folder: str | Path | None = None, *, device: str = "auto",
-                 report: Callable[[str], None] | None = None, overrides: Mapping = types.MappingProxyType({}),
-                 executor: Executor | None = None):
-        self.preset, self.folder, self.device, self.overrides = preset, Path(folder) if folder else None, device, dict(overrides)
+    def __init__(
+        self,
+        preset: str,
+        folder: str | Path | None = None,
+        *,
+        device: str = "auto",
+        report: Callable[[str], None] | None = None,
+        overrides: Mapping = types.MappingProxyType({}),
+        executor: Executor | None = None,
+    ):
+        self.preset, self.folder, self.device, self.overrides = (
+            preset,
+            Path(folder) if folder else None,
+            device,
+            dict(overrides),
+        )
         self.report, self.executor = report or (lambda line: None), executor or Here()
         self.datasets: dict[tuple[str, float], Dataset] = {}
         self.sets: dict[str, Synthetic | None] = {}
-        if (preset == "smoke" or overrides) and self.folder and self.folder.resolve().is_relative_to(records.SHIPPED / "figures"):
-            raise BadInput("records of the smoke preset, or of other numbers than a preset's, are not for figures/; name another folder")
+        if (
+            (preset == "smoke" or overrides)
+            and self.folder
+            and self.folder.resolve().is_relative_to(records.SHIPPED / "figures")
+        ):
+            raise BadInput(
+                "records of the smoke preset, or of other numbers than a preset's, are not for figures/; name another folder"
+            )
         records.code()
 
     def data(self, name: str, holdout: float = 0.0) -> Dataset | torch.device:
@@ -42,7 +60,9 @@ class Runner:
         if not name:
             return compute.device(self.device)
         if (name, holdout) not in self.datasets:
-            self.datasets[name, holdout] = self.data(name).holdout(holdout) if holdout else load(name, self.device)
+            self.datasets[name, holdout] = (
+                self.data(name).holdout(holdout) if holdout else load(name, self.device)
+            )
         return self.datasets[name, holdout]
 
     def key(self, experiment: Experiment | Measurement) -> str:
@@ -52,7 +72,9 @@ class Runner:
     def kept(self, key: str) -> Record | None:
         """The record of that hash, if the folder has it; one that is broken, or whose set is, is set aside (`ddcore.files.checksums`),
         with a warning, and counts as none."""
-        path, file = (self.folder / f"{key}.{form}" if self.folder else None for form in ("json", "safetensors"))
+        path, file = (
+            self.folder / f"{key}.{form}" if self.folder else None for form in ("json", "safetensors")
+        )
         if not path or not path.is_file():
             return None
         try:
@@ -78,7 +100,9 @@ class Runner:
         with alone(self.folder / f".{key}.lock"):
             return self.kept(key) or self._make(experiment, data, identity, key)
 
-    def _make(self, experiment: Experiment | Measurement, data: Dataset | torch.device, identity: dict, key: str) -> Record:
+    def _make(
+        self, experiment: Experiment | Measurement, data: Dataset | torch.device, identity: dict, key: str
+    ) -> Record:
         at = compute.device(self.device)
         if at.type == "cuda":
             torch.cuda.reset_peak_memory_stats(at)
@@ -96,8 +120,9 @@ class Runner:
                 rest.unlink(missing_ok=True)
         return record
 
-    def _timed(self, experiment: Experiment | Measurement, data: Dataset | torch.device,
-               unfinished: Path | None) -> tuple[dict, Synthetic | None, float]:
+    def _timed(
+        self, experiment: Experiment | Measurement, data: Dataset | torch.device, unfinished: Path | None
+    ) -> tuple[dict, Synthetic | None, float]:
         """Result, set, and the seconds that they took, those of earlier calls that were stopped included; what is left of such a call and
         is broken is set aside, with a warning, and the experiment begins anew."""
         spent, began = Path(f"{unfinished}.seconds"), time.perf_counter()
@@ -110,7 +135,9 @@ class Runner:
             except Broken as error:
                 if not unfinished or not checksums.set_aside(self.folder.glob(f"{unfinished.name}*")):
                     raise
-                warnings.warn(f"{error}; moved to {checksums.ASIDE}/, the experiment begins anew", stacklevel=2)
+                warnings.warn(
+                    f"{error}; moved to {checksums.ASIDE}/, the experiment begins anew", stacklevel=2
+                )
                 result, synthetic = experiment.make(data, unfinished)
         except BaseException:
             if unfinished:
@@ -122,7 +149,9 @@ class Runner:
         """The distilled set of a record made by this runner or kept in its folder."""
         if self.sets.get(record.hash) is None:
             if not record.experiment.get("method") or not self.folder:
-                raise BadInput(f"record {record.hash}: no distilled set of it is kept here; run its experiment")
+                raise BadInput(
+                    f"record {record.hash}: no distilled set of it is kept here; run its experiment"
+                )
             self.sets[record.hash] = load_synthetic(self.folder / f"{record.hash}.safetensors", self.device)
         return self.sets[record.hash]
 
@@ -134,7 +163,9 @@ class Runner:
         """The same, with Diverged in the place of what diverges."""
         return self._reported(self.executor.attempts(self, experiments), len(experiments))
 
-    def _reported(self, coming: Iterable[tuple[int, Record | Diverged]], many: int) -> list[Record | Diverged]:
+    def _reported(
+        self, coming: Iterable[tuple[int, Record | Diverged]], many: int
+    ) -> list[Record | Diverged]:
         found: dict[int, Record | Diverged] = {}
         for place, one in coming:
             found[place] = one

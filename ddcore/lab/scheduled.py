@@ -34,18 +34,25 @@ def connect(address: str) -> Client:
     try:
         client = Client(address, timeout=ANSWER, set_as_default=False, name="ddcore")
     except (OSError, ValueError) as error:
-        raise BadInput(f"no scheduler answers at {address} within {ANSWER} s ({' '.join(str(error).split())[:200]}); start one, or compute "
-                       "here: leave --scheduler and $DDCORE_SCHEDULER out") from error
+        raise BadInput(
+            f"no scheduler answers at {address} within {ANSWER} s ({' '.join(str(error).split())[:200]}); start one, or compute "
+            "here: leave --scheduler and $DDCORE_SCHEDULER out"
+        ) from error
     try:
         theirs = client.get_versions()["scheduler"]["packages"]
         ours = worker.made_with()
-        worker.alike({name: ours[name] for name in ("dask", "distributed")}, {name: theirs.get(name) for name in ("dask", "distributed")},
-                     f"the scheduler at {address}")
+        worker.alike(
+            {name: ours[name] for name in ("dask", "distributed")},
+            {name: theirs.get(name) for name in ("dask", "distributed")},
+            f"the scheduler at {address}",
+        )
         try:
             found = client.run(worker.made_with)
         except Exception as error:  # whatever a worker without this package answers with
-            raise BadInput(f"a worker of {address} can't run ddcore ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
-                           "install there what is installed here, and start the workers anew") from error
+            raise BadInput(
+                f"a worker of {address} can't run ddcore ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+                "install there what is installed here, and start the workers anew"
+            ) from error
         for place, one in found.items():
             worker.alike(ours, one, f"the worker {place}")
         client.register_plugin(worker.HandBack())
@@ -73,8 +80,9 @@ class Scheduled:
         """As `ddcore.lab.executor.Executor` says. Raises as `records` does, but not for those that diverge."""
         self._raise((yield from self._found(runner, experiments, (Diverged,))), experiments)
 
-    def _found(self, runner: Runner, experiments: Sequence[Any],
-               also: tuple[type, ...]) -> Generator[tuple[int, Record | Exception], None, dict[int, Exception]]:
+    def _found(
+        self, runner: Runner, experiments: Sequence[Any], also: tuple[type, ...]
+    ) -> Generator[tuple[int, Record | Exception], None, dict[int, Exception]]:
         """Yields records and exceptions of the types `also` by place; returns the other exceptions by the place of their experiment."""
         places: dict[str, list[int]] = {}
         for place, experiment in enumerate(experiments):
@@ -91,24 +99,34 @@ class Scheduled:
 
     def _raise(self, failed: Mapping[int, Exception], experiments: Sequence[Any]) -> None:
         if failed:
-            said = "; ".join(f"{_called(experiments[place])}: {_line(error)}" for place, error in failed.items())
-            raise Failed(f"{len(failed)} of {len(experiments)} experiments failed, the records of the others are there: {said}")
+            said = "; ".join(
+                f"{_called(experiments[place])}: {_line(error)}" for place, error in failed.items()
+            )
+            raise Failed(
+                f"{len(failed)} of {len(experiments)} experiments failed, the records of the others are there: {said}"
+            )
 
-    def _computed(self, runner: Runner, missing: Mapping[str, Any]) -> Iterator[tuple[str, Record | Exception]]:
+    def _computed(
+        self, runner: Runner, missing: Mapping[str, Any]
+    ) -> Iterator[tuple[str, Record | Exception]]:
         """By hash the record of each, or why there is none, as they come."""
         if not missing:
             return
         done: queue.SimpleQueue[str] = queue.SimpleQueue()
         address = self.client.scheduler.address  # which a client forgets with its scheduler
         with _seen_by_workers(runner.folder) as probe, heed() as stop:
-            futures = {key: self._submitted(runner, key, experiment, probe) for key, experiment in missing.items()}
+            futures = {
+                key: self._submitted(runner, key, experiment, probe) for key, experiment in missing.items()
+            }
             try:
                 for key, future in futures.items():
                     future.add_done_callback(lambda _, key=key: done.put(key))
                 came = 0
                 while came < len(futures):
                     if stop:
-                        raise stop.interrupted(f"stopped with {came} of {len(futures)} missing records made; the same call goes on")
+                        raise stop.interrupted(
+                            f"stopped with {came} of {len(futures)} missing records made; the same call goes on"
+                        )
                     with contextlib.suppress(queue.Empty):
                         key = done.get(timeout=0.2)
                         came += 1
@@ -118,13 +136,24 @@ class Scheduled:
                     future.release()
 
     def _submitted(self, runner: Runner, key: str, experiment: Any, probe: str | None) -> Future:
-        how = {"preset": runner.preset, "folder": str(runner.folder.resolve()) if runner.folder else None, "device": runner.device,
-               "overrides": runner.overrides}
+        how = {
+            "preset": runner.preset,
+            "folder": str(runner.folder.resolve()) if runner.folder else None,
+            "device": runner.device,
+            "overrides": runner.overrides,
+        }
         said = to_json(experiment)
-        job = json.dumps({"experiment": said, "hash": key, "probe": probe, "made_with": worker.made_with(), **how})
+        job = json.dumps(
+            {"experiment": said, "hash": key, "probe": probe, "made_with": worker.made_with(), **how}
+        )
         beside = next((value for value in vars(experiment).values() if isinstance(value, Synthetic)), None)
-        return self.client.submit(worker.perform, job, _bytes(beside) if beside else None, retries=RETRIES,
-                                  key=f"{said['kind']}-{key}-{digest(how)[:8]}")
+        return self.client.submit(
+            worker.perform,
+            job,
+            _bytes(beside) if beside else None,
+            retries=RETRIES,
+            key=f"{said['kind']}-{key}-{digest(how)[:8]}",
+        )
 
     def _received(self, runner: Runner, key: str, future: Future, address: str) -> Record | Exception:
         if future.cancelled():
@@ -136,7 +165,9 @@ class Scheduled:
             return {"BadInput": BadInput, "Diverged": Diverged}[answer["error"]](answer["says"])
         record = Record(**json.loads(answer["record"]))
         if record.hash != key or digest(record.experiment) != key:
-            return BadInput(f"a worker answered with the record of another experiment than {key}; start the workers anew")
+            return BadInput(
+                f"a worker answered with the record of another experiment than {key}; start the workers anew"
+            )
         _keep(runner, record, answer["set"])
         return record
 

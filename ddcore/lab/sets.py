@@ -40,9 +40,19 @@ def kept(path: Path) -> Kept:
     """What the record beside a set says of it."""
     record = records.read(path.with_suffix(".json"))
     experiment, result, how = record.experiment, record.result, record.experiment["evaluate"]
-    return Kept(record.hash, experiment["dataset"], experiment["budget_ipc"], result["images_per_class"], experiment["method"]["name"],
-                experiment["synthetic"]["kind"], tuple(experiment.get("plugins", {})), experiment["seed"], result["accuracy"],
-                f"{how['network']} x {how['width']}, {how.get('labels', 'hard')} labels", experiment["holdout"])
+    return Kept(
+        record.hash,
+        experiment["dataset"],
+        experiment["budget_ipc"],
+        result["images_per_class"],
+        experiment["method"]["name"],
+        experiment["synthetic"]["kind"],
+        tuple(experiment.get("plugins", {})),
+        experiment["seed"],
+        result["accuracy"],
+        f"{how['network']} x {how['width']}, {how.get('labels', 'hard')} labels",
+        experiment["holdout"],
+    )
 
 
 def listed(**wanted) -> list[Kept]:
@@ -50,14 +60,28 @@ def listed(**wanted) -> list[Kept]:
     Raises BadInput where no set is, or none has a value that is wanted."""
     found = [kept(path) for path in sorted(FOLDER.glob("*.safetensors"))]
     if not found:
-        raise BadInput(f"{FOLDER}: no sets are there; they are in the repository and not in an installed package, run this in a clone")
+        raise BadInput(
+            f"{FOLDER}: no sets are there; they are in the repository and not in an installed package, run this in a clone"
+        )
     for name, value in wanted.items():
         if value is not None:
             have = {getattr(one, name) for one in found}
             if value not in have:
                 raise unknown(name.replace("_", " "), value, have)
             found = [one for one in found if getattr(one, name) == value]
-    return sorted(found, key=lambda one: (one.dataset, one.ipc, one.holdout, one.method, one.kind, one.plugins, one.seed, one.id))
+    return sorted(
+        found,
+        key=lambda one: (
+            one.dataset,
+            one.ipc,
+            one.holdout,
+            one.method,
+            one.kind,
+            one.plugins,
+            one.seed,
+            one.id,
+        ),
+    )
 
 
 def find(key: str) -> Path:
@@ -65,7 +89,9 @@ def find(key: str) -> Path:
     paths = {path.stem: path for path in FOLDER.glob("*.safetensors")}
     fitting = [name for name in paths if key and name.startswith(key)]
     if len(fitting) != 1:
-        many = f"{len(fitting)} ids begin so; give more of it" if fitting else "`ddcore sets list` shows all ids"
+        many = (
+            f"{len(fitting)} ids begin so; give more of it" if fitting else "`ddcore sets list` shows all ids"
+        )
         raise BadInput(f"set '{key}': not the id of a set in the repository ({many})")
     return paths[fitting[0]]
 

@@ -26,7 +26,9 @@ def find(what: str, folder: Path) -> tuple[Any, Record | None]:
     try:
         content = json.loads(Path(what).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"{what}: is neither the hash of a record, 16 hexadecimal digits, nor a file of JSON ({error})") from error
+        raise BadInput(
+            f"{what}: is neither the hash of a record, 16 hexadecimal digits, nor a file of JSON ({error})"
+        ) from error
     return from_json(content), None
 
 
@@ -39,7 +41,10 @@ def compared(before: Record, now: Record) -> str:
     """Whether they say the same, but for the seconds they took; a clause for a reader."""
     if before.hash != now.hash:
         return f"another hash than {before.hash}: the data or the versions of its components are not those of then"
-    one, other = ({name: value for name, value in record.result.items() if not name.endswith("_seconds")} for record in (before, now))
+    one, other = (
+        {name: value for name, value in record.result.items() if not name.endswith("_seconds")}
+        for record in (before, now)
+    )
     if one == other:
         return "the same result as recorded"
     return f"recorded was another result, in {', '.join(sorted(name for name in {*one, *other} if one.get(name) != other.get(name)))}"

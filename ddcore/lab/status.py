@@ -51,17 +51,30 @@ def survey(preset: str, out: Path | None = None) -> list[Line]:
             known.setdefault(notebook, {}).update(dict.fromkeys(hashes))
     costs = {}
     for key in {key for hashes in known.values() for key in hashes}:
-        costs[key] = next((cost for folder in kept if (cost := _cost(folder / f"{key}.json")) is not None), None)
-    return [_line(notebook, [key for key in of if of[key] == notebook], there.get(notebook, ()), hashes, costs)
-            for notebook, hashes in known.items()]
+        costs[key] = next(
+            (cost for folder in kept if (cost := _cost(folder / f"{key}.json")) is not None), None
+        )
+    return [
+        _line(notebook, [key for key in of if of[key] == notebook], there.get(notebook, ()), hashes, costs)
+        for notebook, hashes in known.items()
+    ]
 
 
-def _line(notebook: str, registered: Iterable[str], drawn: Iterable[str], known: Iterable[str],
-          costs: Mapping[str, tuple[float, float] | None]) -> Line:
+def _line(
+    notebook: str,
+    registered: Iterable[str],
+    drawn: Iterable[str],
+    known: Iterable[str],
+    costs: Mapping[str, tuple[float, float] | None],
+) -> Line:
     spent = [costs[key] for key in known if costs[key] is not None]
     missing = len([*known]) - len(spent)
     core, wall = (sum(cost[at] for cost in spent) / 3600 for at in range(2))
-    ahead = (0.0, 0.0) if not missing else tuple(missing * part / len(spent) if spent else None for part in (core, wall))
+    ahead = (
+        (0.0, 0.0)
+        if not missing
+        else tuple(missing * part / len(spent) if spent else None for part in (core, wall))
+    )
     return Line(notebook, len([*registered]), len([*drawn]), len(spent), missing, core, *ahead)
 
 
@@ -89,5 +102,10 @@ def _states(dask_scheduler) -> dict[str, int]:
     tasks = [task.state for task in dask_scheduler.tasks.values()]
     busy = sum(len(worker.executing) for worker in dask_scheduler.workers.values())
     waiting = sum(state in ("processing", "waiting", "queued", "no-worker") for state in tasks) - busy
-    return {"done": tasks.count("memory"), "running": busy, "waiting": waiting, "failed": tasks.count("erred"),
-            "workers": len(dask_scheduler.workers)}
+    return {
+        "done": tasks.count("memory"),
+        "running": busy,
+        "waiting": waiting,
+        "failed": tasks.count("erred"),
+        "workers": len(dask_scheduler.workers),
+    }

@@ -36,7 +36,9 @@ class Study:
     made again. Raises BadInput before anything is computed.
     """
 
-    def __init__(self, notebook: str, *, preset: str, seeds: Sequence[int] | None, device: str, out: str, **overrides):
+    def __init__(
+        self, notebook: str, *, preset: str, seeds: Sequence[int] | None, device: str, out: str, **overrides
+    ):
         overrides = {name: value for name, value in injected().items() if name not in OF_ALL} | overrides
         self.settings = batch.preset(preset, notebook, overrides)
         of_preset = self.settings.pop("seeds", None)
@@ -51,8 +53,14 @@ class Study:
         self.overrides = batch.changed(preset, notebook, self.settings)
         self.figures = Path(out) / "figures" if out else None if apart else figures.FOLDER
         folder = Path(out) / "records" if out else None if apart else figures.FOLDER / "records"
-        self.runner = Runner(preset, folder, device=device, report=None if preset == "smoke" else print, overrides=self.overrides,
-                             executor=chosen())
+        self.runner = Runner(
+            preset,
+            folder,
+            device=device,
+            report=None if preset == "smoke" else print,
+            overrides=self.overrides,
+            executor=chosen(),
+        )
         self.asked = Asked(Path(out) if out else None if apart else batch.runs() / preset, notebook)
 
     def __str__(self) -> str:
@@ -60,7 +68,9 @@ class Study:
         lines = []
         for name, value in {"preset": self.preset, "seeds": list(self.seeds), **self.settings}.items():
             nested = value if isinstance(value, dict) else {}
-            lines += [f"{name:<16}"] * bool(nested) + [f"  {key:<14} {inner}" for key, inner in nested.items()]
+            lines += [f"{name:<16}"] * bool(nested) + [
+                f"  {key:<14} {inner}" for key, inner in nested.items()
+            ]
             lines += [] if nested else [f"{name:<16} {value}"]
         return "\n".join(lines)
 
@@ -69,11 +79,15 @@ class Study:
         self.asked.note(self.runner.key(experiment) for experiment in experiments)
         return self.runner.run_all(experiments)
 
-    def choose(self, trial: Callable[[float], Experiment], lrs: Sequence[float]) -> tuple[list[Record], float]:
+    def choose(
+        self, trial: Callable[[float], Experiment], lrs: Sequence[float]
+    ) -> tuple[list[Record], float]:
         """The records of trials by step size, and the most accurate one's (`ddcore.evaluation.step_size.climbing`)."""
         return self.choose_all([(trial, lrs)])[0]
 
-    def choose_all(self, cells: Sequence[tuple[Callable[[float], Experiment], Sequence[float]]]) -> list[tuple[list[Record], float]]:
+    def choose_all(
+        self, cells: Sequence[tuple[Callable[[float], Experiment], Sequence[float]]]
+    ) -> list[tuple[list[Record], float]]:
         """The same for each of several cells, a trial and its step sizes: the trials of different cells run side by side."""
         trials: dict[tuple[int, float], Record] = {}
 
@@ -85,12 +99,20 @@ class Study:
             return [one.result["accuracy"] if isinstance(one, Record) else one for one in found]
 
         climbs = climb_together(accuracies, [lrs for _, lrs in cells])
-        return [([trials[number, lr] for lr in sorted(found)], top) for number, (found, top) in enumerate(climbs)]
+        return [
+            ([trials[number, lr] for lr in sorted(found)], top) for number, (found, top) in enumerate(climbs)
+        ]
 
     def start(self, record: Record) -> Synthetic:
         """The set of `record` as it was before any distillation."""
         names = [field.name for field in dataclasses.fields(Experiment)]
-        experiment = Experiment(**{name: record.experiment[name] for name in names if name not in ("method", "distill", "plugins")})
+        experiment = Experiment(
+            **{
+                name: record.experiment[name]
+                for name in names
+                if name not in ("method", "distill", "plugins")
+            }
+        )
         return experiment.start(self.runner.data(experiment.dataset, experiment.holdout))
 
     def synthetic(self, record: Record) -> Synthetic:
@@ -101,7 +123,9 @@ class Study:
         """Draw figure `key`, show it with what it was computed from, marked where that is no result (`figures.mark`), and save it where
         this study's figures go."""
         made_from = list(made_from)
-        drawn = figures.mark(figures.draw(key, frame), [self.preset], (record.setting("dataset") or "" for record in made_from))
+        drawn = figures.mark(
+            figures.draw(key, frame), [self.preset], (record.setting("dataset") or "" for record in made_from)
+        )
         with PIL.Image.open(io.BytesIO(figures.to_png(drawn))) as shown:
             display(Image(_few_colours(shown.convert("RGB")), alt=figures.entry(key).alt))
         seconds = sum(record.provenance["seconds"] for record in made_from)
@@ -119,22 +143,37 @@ def tiles(sets: dict[str, Synthetic], *, columns: int) -> pd.DataFrame:
         for label in range(synthetic.classes):
             for index in range(min(columns, synthetic.per_class)):
                 tile = pixels[label * synthetic.per_class + index]
-                rows.append({"set": name, "label": label, "index": index, "height": tile.shape[0], "width": tile.shape[1],
-                             "channels": tile.shape[2], "pixels": tile.numpy().tobytes().hex()})
+                rows.append(
+                    {
+                        "set": name,
+                        "label": label,
+                        "index": index,
+                        "height": tile.shape[0],
+                        "width": tile.shape[1],
+                        "channels": tile.shape[2],
+                        "pixels": tile.numpy().tobytes().hex(),
+                    }
+                )
     return pd.DataFrame(rows)
 
 
 def show(found: pd.DataFrame, across: str = "", digits: int = 1) -> None:
     """Print `summary` as mean ± sd, or `paired` as mean difference ± half width of its 95 % CI; `across`: a column whose values become
     columns."""
-    spread, sign, what = ("half", "+", "mean difference ± 95 % CI") if "half" in found else ("sd", "", "mean ± sd")
-    cells = [f"{mean:{sign}.{digits}f}" + f" ± {width:.{digits}f}" * (not math.isnan(width))
-             for mean, width in zip(found["mean"], found[spread], strict=True)]
+    spread, sign, what = (
+        ("half", "+", "mean difference ± 95 % CI") if "half" in found else ("sd", "", "mean ± sd")
+    )
+    cells = [
+        f"{mean:{sign}.{digits}f}" + f" ± {width:.{digits}f}" * (not math.isnan(width))
+        for mean, width in zip(found["mean"], found[spread], strict=True)
+    ]
     by = [*found.columns.drop(["mean", spread, "n"])]
     table = found[by].assign(**{what: cells})
     if across:
         rows = [name for name in by if name != across]
-        table = table.pivot_table(index=rows, columns=across, values=what, aggfunc="first", sort=False, dropna=False, observed=True)
+        table = table.pivot_table(
+            index=rows, columns=across, values=what, aggfunc="first", sort=False, dropna=False, observed=True
+        )
         table = table.dropna(how="all").rename_axis(columns=None).reset_index()
     counts = sorted({*found.n})
     print(f"{what}, n = {' or '.join(map(str, counts))}")
@@ -158,8 +197,15 @@ def recorded(key: str) -> None:
     """Show the committed figure `key` with its caption and what it was computed from, or say that there is none yet."""
     sidecar, one = figures.load(key), figures.entry(key)
     if sidecar is None:
-        display(Markdown(f"*No recorded figure `{key}` yet: run notebook `{one.notebook}` at preset `laptop` or `paper`.*"))
+        display(
+            Markdown(
+                f"*No recorded figure `{key}` yet: run notebook `{one.notebook}` at preset `laptop` or `paper`.*"
+            )
+        )
         return
     with PIL.Image.open(figures.FOLDER / f"{key}.png") as drawn:
         shown = _few_colours(drawn.convert("RGB").reduce(2))
-    display(Image(shown, alt=one.alt), Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"))
+    display(
+        Image(shown, alt=one.alt),
+        Markdown(f"**Recorded** · {figures.provenance_line(sidecar)}  \n{one.caption}"),
+    )

@@ -19,16 +19,36 @@ def method_name(record: Record) -> str:
 def table(found: Iterable[Record], **columns: str | Callable[[Record], object]) -> pd.DataFrame:
     """One row a record: accuracy (mean over its networks), seed, record, stored numbers, and `columns`: each the dotted path of a setting
     (`Record.setting`), or a function of the record."""
-    value_of = {name: (lambda record, path=value: record.setting(path)) if isinstance(value, str) else value
-                for name, value in columns.items()}
-    rows = [{name: value(record) for name, value in value_of.items()} | {
-        "seed": record.experiment["seed"], "accuracy": record.result["accuracy"], "images_per_class": record.result["images_per_class"],
-        "stored_numbers": record.result["stored_numbers"], "record": record.hash} for record in found]
+    value_of = {
+        name: (lambda record, path=value: record.setting(path)) if isinstance(value, str) else value
+        for name, value in columns.items()
+    }
+    rows = [
+        {name: value(record) for name, value in value_of.items()}
+        | {
+            "seed": record.experiment["seed"],
+            "accuracy": record.result["accuracy"],
+            "images_per_class": record.result["images_per_class"],
+            "stored_numbers": record.result["stored_numbers"],
+            "record": record.hash,
+        }
+        for record in found
+    ]
     return pd.DataFrame(rows)
 
 
 def rows(found: Iterable[Record]) -> pd.DataFrame:
     """The rows of all records of a measurement in one table, with the columns `dataset` (where there is one) and `seed`."""
-    return pd.concat([pd.DataFrame(record.result["rows"]).assign(**{name: record.experiment[name] for name in ("dataset", "seed")
-                                                                    if record.experiment[name] != ""}) for record in found],
-                     ignore_index=True)
+    return pd.concat(
+        [
+            pd.DataFrame(record.result["rows"]).assign(
+                **{
+                    name: record.experiment[name]
+                    for name in ("dataset", "seed")
+                    if record.experiment[name] != ""
+                }
+            )
+            for record in found
+        ],
+        ignore_index=True,
+    )

@@ -11,7 +11,10 @@ SCALARS = {
     "null": (r"~|null|Null|NULL|", [*"~nN", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
     "int": (rf"{WHOLE}|0o[0-7]+|0x[0-9a-fA-F]+", [*"-+0123456789"]),
-    "float": (rf"(?:{WHOLE}(?:\.[0-9]*)?|[-+]?\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", [*"-+.0123456789"]),
+    "float": (
+        rf"(?:{WHOLE}(?:\.[0-9]*)?|[-+]?\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        [*"-+.0123456789"],
+    ),
 }
 
 
@@ -29,8 +32,13 @@ class Loader(yaml.SafeLoader):
 
 for _name, (_pattern, _first) in SCALARS.items():
     Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), _first)
-Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10))
-Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value.replace(".", "", node.value[-1:] in "fFnN")))
+Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10)
+)
+Loader.add_constructor(
+    "tag:yaml.org,2002:float",
+    lambda loader, node: float(node.value.replace(".", "", node.value[-1:] in "fFnN")),
+)
 
 
 def read(text: str):

@@ -37,16 +37,25 @@ _one_at_a_time = threading.Lock()
 @functools.cache
 def made_with() -> dict[str, str]:
     """What driver and worker must have alike: Python, the libraries that compute or carry, and the source of this package."""
-    found = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "dask", "distributed")}
-    return {"python": "{}.{}".format(*sys.version_info), **found, "ddcore": records.code()["code_sha256"][:16]}
+    found = {
+        name: importlib.metadata.version(name)
+        for name in ("torch", "torchvision", "numpy", "dask", "distributed")
+    }
+    return {
+        "python": "{}.{}".format(*sys.version_info),
+        **found,
+        "ddcore": records.code()["code_sha256"][:16],
+    }
 
 
 def alike(drivers: dict[str, str], ours: dict[str, str], where: str) -> None:
     """Raise BadInput where a worker has other versions than the driver."""
     if differ := [name for name in {**drivers, **ours} if drivers.get(name) != ours.get(name)]:
         theirs = listed({name: ours.get(name) for name in differ})
-        raise BadInput(f"{where} has {theirs}, but {listed({name: drivers.get(name) for name in differ})} here; numbers would not be the "
-                       "same: start the workers anew with what is installed here")
+        raise BadInput(
+            f"{where} has {theirs}, but {listed({name: drivers.get(name) for name in differ})} here; numbers would not be the "
+            "same: start the workers anew with what is installed here"
+        )
 
 
 def perform(job: str, synthetic: bytes | None) -> dict:
@@ -63,7 +72,9 @@ def perform(job: str, synthetic: bytes | None) -> dict:
             alike(asked["made_with"], made_with(), "a worker")
             folder = Path(asked["folder"]) if asked["folder"] else None
             shared = folder is not None and (folder / asked["probe"]).is_file()
-            own = cache_folder() / "elsewhere" / digest({name: asked[name] for name in ("preset", "overrides")})
+            own = (
+                cache_folder() / "elsewhere" / digest({name: asked[name] for name in ("preset", "overrides")})
+            )
             return _perform(asked, synthetic, folder if shared else own, shared)
         except (BadInput, Diverged) as error:
             return {"error": type(error).__name__, "says": str(error)}
@@ -76,8 +87,10 @@ def _perform(asked: dict, synthetic: bytes | None, folder: Path, shared: bool) -
         experiment = from_json(asked["experiment"], given)
     runner = _runner(asked["preset"], folder, asked["device"], canonical(asked["overrides"]))
     if (key := runner.key(experiment)) != asked["hash"]:
-        raise BadInput(f"dataset '{experiment.dataset}' is not the same here and at a worker: the experiment has hash {asked['hash']} here "
-                       f"and {key} there; give both the same files ($DDCORE_DATA)")
+        raise BadInput(
+            f"dataset '{experiment.dataset}' is not the same here and at a worker: the experiment has hash {asked['hash']} here "
+            f"and {key} there; give both the same files ($DDCORE_DATA)"
+        )
     record, file = runner.run(experiment), folder / f"{key}.safetensors"
     runner.sets.clear()
     found = {"record": canonical(dataclasses.asdict(record)), "set": None}

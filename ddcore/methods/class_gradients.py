@@ -40,10 +40,14 @@ def layers(network: Network) -> tuple[Layer, ...] | None:
     found = []
     for block in network.blocks:
         kinds = [type(module) for module in block] if isinstance(block, nn.Sequential) else []
-        norm = {nn.GroupNorm: "instance", nn.BatchNorm2d: "batch"}.get(kinds[1]) if len(kinds) == 3 else "none"
+        norm = (
+            {nn.GroupNorm: "instance", nn.BatchNorm2d: "batch"}.get(kinds[1]) if len(kinds) == 3 else "none"
+        )
         if norm is None or len(kinds) not in (2, 3) or (kinds[0], kinds[-1]) != (Convolution, RectifiedPool):
             return None
-        found.append(Layer(block[0].kernel_size, block[0].padding, norm, 0.0 if norm == "none" else block[1].eps))
+        found.append(
+            Layer(block[0].kernel_size, block[0].padding, norm, 0.0 if norm == "none" else block[1].eps)
+        )
     return tuple(found)
 
 
@@ -63,9 +67,18 @@ def tensors(network: Network) -> list[Tensor]:
     return [*found, network.classifier.weight, network.classifier.bias]
 
 
-def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, targets: Tensor, share: Tensor, sizes: tuple[int, ...], *,
-             backend: str = "calls", dtype: torch.dtype | None = None, seen: bool = True
-             ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def explicit(
+    plan: tuple[Layer, ...],
+    numbers: list[Tensor],
+    images: Tensor,
+    targets: Tensor,
+    share: Tensor,
+    sizes: tuple[int, ...],
+    *,
+    backend: str = "calls",
+    dtype: torch.dtype | None = None,
+    seen: bool = True,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """For each class the gradient of its images' cross-entropies, each times its `share`: one (classes, rows, numbers a row) for each
     weight; and the features of the blocks, if they are to be `seen`.
 
@@ -78,7 +91,9 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
     inner = [first, *inner[1:]]
     a, kept, features = images, [], []
     for layer, (weight, bias, scale, shift) in zip(plan, _fours(inner), strict=True):
-        z = F.conv2d(_inner(a.to(low)), _inner(weight.to(low)), padding=layer.padding).to(high) + bias.view(-1, 1, 1)
+        z = F.conv2d(_inner(a.to(low)), _inner(weight.to(low)), padding=layer.padding).to(high) + bias.view(
+            -1, 1, 1
+        )
         deviation = None
         if layer.norm == "instance":
             variance, mean = torch.var_mean(z, (2, 3), correction=0, keepdim=True)
@@ -92,17 +107,29 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
     embedded = a.flatten(1)
     logits = F.linear(embedded, last_weight, last_bias)
     delta = (logits.softmax(1) * targets.sum(1, keepdim=True) - targets) * share[:, None]
-    found = [torch.stack([one.mT @ other for one, other in zip(delta.split(sizes), embedded.split(sizes), strict=True)])]
+    found = [
+        torch.stack(
+            [one.mT @ other for one, other in zip(delta.split(sizes), embedded.split(sizes), strict=True)]
+        )
+    ]
     delta = (delta @ last_weight).view_as(a)
     for index in reversed(range(len(plan))):
-        layer, (weight, _, scale, _), (a, z, deviation, active) = plan[index], _fours(inner)[index], kept[index]
+        layer, (weight, _, scale, _), (a, z, deviation, active) = (
+            plan[index],
+            _fours(inner)[index],
+            kept[index],
+        )
         delta = F.interpolate(delta, scale_factor=2, mode="nearest") / 4
         height, width = (side - other for side, other in zip(z.shape[2:], delta.shape[2:], strict=True))
         delta = F.pad(delta, (0, width, 0, height)) * active * scale.view(-1, 1, 1)
         if deviation is not None:
-            delta = (delta - delta.mean((2, 3), keepdim=True) - z * (delta * z).mean((2, 3), keepdim=True)) * deviation
+            delta = (
+                delta - delta.mean((2, 3), keepdim=True) - z * (delta * z).mean((2, 3), keepdim=True)
+            ) * deviation
         delta = _inner(delta.to(low))
-        gradient = class_weight_gradients(_inner(a.to(low)), delta, sizes, kernel=layer.kernel, padding=layer.padding, backend=backend)
+        gradient = class_weight_gradients(
+            _inner(a.to(low)), delta, sizes, kernel=layer.kernel, padding=layer.padding, backend=backend
+        )
         found.append((gradient if index else gradient[:, :, :channels]).to(high).flatten(2))
         if index:
             delta = F.conv_transpose2d(delta, _inner(weight.to(low)), padding=layer.padding).to(high)
@@ -111,25 +138,43 @@ def explicit(plan: tuple[Layer, ...], numbers: list[Tensor], images: Tensor, tar
 
 def _inner(x: Tensor) -> Tensor:
     """With the channels innermost where it is compiled for a CPU: oneDNN then reorders nothing, which saves a fifteenth of the step."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" and torch.compiler.is_compiling() else x
+    return (
+        x.contiguous(memory_format=torch.channels_last)
+        if x.device.type == "cpu" and torch.compiler.is_compiling()
+        else x
+    )
 
 
 def _fours(numbers: list[Tensor]) -> list[list[Tensor]]:
     return [numbers[start : start + 4] for start in range(0, len(numbers), 4)]
 
 
-def by_autograd(network: Network, images: Tensor, targets: Tensor, share: Tensor, sizes: tuple[int, ...], *,
-                together: bool | None = None, seen: bool = True) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def by_autograd(
+    network: Network,
+    images: Tensor,
+    targets: Tensor,
+    share: Tensor,
+    sizes: tuple[int, ...],
+    *,
+    together: bool | None = None,
+    seen: bool = True,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """What `explicit` returns, for any network: class by class, or by vmap over classes of equal size (default: on a GPU)."""
     chosen = weights(network)
     differentiable = images.requires_grad or targets.requires_grad
     together = images.is_cuda if together is None else together
     if together and len(set(sizes)) == 1:
-        fixed = {name: tensor for name, tensor in (*network.named_parameters(), *network.named_buffers()) if name not in chosen}
+        fixed = {
+            name: tensor
+            for name, tensor in (*network.named_parameters(), *network.named_buffers())
+            if name not in chosen
+        }
 
         def loss(free, x, t, weight):
             features = _Features(network)
-            logits, blocks = functional_call(features, {f"network.{name}": tensor for name, tensor in (free | fixed).items()}, (x,))
+            logits, blocks = functional_call(
+                features, {f"network.{name}": tensor for name, tensor in (free | fixed).items()}, (x,)
+            )
             return F.cross_entropy(logits, t, reduction="none") @ weight, blocks
 
         parts = [side.unflatten(0, (len(sizes), -1)) for side in (images, targets, share)]
@@ -140,22 +185,37 @@ def by_autograd(network: Network, images: Tensor, targets: Tensor, share: Tensor
     found, blocks = [], []
     with torch.enable_grad():
         for x, t, weight in zip(images.split(sizes), targets.split(sizes), share.split(sizes), strict=True):
-            logits, features = functional_call(_Features(network), {f"network.{name}": one for name, one in free.items()}, (x,))
+            logits, features = functional_call(
+                _Features(network), {f"network.{name}": one for name, one in free.items()}, (x,)
+            )
             loss = F.cross_entropy(logits, t, reduction="none") @ weight
             found.append(torch.autograd.grad(loss, list(free.values()), create_graph=differentiable))
             blocks.append(features)
-    joined = tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*blocks, strict=True)) if seen else ()
+    joined = (
+        tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*blocks, strict=True))
+        if seen
+        else ()
+    )
     if not differentiable:
         joined = tuple(one.detach() for one in joined)
-    return tuple((torch.stack(parts) if len(parts) > 1 else parts[0][None]).flatten(2) for parts in zip(*found, strict=True)), joined
+    return tuple(
+        (torch.stack(parts) if len(parts) > 1 else parts[0][None]).flatten(2)
+        for parts in zip(*found, strict=True)
+    ), joined
 
 
 Gradients = Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
 """(images, targets, share, sizes, seen) -> what `explicit` returns."""
 
 
-def in_chunks(gradients: Gradients, parts: Callable[[int, slice], Iterable[tuple[slice, Tensor]]], targets: Tensor, sizes: Sequence[int],
-              size: int, seen: Callable[[Sequence[Tensor]], None] | None = None) -> tuple[Tensor, ...]:
+def in_chunks(
+    gradients: Gradients,
+    parts: Callable[[int, slice], Iterable[tuple[slice, Tensor]]],
+    targets: Tensor,
+    sizes: Sequence[int],
+    size: int,
+    seen: Callable[[Sequence[Tensor]], None] | None = None,
+) -> tuple[Tensor, ...]:
     """The gradients of each class's mean cross-entropy, one (classes, rows, numbers a row) for each weight, with at most `size` images
     at a time: several small classes together, a large one in parts.
 
@@ -166,7 +226,9 @@ def in_chunks(gradients: Gradients, parts: Callable[[int, slice], Iterable[tuple
     for together in _groups(sizes, size):
         count, total = sum(together), None
         share = torch.cat([targets.new_full((many,), 1 / many) for many in together])
-        for rows, x in parts(count if len(together) > 1 else compute.evenly(count, size), slice(first, first + count)):
+        for rows, x in parts(
+            count if len(together) > 1 else compute.evenly(count, size), slice(first, first + count)
+        ):
             each = tuple(together) if len(together) > 1 else (len(x),)
             of_part, features = gradients(x, targets[rows], share[: len(x)], each, seen is not None)
             total = of_part if total is None else _added(total, of_part)

@@ -31,7 +31,9 @@ from ddcore.settings import one_of, positive, stated, within
 
 VERSION = 1
 STORED = ("float32", "float16")
-ON_A_GPU = 10  # experts trained at once; on a CPU one after another is faster (`ddcore.evaluation.Protocol.at_once`)
+ON_A_GPU = (
+    10  # experts trained at once; on a CPU one after another is faster (`ddcore.evaluation.Protocol.at_once`)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +62,15 @@ class Experts:
         augment.families(self.strategy)
 
     def network_for(self, data: Dataset, generator: torch.Generator) -> Network:
-        return networks.build(self.network, data.shape, data.classes, width=self.width, device=data.device, dtype=data.x_train.dtype,
-                              generator=generator)
+        return networks.build(
+            self.network,
+            data.shape,
+            data.classes,
+            width=self.width,
+            device=data.device,
+            dtype=data.x_train.dtype,
+            generator=generator,
+        )
 
 
 def flatten(network: Network) -> Tensor:
@@ -73,7 +82,9 @@ def unflatten(network: Network, flat: Tensor) -> dict[str, Tensor]:
     """Views of (P,) by the names and in the shapes of the network's parameters, for `torch.func.functional_call`."""
     named = dict(network.named_parameters())
     parts = flat.split([parameter.numel() for parameter in named.values()])
-    return {name: part.view_as(parameter) for (name, parameter), part in zip(named.items(), parts, strict=True)}
+    return {
+        name: part.view_as(parameter) for (name, parameter), part in zip(named.items(), parts, strict=True)
+    }
 
 
 @torch.no_grad()
@@ -84,8 +95,13 @@ def fill(network: Network, flat: Tensor) -> Network:
     return network
 
 
-def experts(data: Dataset, how: Experts, seed: int = 0, folder: str | Path | None = None,
-            report: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, ...]:
+def experts(
+    data: Dataset,
+    how: Experts,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    report: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, ...]:
     """One read-only memory-mapped array (epochs + 1, P) an expert; those without a file are trained first, on `data.device`.
 
     They lie in `folder`, by default one under `experts` in `ddcore.data.cache_folder` named by everything that their bits depend on, what
@@ -110,16 +126,32 @@ def experts(data: Dataset, how: Experts, seed: int = 0, folder: str | Path | Non
             missing = [number for number, path in enumerate(paths) if not path.exists()]
             together = ON_A_GPU if data.device.type == "cuda" else 1
             for first in range(0, len(missing), together):
-                _train(data, how, seed, {number: paths[number] for number in missing[first : first + together]}, report)
+                _train(
+                    data,
+                    how,
+                    seed,
+                    {number: paths[number] for number in missing[first : first + together]},
+                    report,
+                )
     return tuple(kept[path] if path in kept else _open(path, how, size) for path in paths)
 
 
 def _settings(data: Dataset, how: Experts, seed: int) -> dict:
     versions = {"trajectories": VERSION, "networks": networks.VERSION, "augment": augment.VERSION}
     trained = {name: value for name, value in stated(how).items() if name != "experts"}
-    on = {} if data.device.type == "cpu" else {"device": data.device.type}  # another device draws other numbers
-    return {"dataset": data.name, "data_sha256": data.sha256, "trained_in": str(data.x_train.dtype), "seed": seed, **trained, **on,
-            "versions": versions, "computed_with": compute.bits(data.device)}
+    on = (
+        {} if data.device.type == "cpu" else {"device": data.device.type}
+    )  # another device draws other numbers
+    return {
+        "dataset": data.name,
+        "data_sha256": data.sha256,
+        "trained_in": str(data.x_train.dtype),
+        "seed": seed,
+        **trained,
+        **on,
+        "versions": versions,
+        "computed_with": compute.bits(data.device),
+    }
 
 
 def _identities(folder: Path) -> Iterator[tuple[Path, dict]]:
@@ -143,8 +175,10 @@ def _claim(path: Path, settings: dict, text: str) -> None:
     if found != settings:
         found = found if isinstance(found, dict) else {}
         differ = next(name for name in [*settings, *found] if settings.get(name) != found.get(name))
-        raise BadInput(f"{path}: these experts have {differ}={found.get(differ)}, but {differ}={settings.get(differ)} is asked for; "
-                       "name another folder, or remove this one to train anew")
+        raise BadInput(
+            f"{path}: these experts have {differ}={found.get(differ)}, but {differ}={settings.get(differ)} is asked for; "
+            "name another folder, or remove this one to train anew"
+        )
 
 
 def _open(path: Path, how: Experts, size: int) -> np.ndarray:
@@ -152,10 +186,14 @@ def _open(path: Path, how: Experts, size: int) -> np.ndarray:
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise BadInput(f"{path}: not a whole file of an expert ({error}); remove it, and it is trained anew") from error
+        raise BadInput(
+            f"{path}: not a whole file of an expert ({error}); remove it, and it is trained anew"
+        ) from error
     if found.shape != shape or found.dtype != how.dtype:
-        raise BadInput(f"{path}: holds {found.dtype} numbers of shape {found.shape}, but {how.dtype} of shape {shape} is needed; remove "
-                       "it, and it is trained anew")
+        raise BadInput(
+            f"{path}: holds {found.dtype} numbers of shape {found.shape}, but {how.dtype} of shape {shape} is needed; remove "
+            "it, and it is trained anew"
+        )
     return found
 
 
@@ -163,7 +201,9 @@ def _train(data: Dataset, how: Experts, seed: int, paths: dict[int, Path], repor
     """Train a group at once, from the last epoch that all of it has whole, and write each one's file."""
     device = data.device
     parts = {number: path.with_suffix(".epochs") for number, path in paths.items()}
-    nets = [how.network_for(data, stream(seed, "experts", number, "network", device=device)) for number in paths]
+    nets = [
+        how.network_for(data, stream(seed, "experts", number, "network", device=device)) for number in paths
+    ]
     flat = torch.stack([flatten(net) for net in nets])
     velocity = torch.zeros_like(flat)
     for part, row in zip(parts.values(), flat, strict=True):
@@ -171,32 +211,48 @@ def _train(data: Dataset, how: Experts, seed: int, paths: dict[int, Path], repor
         _write(part / "0.npy", torch.stack([row, torch.zeros_like(row)]))
     done = min(_whole_epochs(part, how.epochs) for part in parts.values())
     if done:
-        flat, velocity = torch.stack([torch.from_numpy(np.load(part / f"{done}.npy")).to(flat) for part in parts.values()], 1)
+        flat, velocity = torch.stack(
+            [torch.from_numpy(np.load(part / f"{done}.npy")).to(flat) for part in parts.values()], 1
+        )
     gradient = _gradient(nets, data, how)
     with heed() as stop:
         for epoch in range(done, how.epochs):
             generators = [stream(seed, "experts", number, "epoch", epoch, device=device) for number in paths]
-            orders = [torch.randperm(len(data.y_train), generator=generator, device=device).split(how.batch) for generator in generators]
+            orders = [
+                torch.randperm(len(data.y_train), generator=generator, device=device).split(how.batch)
+                for generator in generators
+            ]
             for rows in zip(*orders, strict=True):
                 if stop:
-                    raise stop.interrupted(f"Experts: stopped in epoch {epoch + 1} of {how.epochs}, expert {min(paths) + 1} of "
-                                           f"{how.experts}; the epochs before it are kept in {parts[min(paths)].parent}: the same call "
-                                           "goes on from there")
-                drawn = augment.join([augment.draw(how.strategy, 1, generator, each=len(rows[0])) for generator in generators])
+                    raise stop.interrupted(
+                        f"Experts: stopped in epoch {epoch + 1} of {how.epochs}, expert {min(paths) + 1} of "
+                        f"{how.experts}; the epochs before it are kept in {parts[min(paths)].parent}: the same call "
+                        "goes on from there"
+                    )
+                drawn = augment.join(
+                    [augment.draw(how.strategy, 1, generator, each=len(rows[0])) for generator in generators]
+                )
                 chosen = torch.cat(rows)
                 x = augment.apply(drawn, data.x_train[chosen], torch.arange(len(chosen), device=device))
                 step = gradient(flat, x, data.y_train[chosen]) + how.weight_decay * flat
                 velocity = how.momentum * velocity + step
                 flat = flat - how.lr * velocity
             if not flat.isfinite().all():
-                raise BadInput(f"Experts: training diverged in epoch {epoch + 1} with lr={how.lr} and momentum={how.momentum}; lower "
-                               "the lr")
+                raise BadInput(
+                    f"Experts: training diverged in epoch {epoch + 1} with lr={how.lr} and momentum={how.momentum}; lower "
+                    "the lr"
+                )
             for (number, part), row, speed in zip(parts.items(), flat, velocity, strict=True):
                 _write(part / f"{epoch + 1}.npy", torch.stack([row, speed]))
                 if report:
                     report(number, epoch + 1)
     for number, part in parts.items():
-        rows = np.stack([np.load(part / f"{epoch}.npy", mmap_mode="r")[0].astype(how.dtype) for epoch in range(how.epochs + 1)])
+        rows = np.stack(
+            [
+                np.load(part / f"{epoch}.npy", mmap_mode="r")[0].astype(how.dtype)
+                for epoch in range(how.epochs + 1)
+            ]
+        )
         with whole(paths[number]) as being_written, being_written.open("wb") as file:
             np.save(file, rows)
         shutil.rmtree(part)
@@ -206,12 +262,18 @@ def _gradient(nets: list[Network], data: Dataset, how: Experts) -> Callable[[Ten
     """(flat (m, P), images (m * b, ...), labels (m * b,)) -> (m, P), each expert's gradient on its own b images."""
     many = len(nets)
     if many == 1:
-        forward = compute.accelerate(lambda flat, x: functional_call(nets[0], unflatten(nets[0], flat[0]), (x,)), data.device,
-                                     precision=how.precision, compiled=how.compiled)
+        forward = compute.accelerate(
+            lambda flat, x: functional_call(nets[0], unflatten(nets[0], flat[0]), (x,)),
+            data.device,
+            precision=how.precision,
+            compiled=how.compiled,
+        )
         size = training.images_at_once(nets[0], data.shape, how.batch, compiled=how.compiled)
     else:
         buffers = stack_module_state(nets)[1]
-        one = vmap(lambda flat, buffers, x: functional_call(nets[0], (unflatten(nets[0], flat), buffers), (x,)))
+        one = vmap(
+            lambda flat, buffers, x: functional_call(nets[0], (unflatten(nets[0], flat), buffers), (x,))
+        )
         together = compute.accelerate(one, data.device, precision=how.precision, compiled=how.compiled)
         size = many * how.batch  # all: those of several networks are not parted
 
@@ -220,7 +282,12 @@ def _gradient(nets: list[Network], data: Dataset, how: Experts) -> Callable[[Ten
 
     def gradient(flat, x, labels):
         flat = flat.detach().requires_grad_()
-        return training.gradient(functools.partial(forward, flat), [flat], x, training.cross_entropy(labels), size)[0] * many
+        return (
+            training.gradient(
+                functools.partial(forward, flat), [flat], x, training.cross_entropy(labels), size
+            )[0]
+            * many
+        )
 
     return gradient
 

@@ -68,23 +68,48 @@ class DC:
 
     def __post_init__(self):
         name = type(self).__name__
-        positive(name, batch_real=self.batch_real, lr_net=self.lr_net, batch_train=self.batch_train, outer=self.outer, inner=self.inner,
-                 chunk=self.chunk)
+        positive(
+            name,
+            batch_real=self.batch_real,
+            lr_net=self.lr_net,
+            batch_train=self.batch_train,
+            outer=self.outer,
+            inner=self.inner,
+            chunk=self.chunk,
+        )
         one_of(name, compute.PRECISIONS, precision=self.precision)
         one_of(name, ("auto", *BACKENDS), weight_gradients=self.weight_gradients)
         augment.families(self.strategy)
 
-    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0, look: Look = unadjusted,
-                memory: dict[str, Tensor] | None = None, reads: Sequence[Read] = ()) -> Iterator[Match]:
+    def matches(
+        self,
+        data: Dataset,
+        synthetic: Synthetic,
+        *,
+        seed: int,
+        start: int = 0,
+        look: Look = unadjusted,
+        memory: dict[str, Tensor] | None = None,
+        reads: Sequence[Read] = (),
+    ) -> Iterator[Match]:
         if data.classes < 2:
-            raise BadInput(f"{type(self).__name__}: the cross-entropy of one class has no gradient to match; give two classes or more, "
-                           "or use DM")
+            raise BadInput(
+                f"{type(self).__name__}: the cross-entropy of one class has no gradient to match; give two classes or more, "
+                "or use DM"
+            )
         memory = {} if memory is None else memory
         outer, inner = loops(synthetic.settings["budget_ipc"])
         outer, inner = self.outer or outer, inner if self.inner is None else self.inner
         device, dtype = data.device, data.x_train.dtype
-        net = networks.build(self.network, data.shape, data.classes, width=self.width, device=device, dtype=dtype,
-                             generator=stream(seed, "dc", "network", start // outer, device=device))
+        net = networks.build(
+            self.network,
+            data.shape,
+            data.classes,
+            width=self.width,
+            device=device,
+            dtype=dtype,
+            generator=stream(seed, "dc", "network", start // outer, device=device),
+        )
         forward = compute.accelerate(net, device, precision=self.precision, compiled=self.compiled)
         gradients, size = self.gradients(net, device), self.images_at_once(net, data, synthetic)
         for step in itertools.count(start):
@@ -95,10 +120,14 @@ class DC:
                 if step == start:
                     net.load_state_dict({name: tensor for name, tensor in memory.items() if name != "step"})
                 if at < step:
-                    self._train(forward, net, synthetic, inner, size, stream(seed, "dc", "train", step, device=device))
+                    self._train(
+                        forward, net, synthetic, inner, size, stream(seed, "dc", "train", step, device=device)
+                    )
             _hold_statistics(net, data, stream(seed, "dc", "statistics", step, device=device))
             index, sizes = data.sample_up_to(self.batch_real, stream(seed, "dc", "real", step, device=device))
-            drawn = augment.draw(self.strategy, data.classes, stream(seed, "dc", "augment", step, device=device))
+            drawn = augment.draw(
+                self.strategy, data.classes, stream(seed, "dc", "augment", step, device=device)
+            )
             batch = Batch(data, index, sizes, drawn)
             fake = augment.apply(drawn, synthetic.images(), synthetic.labels)
             seen = looked_through(look, net, batch, stream(seed, "dc", "look", step))
@@ -108,8 +137,20 @@ class DC:
             loss, of_real = distance(through, batch, fake, targets, size, reads)
             memory |= net.state_dict() | {"step": torch.tensor(step)}
             embed = self._features(seen, device)
-            real_features = Features(lambda read, embed=embed, batch=batch: in_parts(read, embed, batch, size), of_real)
-            yield Match(step, seen, seen, batch, fake, synthetic.labels, real_features, Features.of(embed, fake, size), loss)
+            real_features = Features(
+                lambda read, embed=embed, batch=batch: in_parts(read, embed, batch, size), of_real
+            )
+            yield Match(
+                step,
+                seen,
+                seen,
+                batch,
+                fake,
+                synthetic.labels,
+                real_features,
+                Features.of(embed, fake, size),
+                loss,
+            )
 
     def images_at_once(self, network: Network, data: Dataset, synthetic: Synthetic) -> int:
         """Images that pass `network` together; its batch norms, if there are any, have their statistics held."""
@@ -126,8 +167,10 @@ class DC:
         """
         plan, low = class_gradients.layers(net), torch.bfloat16 if self.precision == "bfloat16" else None
         if plan is None and self.compiled:
-            raise BadInput(f"{type(self).__name__}: torch.compile cannot differentiate '{self.network}' twice; use a convnet, or "
-                           "compiled=False")
+            raise BadInput(
+                f"{type(self).__name__}: torch.compile cannot differentiate '{self.network}' twice; use a convnet, or "
+                "compiled=False"
+            )
         if plan is None or (at.type == "cpu" and low is None and not self.compiled):
 
             def by_autograd(network, images, targets, share, sizes, seen):
@@ -141,11 +184,21 @@ class DC:
 
         def explicit(network, images, targets, share, sizes, seen):
             numbers = [tensor.detach() for tensor in class_gradients.tensors(network)]
-            return function(plan, numbers, images, targets, share, sizes, backend=backend, dtype=low, seen=seen)
+            return function(
+                plan, numbers, images, targets, share, sizes, backend=backend, dtype=low, seen=seen
+            )
 
         return explicit
 
-    def _train(self, forward: Callable, net: Network, synthetic: Synthetic, epochs: int, size: int, generator: torch.Generator) -> None:
+    def _train(
+        self,
+        forward: Callable,
+        net: Network,
+        synthetic: Synthetic,
+        epochs: int,
+        size: int,
+        generator: torch.Generator,
+    ) -> None:
         """`epochs` over the synthetic set as it is now, by plain SGD; nothing here waits for a GPU."""
         images, targets = synthetic.images().detach(), synthetic.targets().detach()
         parameters = list(net.train().parameters())
@@ -157,8 +210,12 @@ class DC:
         for epoch in range(epochs):
             order = torch.randperm(len(images), generator=generator, device=images.device).split(batch)
             for number, rows in enumerate(order, epoch * batches):
-                x = augment.apply(drawn, images[rows], torch.arange(number * batch, number * batch + len(rows)))
-                updates.step(training.gradient(forward, parameters, x, training.cross_entropy(targets[rows]), size))
+                x = augment.apply(
+                    drawn, images[rows], torch.arange(number * batch, number * batch + len(rows))
+                )
+                updates.step(
+                    training.gradient(forward, parameters, x, training.cross_entropy(targets[rows]), size)
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +227,14 @@ class DSA(DC):
     strategy: str = augment.DSA
 
 
-def distance(gradients: class_gradients.Gradients, batch: Batch, fake: Tensor, targets: Tensor, size: int, reads: Sequence[Read] = ()
-             ) -> tuple[Tensor, list[tuple[Read, tuple[Tensor, ...]]]]:
+def distance(
+    gradients: class_gradients.Gradients,
+    batch: Batch,
+    fake: Tensor,
+    targets: Tensor,
+    size: int,
+    reads: Sequence[Read] = (),
+) -> tuple[Tensor, list[tuple[Read, tuple[Tensor, ...]]]]:
     """The distance of the gradients of real images and of `fake` (n, C, H, W), sorted by class, equally many a class, with `targets`
     (n, classes); and for each of `reads` what it reads of the real features.
 
@@ -193,18 +256,29 @@ def distance(gradients: class_gradients.Gradients, batch: Batch, fake: Tensor, t
         first, sizes = starts[group.start], batch.sizes[group]
         with torch.no_grad():
             goals = F.one_hot(batch.labels[first : first + sum(sizes)], classes).to(fake)
-            of_real = class_gradients.in_chunks(gradients, functools.partial(_drawn, batch, first), goals, sizes, size,
-                                                seen if reads else None)
+            of_real = class_gradients.in_chunks(
+                gradients,
+                functools.partial(_drawn, batch, first),
+                goals,
+                sizes,
+                size,
+                seen if reads else None,
+            )
         own = slice(group.start * per_class, group.stop * per_class)
         with torch.enable_grad():
             parts = [one.detach()[own].requires_grad_() for one in learned]
             goal = parts[1] if len(parts) > 1 else targets[own]
-            of_fake = class_gradients.in_chunks(gradients, functools.partial(_cut, parts[0]), goal, (per_class,) * len(sizes), size)
+            of_fake = class_gradients.in_chunks(
+                gradients, functools.partial(_cut, parts[0]), goal, (per_class,) * len(sizes), size
+            )
             loss = row_cosine_distance(of_real, of_fake)
             for whole, gradient in zip(kept, torch.autograd.grad(loss, parts), strict=True):
                 whole[own] = gradient
         total = total + loss.detach()
-    of_real = [(read, tuple(map(torch.cat, zip(*parts, strict=True)))) for read, parts in zip(reads, rows, strict=True)]
+    of_real = [
+        (read, tuple(map(torch.cat, zip(*parts, strict=True))))
+        for read, parts in zip(reads, rows, strict=True)
+    ]
     return known(total, learned, kept), of_real
 
 

@@ -55,7 +55,11 @@ class Batch:
 class Features(Sequence):
     """The features of every block, found when they are first looked at; what is read of them can be had without holding them all."""
 
-    def __init__(self, read_all: Callable[[Read], tuple[Tensor, ...]], known: Sequence[tuple[Read, tuple[Tensor, ...]]] = ()):
+    def __init__(
+        self,
+        read_all: Callable[[Read], tuple[Tensor, ...]],
+        known: Sequence[tuple[Read, tuple[Tensor, ...]]] = (),
+    ):
         """`read_all(read)`: the tensors of `read(features of every block)`, taken chunk by chunk and joined over the images; `known`:
         what is known of that already."""
         self._read_all, self._known = read_all, known
@@ -109,8 +113,10 @@ class Match:
 
         `read` sees a chunk of images at a time, so that the features of all of them are never in memory.
         """
-        real, synthetic = (side.rows(read) if isinstance(side, Features) else read(side)
-                           for side in (self.real_features, self.synthetic_features))
+        real, synthetic = (
+            side.rows(read) if isinstance(side, Features) else read(side)
+            for side in (self.real_features, self.synthetic_features)
+        )
         return real, synthetic
 
 
@@ -119,8 +125,17 @@ class Method(Protocol):
 
     version: int
 
-    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int, look: Look, memory: dict[str, Tensor],
-                reads: Sequence[Read]) -> Iterator[Match]:
+    def matches(
+        self,
+        data: Dataset,
+        synthetic: Synthetic,
+        *,
+        seed: int,
+        start: int,
+        look: Look,
+        memory: dict[str, Tensor],
+        reads: Sequence[Read],
+    ) -> Iterator[Match]:
         """`look(network, real batch, its labels, generator)` is the network to look through: the plugins' `adjust`, in their order;
         `unadjusted` itself where no plugin has one.
 
@@ -155,7 +170,9 @@ def looked_through(look: Look, network: Network, batch: Batch, generator: torch.
 
 
 @torch.no_grad()
-def in_parts(read: Read, features: Callable[[Tensor], Sequence[Tensor]], batch: Batch, size: int) -> tuple[Tensor, ...]:
+def in_parts(
+    read: Read, features: Callable[[Tensor], Sequence[Tensor]], batch: Batch, size: int
+) -> tuple[Tensor, ...]:
     """`read(features)` of the images of `batch`, `size` of them drawn at a time, joined."""
     parts = [read(features(images)) for _, images in batch.parts(size)]
     return tuple(map(torch.cat, zip(*parts, strict=True)))

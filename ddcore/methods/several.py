@@ -28,11 +28,19 @@ class Several(Network):
         self.networks = nn.ModuleList(networks)
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        each = [network.features(batch) for network, batch in zip(self.networks, batches(x, len(self.networks)), strict=True)]
+        each = [
+            network.features(batch)
+            for network, batch in zip(self.networks, batches(x, len(self.networks)), strict=True)
+        ]
         return tuple(joined(parts) for parts in zip(*each, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        return joined([network(batch) for network, batch in zip(self.networks, batches(x, len(self.networks)), strict=True)])
+        return joined(
+            [
+                network(batch)
+                for network, batch in zip(self.networks, batches(x, len(self.networks)), strict=True)
+            ]
+        )
 
 
 class InTurn(Network):
@@ -43,11 +51,15 @@ class InTurn(Network):
         self.networks, self.sizes = nn.ModuleList(networks), list(sizes)
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        each = [network.features(part) for network, part in zip(self.networks, x.split(self.sizes), strict=True)]
+        each = [
+            network.features(part) for network, part in zip(self.networks, x.split(self.sizes), strict=True)
+        ]
         return tuple(map(torch.cat, zip(*each, strict=True)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([network(part) for network, part in zip(self.networks, x.split(self.sizes), strict=True)])
+        return torch.cat(
+            [network(part) for network, part in zip(self.networks, x.split(self.sizes), strict=True)]
+        )
 
 
 class _Through(nn.Module):
@@ -61,7 +73,9 @@ class _Through(nn.Module):
         return self.function(self.network, *others)
 
 
-def each(function: Callable, networks: Sequence[Network], accelerate: Callable) -> Callable[..., list[tuple[Tensor, ...]]]:
+def each(
+    function: Callable, networks: Sequence[Network], accelerate: Callable
+) -> Callable[..., list[tuple[Tensor, ...]]]:
     """`function(network, batch, *others)`, a tuple of tensors, as a function of the batches (m, n, ...) of m networks and of what they
     share, which lists the m tuples, computed by one `vmap` over stacked weights: `function` must be made of torch's own operations. For one
     network it is the function itself. `accelerate` (`ddcore.compute`) is given what the networks are an input of.
@@ -71,7 +85,11 @@ def each(function: Callable, networks: Sequence[Network], accelerate: Callable) 
         return lambda parts, *others: [alone(networks[0], parts[0], *others)]
     modules = [_Through(function, network) for network in networks]
     state = stack_module_state(modules)
-    stacked = vmap(lambda weights, buffers, batch, *others: functional_call(modules[0], (weights, buffers), (batch, *others)),
-                   in_dims=(0, 0, 0, None))
+    stacked = vmap(
+        lambda weights, buffers, batch, *others: functional_call(
+            modules[0], (weights, buffers), (batch, *others)
+        ),
+        in_dims=(0, 0, 0, None),
+    )
     together = accelerate(lambda *given: stacked(*given))  # a vmap itself is not compiled
     return lambda parts, *others: list(zip(*together(*state, parts, *others), strict=True))

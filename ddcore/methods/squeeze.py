@@ -32,7 +32,14 @@ from ddcore.settings import canonical, digest, later, one_of, positive, stated, 
 
 VERSION = 1
 VERSIONS = {"squeeze": VERSION, "crops": crops.VERSION}
-OF_FILE = ("network", "width", "weights", "sha256", "mean", "std")  # the settings of a network from a file; the others are of a training
+OF_FILE = (
+    "network",
+    "width",
+    "weights",
+    "sha256",
+    "mean",
+    "std",
+)  # the settings of a network from a file; the others are of a training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,24 +78,32 @@ class Squeeze:
         if self.weights and self.network in networks.IMAGENET:
             object.__setattr__(self, "network", f"{self.network}-imagenet")
         if not self.network.endswith(("-bn", "-imagenet")):
-            raise BadInput(f"squeeze: network '{self.network}' keeps no batch statistics; use one with batch norm, such as 'convnet3-bn' "
-                           "or 'resnet18-bn'")
+            raise BadInput(
+                f"squeeze: network '{self.network}' keeps no batch statistics; use one with batch norm, such as 'convnet3-bn' "
+                "or 'resnet18-bn'"
+            )
         self._check_file()
 
     def _check_file(self) -> None:
         if not self.weights:
             if idle := [name for name in ("sha256", "mean", "std") if getattr(self, name) is not None]:
-                raise BadInput(f"squeeze: {idle[0]} does nothing without weights, a file; name it too, or leave {idle[0]} out")
+                raise BadInput(
+                    f"squeeze: {idle[0]} does nothing without weights, a file; name it too, or leave {idle[0]} out"
+                )
             return
         for field in dataclasses.fields(self):
             if field.name not in OF_FILE and (value := getattr(self, field.name)) != field.default:
-                raise BadInput(f"squeeze: {field.name}={value} is of a training, and weights='{self.weights}' are trained already; leave "
-                               f"{field.name} out")
+                raise BadInput(
+                    f"squeeze: {field.name}={value} is of a training, and weights='{self.weights}' are trained already; leave "
+                    f"{field.name} out"
+                )
         if self.network.endswith("-imagenet") and self.mean is self.std is None:
             object.__setattr__(self, "mean", networks.IMAGENET_MEAN)
             object.__setattr__(self, "std", networks.IMAGENET_STD)
         if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
-            raise BadInput(f"squeeze: mean={self.mean} and std={self.std} are given; give both, a number a channel, or neither")
+            raise BadInput(
+                f"squeeze: mean={self.mean} and std={self.std} are given; give both, a number a channel, or neither"
+            )
         positive("squeeze", std=self.std)
         if not self.sha256:
             object.__setattr__(self, "sha256", weights.sha256(weights.find(self.weights)))
@@ -97,7 +112,9 @@ class Squeeze:
         """Of all that is stated, what says which network this is."""
         if not self.weights:
             return values
-        return {name: values[name] for name in OF_FILE if name in values} | {"weights": Path(self.weights).name}
+        return {name: values[name] for name in OF_FILE if name in values} | {
+            "weights": Path(self.weights).name
+        }
 
 
 def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | None = None) -> Network:
@@ -110,26 +127,52 @@ def squeeze(data: Dataset, how: Squeeze, seed: int = 0, folder: str | Path | Non
     is asked for again. Each call returns a network of its own. Raises BadInput for a file that is not whole or holds another network,
     Diverged if the weights do not stay finite.
     """
-    network = networks.build(how.network, data.shape, data.classes, width=how.width, device=data.device, dtype=data.x_train.dtype,
-                             generator=stream(seed, "squeeze", "network", device=data.device))
+    network = networks.build(
+        how.network,
+        data.shape,
+        data.classes,
+        width=how.width,
+        device=data.device,
+        dtype=data.x_train.dtype,
+        generator=stream(seed, "squeeze", "network", device=data.device),
+    )
     if how.weights:
         weights.fill(network, how.network, weights.find(how.weights, how.sha256), data)
         network = weights.normalised(network, data, how.mean, how.std) if how.mean else network
         return network.eval().requires_grad_(False)
-    identity = {"squeeze": stated(how), "data_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), "seed": seed,
-                "dtype": str(data.x_train.dtype), "versions": VERSIONS | {"networks": networks.VERSION},
-                "computed_with": compute.bits(data.device)}
-    identity |= {} if data.device.type == "cpu" else {"device": data.device.type}  # another device draws other numbers
+    identity = {
+        "squeeze": stated(how),
+        "data_sha256": data.sha256,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "seed": seed,
+        "dtype": str(data.x_train.dtype),
+        "versions": VERSIONS | {"networks": networks.VERSION},
+        "computed_with": compute.bits(data.device),
+    }
+    identity |= (
+        {} if data.device.type == "cpu" else {"device": data.device.type}
+    )  # another device draws other numbers
     path = Path(folder or cache_folder() / "teachers") / f"{digest(identity)}.safetensors"
     if not path.is_file():
         unfinished = made(path.parent, CACHE) / f".{path.stem}.epochs"
         with alone(path.with_name(f".{path.stem}.lock")):
             if not path.is_file():
                 passed_over.say("teacher", identity, _identities(path.parent))
-                _train(network, data, how, stream(seed, "squeeze", "train", device=data.device), unfinished, canonical(identity))
+                _train(
+                    network,
+                    data,
+                    how,
+                    stream(seed, "squeeze", "train", device=data.device),
+                    unfinished,
+                    canonical(identity),
+                )
                 with whole(path) as part:
-                    save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, part,
-                              {"ddcore": canonical(identity)})
+                    save_file(
+                        {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()},
+                        part,
+                        {"ddcore": canonical(identity)},
+                    )
                 unfinished.unlink(missing_ok=True)
     _read(path, canonical(identity), network)
     return network.eval().requires_grad_(False)
@@ -152,7 +195,9 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tenso
             yield rows
 
 
-def _train(network: Network, data: Dataset, how: Squeeze, generator: torch.Generator, unfinished: Path, identity: str) -> None:
+def _train(
+    network: Network, data: Dataset, how: Squeeze, generator: torch.Generator, unfinished: Path, identity: str
+) -> None:
     forward = compute.accelerate(network, data.device, precision=how.precision, compiled=how.compiled)
     parameters, fill = list(network.parameters()), crops.black(data)
     optimiser = SGD(parameters, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
@@ -162,13 +207,21 @@ def _train(network: Network, data: Dataset, how: Squeeze, generator: torch.Gener
             optimiser.lr = how.lr * cosine(epoch, how.epochs)
             for rows in batches(len(data.x_train), how.batch, generator):
                 if stop:
-                    raise stop.interrupted(f"squeeze: stopped in epoch {epoch + 1} of {how.epochs}; the epochs before it are kept in "
-                                           f"{unfinished.parent}: the same call goes on from there")
-                x = crops.apply(crops.draw(len(rows), generator, pad=how.crop, flip=how.flip), data.x_train[rows], fill)
-                optimiser.step(torch.autograd.grad(F.cross_entropy(forward(x), data.y_train[rows]), parameters))
+                    raise stop.interrupted(
+                        f"squeeze: stopped in epoch {epoch + 1} of {how.epochs}; the epochs before it are kept in "
+                        f"{unfinished.parent}: the same call goes on from there"
+                    )
+                x = crops.apply(
+                    crops.draw(len(rows), generator, pad=how.crop, flip=how.flip), data.x_train[rows], fill
+                )
+                optimiser.step(
+                    torch.autograd.grad(F.cross_entropy(forward(x), data.y_train[rows]), parameters)
+                )
             if not torch.stack([parameter.isfinite().all() for parameter in parameters]).all():
                 unfinished.unlink(missing_ok=True)
-                raise Diverged(f"squeeze: weights were not finite after epoch {epoch + 1}; use a smaller lr than {how.lr}")
+                raise Diverged(
+                    f"squeeze: weights were not finite after epoch {epoch + 1}; use a smaller lr than {how.lr}"
+                )
 
 
 def _read(path: Path, identity: str, network: Network) -> None:
@@ -179,8 +232,12 @@ def _read(path: Path, identity: str, network: Network) -> None:
     except (SafetensorError, OSError, ValueError) as error:
         raise BadInput(f"{path}: not a whole network ({error}); remove it, and it is trained anew") from error
     wanted = network.state_dict()
-    if found != identity or {name: one.shape for name, one in tensors.items()} != {name: one.shape for name, one in wanted.items()}:
-        raise BadInput(f"{path}: does not hold the network that its name stands for; remove it, and it is trained anew")
+    if found != identity or {name: one.shape for name, one in tensors.items()} != {
+        name: one.shape for name, one in wanted.items()
+    }:
+        raise BadInput(
+            f"{path}: does not hold the network that its name stands for; remove it, and it is trained anew"
+        )
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise BadInput(f"{path}: holds weights that are not finite; remove it, and it is trained anew")
     network.load_state_dict(tensors)

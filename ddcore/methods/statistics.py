@@ -93,80 +93,153 @@ class SRe2L:
         one_of("SRe2L", REAL_BATCHES, batch=self.batch)
         one_of("SRe2L", THROUGH, statistics_through=self.statistics_through)
 
-    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0, look: Look = unadjusted,
-                memory: dict[str, Tensor] | None = None, reads: Sequence[Read] = ()) -> Iterator[Match]:
+    def matches(
+        self,
+        data: Dataset,
+        synthetic: Synthetic,
+        *,
+        seed: int,
+        start: int = 0,
+        look: Look = unadjusted,
+        memory: dict[str, Tensor] | None = None,
+        reads: Sequence[Read] = (),
+    ) -> Iterator[Match]:
         device, first, many = data.device, synthetic.first, synthetic.per_class
         teacher = squeeze.squeeze(data, self.teacher, self.seed_teacher)
-        accelerate = functools.cache(functools.partial(compute.accelerate, at=device, precision=self.precision, compiled=self.compiled))
+        accelerate = functools.cache(
+            functools.partial(compute.accelerate, at=device, precision=self.precision, compiled=self.compiled)
+        )
         size = self.images_at_once(teacher, data, synthetic)
 
         blocks = torch.arange(data.classes, device=device).split(self.block or data.classes)
         rows = [len(classes) * many for classes in blocks]
 
         def views(step: int) -> list[crops.View]:
-            return [self._views(step, seed, first + many, data, block).of(slice(first, None)).to(device) for block in range(len(blocks))]
+            return [
+                self._views(step, seed, first + many, data, block).of(slice(first, None)).to(device)
+                for block in range(len(blocks))
+            ]
 
         seen = [[teacher] * many] * len(blocks)
         if look is not unadjusted:
             seen = self._adjusted(data, synthetic, teacher, look, seed, blocks, views(0))
-        students = [teacher if all(one is teacher for one in of_block) else Several(of_block) for of_block in seen]
+        students = [
+            teacher if all(one is teacher for one in of_block) else Several(of_block) for of_block in seen
+        ]
         student = students[0] if all(one is students[0] for one in students) else InTurn(students, rows)
         apart = teacher if self.statistics_through == "teacher" else None
-        objectives = [self.in_groups(of_block, len(classes), accelerate, size, apart)
-                      for of_block, classes in zip(seen, blocks, strict=True)]
+        objectives = [
+            self.in_groups(of_block, len(classes), accelerate, size, apart)
+            for of_block, classes in zip(seen, blocks, strict=True)
+        ]
         place = torch.arange(max(rows), device=device) % many
         for step in itertools.count(start):
             if self.batch_real:
-                batch = Batch(data, *data.sample_up_to(self.batch_real, stream(seed, "sre2l", "real", step, device=device)))
+                batch = Batch(
+                    data,
+                    *data.sample_up_to(self.batch_real, stream(seed, "sre2l", "real", step, device=device)),
+                )
                 of_real = Features(lambda read, batch=batch: in_parts(read, teacher.features, batch, size))
             else:
                 batch, of_real = Batch(data, torch.arange(0, device=device), (0,) * data.classes), ()
             parts = synthetic.images().split(rows)
-            parts = [view.of(place[: len(part)]).through(part) for view, part in zip(views(step), parts, strict=True)]
-            losses = [loss(part, labels) for loss, part, labels in zip(objectives, parts, synthetic.labels.split(rows), strict=True)]
+            parts = [
+                view.of(place[: len(part)]).through(part)
+                for view, part in zip(views(step), parts, strict=True)
+            ]
+            losses = [
+                loss(part, labels)
+                for loss, part, labels in zip(objectives, parts, synthetic.labels.split(rows), strict=True)
+            ]
             images = torch.cat(parts) if len(parts) > 1 else parts[0]
-            yield Match(step, teacher, student, batch, images, synthetic.labels, of_real,
-                        Features(functools.partial(self._read, student, images, size)), sum(losses[1:], losses[0]))
+            yield Match(
+                step,
+                teacher,
+                student,
+                batch,
+                images,
+                synthetic.labels,
+                of_real,
+                Features(functools.partial(self._read, student, images, size)),
+                sum(losses[1:], losses[0]),
+            )
 
     def images_at_once(self, network: Network, data: Dataset, synthetic: Synthetic) -> int:
         """Images that pass a network together: at least one batch, whose statistics are matched."""
-        return compute.chunk(network, data.shape, self.chunk, whole=min(self.block or data.classes, data.classes), compiled=self.compiled)
+        return compute.chunk(
+            network,
+            data.shape,
+            self.chunk,
+            whole=min(self.block or data.classes, data.classes),
+            compiled=self.compiled,
+        )
 
     @staticmethod
     def _read(student: Network, images: Tensor, size: int, read: Read) -> tuple[Tensor, ...]:
         """`read(features)` of all synthetic images, each through its own network: in eval mode they are features of single images."""
         if isinstance(student, InTurn):
-            found = [SRe2L._read(one, part, size, read) for one, part in zip(student.networks, images.split(student.sizes), strict=True)]
+            found = [
+                SRe2L._read(one, part, size, read)
+                for one, part in zip(student.networks, images.split(student.sizes), strict=True)
+            ]
             return tuple(map(torch.cat, zip(*found, strict=True)))
         if not isinstance(student, Several):
             return compute.in_chunks(lambda part: read(student.features(part)), images, size)
-        found = [compute.in_chunks(lambda part, network=network: read(network.features(part)), own, size)
-                 for network, own in zip(student.networks, batches(images, len(student.networks)), strict=True)]
+        found = [
+            compute.in_chunks(lambda part, network=network: read(network.features(part)), own, size)
+            for network, own in zip(student.networks, batches(images, len(student.networks)), strict=True)
+        ]
         return tuple(joined(parts) for parts in zip(*found, strict=True))
 
     def _views(self, step: int, seed: int, many: int, data: Dataset, block: int) -> crops.View:
         """One a batch of the block, drawn on the CPU row by row, so that a batch is seen alike however many there are, on every device."""
-        roll, flip, crop = (stream(seed, "sre2l", name, step, *[block] * (block > 0)) for name in ("roll", "flip", "crop"))
+        roll, flip, crop = (
+            stream(seed, "sre2l", name, step, *[block] * (block > 0)) for name in ("roll", "flip", "crop")
+        )
         shift = torch.randint(self.roll + 1, (many, 2), generator=roll)
         mirrored = torch.rand(many, generator=flip) < 0.5 if self.flip else None
-        windows = crops.windows(many, data.shape[1:], crop, scale=self.crop_scale) if self.crop_scale < 1 else None
+        windows = (
+            crops.windows(many, data.shape[1:], crop, scale=self.crop_scale) if self.crop_scale < 1 else None
+        )
         return crops.View(shift, mirrored, windows)
 
-    def _adjusted(self, data: Dataset, synthetic: Synthetic, teacher: Network, look: Look, seed: int, blocks: Sequence[Tensor],
-                  views: Sequence[crops.View]) -> list[list[Network]]:
+    def _adjusted(
+        self,
+        data: Dataset,
+        synthetic: Synthetic,
+        teacher: Network,
+        look: Look,
+        seed: int,
+        blocks: Sequence[Tensor],
+        views: Sequence[crops.View],
+    ) -> list[list[Network]]:
         """The network of every batch, by blocks of classes, which depends on no other batch, and not on the step at which a run goes on."""
         first, count = synthetic.first, synthetic.first + synthetic.per_class
         if self.batch == "init":
             index = beginnings(data, count, synthetic.settings.get("seed", seed))
         else:
             index = data.sample(count, stream(seed, "sre2l", "other", device=data.device))
-        return [[look(teacher, view.of(torch.full_like(rows, place - first)).through(data.x_train[rows]), data.y_train[rows],
-                      stream(seed, "sre2l", "look", place, *[block] * (block > 0)))
-                 for place, rows in enumerate(batches(index, count)[first:, classes], first)]
-                for block, (classes, view) in enumerate(zip(blocks, views, strict=True))]
+        return [
+            [
+                look(
+                    teacher,
+                    view.of(torch.full_like(rows, place - first)).through(data.x_train[rows]),
+                    data.y_train[rows],
+                    stream(seed, "sre2l", "look", place, *[block] * (block > 0)),
+                )
+                for place, rows in enumerate(batches(index, count)[first:, classes], first)
+            ]
+            for block, (classes, view) in enumerate(zip(blocks, views, strict=True))
+        ]
 
-    def in_groups(self, seen: Sequence[Network], classes: int, accelerate: Callable, size: int, apart: Network | None = None
-                  ) -> Callable[[Tensor, Tensor], Tensor]:
+    def in_groups(
+        self,
+        seen: Sequence[Network],
+        classes: int,
+        accelerate: Callable,
+        size: int,
+        apart: Network | None = None,
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         """(images, labels) -> the loss, batch j through network j, summed over the batches; statistics through `apart`, if it is given.
 
         They share no number: the gradient is found for as many at once as there are in a chunk of `size` images, at least one, and kept.
@@ -176,23 +249,34 @@ class SRe2L:
         together = self.at_once or (1 if alone else compute.evenly(many, max(1, size // classes)))
         if same and apart in (None, seen[0]):
             whole = accelerate(self.objective)
-            groups = [lambda parts, labels: [whole(seen[0], joined(parts), labels.repeat_interleave(len(parts)), len(parts))]] * many
+            groups = [
+                lambda parts, labels: [
+                    whole(seen[0], joined(parts), labels.repeat_interleave(len(parts)), len(parts))
+                ]
+            ] * many
         elif apart is None:
             one = self._alone if together == 1 else self._stacked
             groups = [each(one, seen[part], accelerate) for part in compute.slices(many, together)]
         else:
             matched = accelerate(self._statistics)
-            groups = [self._apart(each(self._cross_entropy, seen[part], accelerate), functools.partial(matched, apart))
-                      for part in compute.slices(many, together)]
+            groups = [
+                self._apart(
+                    each(self._cross_entropy, seen[part], accelerate), functools.partial(matched, apart)
+                )
+                for part in compute.slices(many, together)
+            ]
 
         def objective(images: Tensor, labels: Tensor) -> Tensor:
-            total, gradient = images.new_zeros((), dtype=torch.promote_types(images.dtype, torch.float32)), torch.empty_like(images)
+            total, gradient = (
+                images.new_zeros((), dtype=torch.promote_types(images.dtype, torch.float32)),
+                torch.empty_like(images),
+            )
             into = batches(gradient, many)
             for group, part in zip(groups, compute.slices(many, together), strict=False):
                 with torch.enable_grad():
                     parts = batches(images.detach(), many)[part].clone().requires_grad_()
-                    loss = torch.stack([one for one, in group(parts, labels[::many])]).sum()
-                    into[part], = torch.autograd.grad(loss, parts)
+                    loss = torch.stack([one for (one,) in group(parts, labels[::many])]).sum()
+                    (into[part],) = torch.autograd.grad(loss, parts)
                 total = total + loss.detach()
             return known(total, [images], [gradient])
 
@@ -207,29 +291,41 @@ class SRe2L:
         return self.objective(network, images, labels, 1)
 
     def _stacked(self, network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor]:
-        return self.objective(network, images, labels, 1, channel_moments_reference)  # the other forms have no rule for vmap
+        return self.objective(
+            network, images, labels, 1, channel_moments_reference
+        )  # the other forms have no rule for vmap
 
     def _cross_entropy(self, network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor]:
-        return F.cross_entropy(network(images), labels),
+        return (F.cross_entropy(network(images), labels),)
 
     def _statistics(self, network: Network, images: Tensor, many: int) -> tuple[Tensor]:
         with recorded() as inputs:
             network.features(images)
-        return self._matched(inputs, many),
+        return (self._matched(inputs, many),)
 
-    def objective(self, network: Network, images: Tensor, labels: Tensor, many: int, moments: Callable = channel_moments
-                  ) -> tuple[Tensor]:
+    def objective(
+        self, network: Network, images: Tensor, labels: Tensor, many: int, moments: Callable = channel_moments
+    ) -> tuple[Tensor]:
         """The loss, summed over the `many` batches; `moments` as in `statistics_loss`."""
         with recorded() as inputs:
             features = network.features(images)
-        loss = F.cross_entropy(network.classifier(features[-1].flatten(1)), labels, reduction="sum") * (many / len(labels))
-        return self._matched(inputs, many, loss, moments),
+        loss = F.cross_entropy(network.classifier(features[-1].flatten(1)), labels, reduction="sum") * (
+            many / len(labels)
+        )
+        return (self._matched(inputs, many, loss, moments),)
 
-    def _matched(self, inputs: Sequence[tuple[Tensor, Tensor, Tensor]], many: int, loss: Tensor | float = 0.0,
-                 moments: Callable = channel_moments) -> Tensor:
+    def _matched(
+        self,
+        inputs: Sequence[tuple[Tensor, Tensor, Tensor]],
+        many: int,
+        loss: Tensor | float = 0.0,
+        moments: Callable = channel_moments,
+    ) -> Tensor:
         """`loss` and the distances of the statistics of what the batch norms of a pass were given."""
         if not inputs:
-            raise BadInput("SRe2L: the network looked through has no batch norm, whose statistics it matches; use one that has")
+            raise BadInput(
+                "SRe2L: the network looked through has no batch norm, whose statistics it matches; use one that has"
+            )
         for layer, (x, mean, var) in enumerate(inputs):
             term = statistics_loss(x, mean, var, many, self.r_var, moments=moments)
             loss = loss + self.r_bn * (1.0 if layer else self.first_bn) * term

@@ -57,29 +57,61 @@ class MTT:
     chunk: int | None = later(None)
 
     def __post_init__(self):
-        positive("MTT", expert_epochs=self.expert_epochs, max_start_epoch=self.max_start_epoch, syn_steps=self.syn_steps,
-                 batch_syn=self.batch_syn, batch_real=self.batch_real, chunk=self.chunk)
+        positive(
+            "MTT",
+            expert_epochs=self.expert_epochs,
+            max_start_epoch=self.max_start_epoch,
+            syn_steps=self.syn_steps,
+            batch_syn=self.batch_syn,
+            batch_real=self.batch_real,
+            chunk=self.chunk,
+        )
         one_of("MTT", GRADIENTS, gradient=self.gradient)
         if self.tesla_factor not in (1, 2):
-            raise BadInput(f"MTT: tesla_factor={self.tesla_factor} must be 2 (the formula of TESLA) or 1 (its published code)")
+            raise BadInput(
+                f"MTT: tesla_factor={self.tesla_factor} must be 2 (the formula of TESLA) or 1 (its published code)"
+            )
         augment.families(self.strategy)
         last = self.max_start_epoch - 1 + self.expert_epochs
         if last > self.experts.epochs:
-            raise BadInput(f"MTT: max_start_epoch={self.max_start_epoch} and expert_epochs={self.expert_epochs} reach epoch {last}, but "
-                           f"the experts have {self.experts.epochs} epochs; train them longer, or start earlier")
+            raise BadInput(
+                f"MTT: max_start_epoch={self.max_start_epoch} and expert_epochs={self.expert_epochs} reach epoch {last}, but "
+                f"the experts have {self.experts.epochs} epochs; train them longer, or start earlier"
+            )
 
-    def matches(self, data: Dataset, synthetic: Synthetic, *, seed: int, start: int = 0,
-                look: Look = unadjusted, memory: dict[str, Tensor] | None = None, reads: Sequence[Read] = ()) -> Iterator[Match]:
+    def matches(
+        self,
+        data: Dataset,
+        synthetic: Synthetic,
+        *,
+        seed: int,
+        start: int = 0,
+        look: Look = unadjusted,
+        memory: dict[str, Tensor] | None = None,
+        reads: Sequence[Read] = (),
+    ) -> Iterator[Match]:
         if synthetic.step_size is None:
-            raise BadInput("MTT learns the size of a student's steps, and this set has none; make the set with one, e.g. step=0.01")
+            raise BadInput(
+                "MTT learns the size of a student's steps, and this set has none; make the set with one, e.g. step=0.01"
+            )
         if data.classes < 2:
-            raise BadInput("MTT: the cross-entropy of one class trains no expert; give two classes or more, or use DM")
+            raise BadInput(
+                "MTT: the cross-entropy of one class trains no expert; give two classes or more, or use DM"
+            )
         device, dtype = data.device, data.x_train.dtype
         paths = trajectories.experts(data, self.experts, self.seed_experts)
-        expert, student = (self.experts.network_for(data, torch.Generator(device)).requires_grad_(False) for _ in range(2))
+        expert, student = (
+            self.experts.network_for(data, torch.Generator(device)).requires_grad_(False) for _ in range(2)
+        )
         size = self.images_at_once(student, data, synthetic)
-        loss_of = functools.partial(GRADIENTS[self.gradient], **{"unrolled": {}, "adjoint": {"size": size},
-                                                                 "tesla": {"size": size, "factor": self.tesla_factor}}[self.gradient])
+        loss_of = functools.partial(
+            GRADIENTS[self.gradient],
+            **{
+                "unrolled": {},
+                "adjoint": {"size": size},
+                "tesla": {"size": size, "factor": self.tesla_factor},
+            }[self.gradient],
+        )
 
         def forward(flat, x):
             return functional_call(student, trajectories.unflatten(student, flat), (x,))
@@ -95,16 +127,36 @@ class MTT:
             epoch = int(torch.randint(self.max_start_epoch, (), generator=generator))
             first, goal = parameters(number, epoch), parameters(number, epoch + self.expert_epochs)
             images = synthetic.images()
-            loss, last = loss_of(forward, first, goal, images, synthetic.targets(), synthetic.step_size,
-                                 self._steps(len(images), stream(seed, "mtt", "steps", step, device=device)))
-            index, sizes = data.sample_up_to(self.batch_real, stream(seed, "mtt", "real", step, device=device))
+            loss, last = loss_of(
+                forward,
+                first,
+                goal,
+                images,
+                synthetic.targets(),
+                synthetic.step_size,
+                self._steps(len(images), stream(seed, "mtt", "steps", step, device=device)),
+            )
+            index, sizes = data.sample_up_to(
+                self.batch_real, stream(seed, "mtt", "real", step, device=device)
+            )
             batch = Batch(data, index, sizes)
             trajectories.fill(expert, goal)
             seen = looked_through(look, expert, batch, stream(seed, "mtt", "look", step))
             trajectories.fill(student, last)
-            of_real = Features(lambda read, seen=seen, batch=batch: in_parts(read, seen.features, batch, size or len(batch)))
-            yield Match(step, seen, student, batch, images, synthetic.labels, of_real,
-                        Features.of(student.features, images, size or len(images)), loss)
+            of_real = Features(
+                lambda read, seen=seen, batch=batch: in_parts(read, seen.features, batch, size or len(batch))
+            )
+            yield Match(
+                step,
+                seen,
+                student,
+                batch,
+                images,
+                synthetic.labels,
+                of_real,
+                Features.of(student.features, images, size or len(images)),
+                loss,
+            )
 
     def images_at_once(self, network: Network, data: Dataset, synthetic: Synthetic) -> int | None:
         """Images of a student's step that pass it together; None for all, which a batch norm needs."""

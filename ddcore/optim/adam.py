@@ -10,10 +10,25 @@ from torch import Tensor
 class Adam:
     """x <- x (1 - lr * weight_decay) - lr * m_hat / (sqrt(v_hat) + eps), for each tensor in place; weight decay is decoupled."""
 
-    def __init__(self, parameters: Sequence[Tensor], *, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0):
-        self.parameters, self.lr, self.betas, self.eps, self.weight_decay = list(parameters), lr, betas, eps, weight_decay
-        self.first, self.second = ([torch.zeros_like(parameter) for parameter in self.parameters] for _ in range(2))
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        self.parameters, self.lr, self.betas, self.eps, self.weight_decay = (
+            list(parameters),
+            lr,
+            betas,
+            eps,
+            weight_decay,
+        )
+        self.first, self.second = (
+            [torch.zeros_like(parameter) for parameter in self.parameters] for _ in range(2)
+        )
         self.steps = 0
 
     @property

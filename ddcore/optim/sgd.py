@@ -19,8 +19,15 @@ def cosine(step: int, steps: int) -> float:
 class SGD:
     """velocity <- momentum * velocity + gradient + weight_decay * x; x <- x - lr * velocity, for each tensor in place."""
 
-    def __init__(self, parameters: Sequence[Tensor], *, lr: float, momentum: float, weight_decay: float = 0.0):
-        self.parameters, self.lr, self.momentum, self.weight_decay = list(parameters), lr, momentum, weight_decay
+    def __init__(
+        self, parameters: Sequence[Tensor], *, lr: float, momentum: float, weight_decay: float = 0.0
+    ):
+        self.parameters, self.lr, self.momentum, self.weight_decay = (
+            list(parameters),
+            lr,
+            momentum,
+            weight_decay,
+        )
         self.velocity = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.steps = 0
 

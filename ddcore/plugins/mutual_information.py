@@ -57,14 +57,22 @@ class MutualInformation:
     seed: int = 0
 
     def __post_init__(self):
-        positive("MutualInformation", weight=self.weight, temperature=self.temperature, beta=self.beta, width=self.width)
+        positive(
+            "MutualInformation",
+            weight=self.weight,
+            temperature=self.temperature,
+            beta=self.beta,
+            width=self.width,
+        )
         one_of("MutualInformation", CRITICS, critic=self.critic)
         one_of("MutualInformation", NEGATIVES, negatives=self.negatives)
         one_of("MutualInformation", NORMALISERS, normaliser=self.normaliser)
         if not 0 < self.decay < 1:
             raise BadInput(f"MutualInformation: decay={self.decay} must lie between 0 and 1")
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
-            raise BadInput(f"MutualInformation: layers={self.layers} must name blocks by numbers from 0 on; leave it None for all")
+            raise BadInput(
+                f"MutualInformation: layers={self.layers} must name blocks by numbers from 0 on; leave it None for all"
+            )
 
     def loss(self, match: Match, memory: dict[str, Tensor]) -> Tensor:
         """The term of one match; `memory` holds the normaliser's logarithm, (layers,). Raises BadInput for a match it can't contrast."""
@@ -84,23 +92,31 @@ class MutualInformation:
         """(n, width) for each of the layers: their features projected, of norm one."""
         layers = range(len(features)) if self.layers is None else self.layers
         if max(layers) >= len(features):
-            raise BadInput(f"MutualInformation: layers={self.layers}, but the network has {len(features)} blocks; name some of 0 to "
-                           f"{len(features) - 1}")
+            raise BadInput(
+                f"MutualInformation: layers={self.layers}, but the network has {len(features)} blocks; name some of 0 to "
+                f"{len(features) - 1}"
+            )
         return tuple(self._embed(features[layer], layer) for layer in layers)
 
     def _sides(self, match: Match) -> tuple:
         classes = match.network.classifier.out_features
         if classes < 2:
-            raise BadInput("MutualInformation: one class has no other to contrast with; give two classes or more")
+            raise BadInput(
+                "MutualInformation: one class has no other to contrast with; give two classes or more"
+            )
         if not len(match.real_labels):
-            raise BadInput("MutualInformation: the match has no real images to contrast with; give the method a batch_real above 0")
+            raise BadInput(
+                "MutualInformation: the match has no real images to contrast with; give the method a batch_real above 0"
+            )
         real, fake = map(torch.stack, match.read(self.read))
         return fake, match.synthetic_labels, real, match.real_labels, classes
 
     def _embed(self, features: Tensor, layer: int) -> Tensor:
         flat = features.flatten(1)
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
-        return F.normalize(flat @ projection(self.seed, layer, flat.shape[1], self.width, flat.device, flat.dtype))
+        return F.normalize(
+            flat @ projection(self.seed, layer, flat.shape[1], self.width, flat.device, flat.dtype)
+        )
 
     def _losses(self, sides: list, memory: dict[str, Tensor]) -> Tensor:
         fake, labels, real, real_labels, classes = sides
@@ -115,11 +131,17 @@ class MutualInformation:
         if "log_z" not in memory:
             memory["log_z"] = contrast(fake.detach(), *sides[1:], **how).log_mean_exp
         found = contrast(*sides, log_z=memory["log_z"], **how)
-        memory["log_z"] = torch.logaddexp(memory["log_z"] + math.log(self.decay), found.log_mean_exp + math.log1p(-self.decay))
+        memory["log_z"] = torch.logaddexp(
+            memory["log_z"] + math.log(self.decay), found.log_mean_exp + math.log1p(-self.decay)
+        )
         return found.loss
 
 
 @functools.lru_cache(maxsize=8)
-def projection(seed: int, layer: int, features: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def projection(
+    seed: int, layer: int, features: int, width: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """(features, width) standard normal numbers, the same on every device."""
-    return torch.randn(features, width, generator=stream(seed, "mutual information", "projection", layer)).to(device, dtype)
+    return torch.randn(features, width, generator=stream(seed, "mutual information", "projection", layer)).to(
+        device, dtype
+    )

@@ -59,8 +59,10 @@ class WeightAdjustment:
         positive("WeightAdjustment", steps=self.steps)
         one_of("WeightAdjustment", DIRECTIONS, direction=self.direction)
         if not self.normalised and self.direction not in ALONG_THE_GRADIENT:
-            raise BadInput(f"WeightAdjustment: normalised=False has no meaning for direction='{self.direction}', noise of length rho; "
-                           f"leave it out, or choose one of {', '.join(ALONG_THE_GRADIENT)}")
+            raise BadInput(
+                f"WeightAdjustment: normalised=False has no meaning for direction='{self.direction}', noise of length rho; "
+                f"leave it out, or choose one of {', '.join(ALONG_THE_GRADIENT)}"
+            )
 
     def adjust(self, network: Network, batch: Tensor, labels: Tensor, generator: torch.Generator) -> Network:
         """A frozen copy of `network` with the weights moved, its buffers and mode those of `network`; at rho = 0 `network` itself."""
@@ -72,35 +74,53 @@ class WeightAdjustment:
             parameter += moves[name]
         return moved
 
-    def displacement(self, network: Network, batch: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def displacement(
+        self, network: Network, batch: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """Delta by the names of the parameters, for B = batch (n, C, H, W) and its labels (n,).
 
         A network in eval mode uses the statistics that its batch norms keep, one in train mode those of B; those kept never change.
         Raises BadInput for a batch without images and for labels that are not one class of the network an image.
         """
         if not len(batch):
-            raise BadInput("WeightAdjustment: the batch has no image to take a gradient of; give the method real images")
+            raise BadInput(
+                "WeightAdjustment: the batch has no image to take a gradient of; give the method real images"
+            )
         classes = network.classifier.out_features
-        if labels.shape != batch.shape[:1] or labels.is_floating_point() or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise BadInput(f"WeightAdjustment: the labels of {len(batch)} images must be as many whole numbers from 0 to {classes - 1}")
+        if (
+            labels.shape != batch.shape[:1]
+            or labels.is_floating_point()
+            or not 0 <= int(labels.min()) <= int(labels.max()) < classes
+        ):
+            raise BadInput(
+                f"WeightAdjustment: the labels of {len(batch)} images must be as many whole numbers from 0 to {classes - 1}"
+            )
         theta = {name: parameter.detach() for name, parameter in network.named_parameters()}
         if self.direction == "gaussian":
             noise = {name: _normal(one.shape, generator, one) for name, one in theta.items()}
             return _of_length(self.rho, noise)
         if self.direction == "fisher":
-            return _of_length(self.rho, _gradient(network, theta, batch, labels, _normal(labels.shape, generator, batch)))
+            return _of_length(
+                self.rho, _gradient(network, theta, batch, labels, _normal(labels.shape, generator, batch))
+            )
         share = batch.new_full(labels.shape, 1 / len(batch) if self.normalised else 1.0)
         moves = {name: torch.zeros_like(one) for name, one in theta.items()}
         length = self.rho / self.steps * (1 if self.direction == "ascent" else -1)
         for _ in range(self.steps):
             at = {name: one + moves[name] for name, one in theta.items()}
             step = _gradient(network, at, batch, labels, share)
-            step = _of_length(length, step) if self.normalised else {name: length * one for name, one in step.items()}
+            step = (
+                _of_length(length, step)
+                if self.normalised
+                else {name: length * one for name, one in step.items()}
+            )
             moves = {name: one + step[name] for name, one in moves.items()}
         return moves
 
 
-def _gradient(network: Network, at: dict[str, Tensor], batch: Tensor, labels: Tensor, share: Tensor) -> dict[str, Tensor]:
+def _gradient(
+    network: Network, at: dict[str, Tensor], batch: Tensor, labels: Tensor, share: Tensor
+) -> dict[str, Tensor]:
     """Of sum_i share_i CE_i in the parameters, at `at`."""
     free = {name: one.detach().requires_grad_() for name, one in at.items()}
     kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
@@ -110,7 +130,13 @@ def _gradient(network: Network, at: dict[str, Tensor], batch: Tensor, labels: Te
 
     with torch.enable_grad():
         size = training.images_at_once(network, batch.shape[1:], len(batch))
-        found = training.gradient(lambda images: functional_call(network, free | kept, (images,)), list(free.values()), batch, loss, size)
+        found = training.gradient(
+            lambda images: functional_call(network, free | kept, (images,)),
+            list(free.values()),
+            batch,
+            loss,
+            size,
+        )
     return dict(zip(free, found, strict=True))
 
 

@@ -8,6 +8,16 @@ from ddcore.synthetic.pixels import Pixels, beginnings
 from ddcore.synthetic.tucker import Tucker
 
 __all__ = [
-    "KINDS", "Adaptive", "LowRank", "Pixels", "Synthetic", "Tucker", "beginnings", "budget", "create",
-    "images_per_class", "load_synthetic", "truncated_svd",
+    "KINDS",
+    "Adaptive",
+    "LowRank",
+    "Pixels",
+    "Synthetic",
+    "Tucker",
+    "beginnings",
+    "budget",
+    "create",
+    "images_per_class",
+    "load_synthetic",
+    "truncated_svd",
 ]

@@ -29,15 +29,27 @@ class Adaptive(Synthetic):
     kind, version, inits = "adaptive", 1, ("svd",)
     shared = ("step", "u", "v")
 
-    def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "svd", step: float | None = None,
-                 step_rate: float | None = None, images_per_class: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        data: Dataset,
+        budget_ipc: int,
+        *,
+        rank: int,
+        init: str = "svd",
+        step: float | None = None,
+        step_rate: float | None = None,
+        images_per_class: int | None = None,
+        seed: int = 0,
+    ):
         positive("Adaptive", budget_ipc=budget_ipc, rank=rank)
         one_of("Adaptive", self.inits, init=init)
         channels, height, width = data.shape
         per_class = self.most(data, budget_ipc, rank=rank)
         if per_class == 0:
-            raise BadInput(f"Adaptive: a mean rank of {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image; one of at most "
-                           f"{budget_ipc * height * width // (height + width)} does")
+            raise BadInput(
+                f"Adaptive: a mean rank of {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image; one of at most "
+                f"{budget_ipc * height * width // (height + width)} does"
+            )
         break_even("Adaptive", per_class, budget_ipc, rank, height, width)
         per_class = count("Adaptive", images_per_class, per_class, budget_ipc)
         triplets = budget_ipc * channels * height * width // (height + width)
@@ -47,8 +59,17 @@ class Adaptive(Synthetic):
         a, s, b = torch.linalg.svd(real, full_matrices=False)
         kept = largest(s.view(data.classes, -1), triplets).view_as(s)
         root = s[kept].sqrt()[:, None]
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, images_per_class=images_per_class, seed=seed,
-                                    **steps(step, step_rate), ranks=kept.sum(-1).flatten().tolist())
+        self.settings = self._start(
+            data,
+            per_class,
+            budget_ipc,
+            rank=rank,
+            init=init,
+            images_per_class=images_per_class,
+            seed=seed,
+            **steps(step, step_rate),
+            ranks=kept.sum(-1).flatten().tolist(),
+        )
         self.tensors = {"u": a.mT[kept] * root, "v": b[kept] * root}
         self._learn()
 
@@ -62,13 +83,18 @@ class Adaptive(Synthetic):
         """(n, C, largest rank): the rows of u and v that make each image's channel, then the row after the last, which is zero."""
         ranks = torch.tensor(self.settings["ranks"], device=self.labels.device)
         if int(ranks.sum()) != len(self.tensors["u"]):
-            raise RuntimeError(f"ranks of {int(ranks.sum())} triplets, but {len(self.tensors['u'])} are stored")
+            raise RuntimeError(
+                f"ranks of {int(ranks.sum())} triplets, but {len(self.tensors['u'])} are stored"
+            )
         each = torch.arange(int(ranks.max()), device=ranks.device)
         rows = (ranks.cumsum(0) - ranks)[:, None] + each
         return torch.where(each < ranks[:, None], rows, ranks.sum()).view(len(self.labels), self.shape[0], -1)
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
-        u, v = (torch.nn.functional.pad(self.tensors[name], (0, 0, 0, 1))[self.places[index]] for name in ("u", "v"))
+        u, v = (
+            torch.nn.functional.pad(self.tensors[name], (0, 0, 0, 1))[self.places[index]]
+            for name in ("u", "v")
+        )
         return u.mT @ v
 
 

@@ -45,8 +45,17 @@ class Synthetic(abc.ABC):
         self.whitening = data.whitening
         if data.class_names != numbered(data.classes):
             settings["class_names"] = list(data.class_names)
-        return {"kind": self.kind, "budget_ipc": budget_ipc, "shape": list(data.shape), "classes": data.classes, "dataset": data.name,
-                "dataset_sha256": data.sha256, "mean": list(data.mean), "std": list(data.std), **settings}
+        return {
+            "kind": self.kind,
+            "budget_ipc": budget_ipc,
+            "shape": list(data.shape),
+            "classes": data.classes,
+            "dataset": data.name,
+            "dataset_sha256": data.sha256,
+            "mean": list(data.mean),
+            "std": list(data.std),
+            **settings,
+        }
 
     @abc.abstractmethod
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
@@ -124,14 +133,18 @@ class Synthetic(abc.ABC):
     def _learn(self) -> None:
         like = next(iter(self.tensors.values()))
         if "soft" in self.settings and "soft" not in self.tensors:
-            self.tensors["soft"] = self.settings["soft"] * torch.nn.functional.one_hot(self.labels, self.classes).to(like)
+            self.tensors["soft"] = self.settings["soft"] * torch.nn.functional.one_hot(
+                self.labels, self.classes
+            ).to(like)
         if "step" in self.settings and "step" not in self.tensors:
             positive(self.kind, step=self.settings["step"], step_rate=self.settings["step_rate"])
             self.tensors["step"] = like.new_zeros(())
         for name, tensor in self.tensors.items():
             self.tensors[name] = tensor.detach().clone().contiguous().requires_grad_()
         if self.stored_numbers > self.budget:
-            raise AssertionError(f"{self.kind}: {self.stored_numbers} stored numbers exceed the budget of {self.budget}")
+            raise AssertionError(
+                f"{self.kind}: {self.stored_numbers} stored numbers exceed the budget of {self.budget}"
+            )
 
     def save(self, path: str | Path) -> Path:
         """Write the stored tensors (factors, not images), labels and settings as safetensors, whole or not at all.
@@ -146,17 +159,29 @@ class Synthetic(abc.ABC):
         go with them: without these the set fits no image (`ddcore.data.zca`). `ddcore.synthetic.export` forms the images.
         """
         path = Path(path)
-        whitening = {f"whitening.{name}": tensor for name, tensor in vars(self.whitening).items()} if self.whitening else {}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (self.tensors | whitening).items()}
+        whitening = (
+            {f"whitening.{name}": tensor for name, tensor in vars(self.whitening).items()}
+            if self.whitening
+            else {}
+        )
+        tensors = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in (self.tensors | whitening).items()
+        }
         with whole(path) as part:
-            save_file(tensors | {"labels": self.labels.cpu()}, part, {"ddcore": json.dumps(self.settings, sort_keys=True)})
+            save_file(
+                tensors | {"labels": self.labels.cpu()},
+                part,
+                {"ddcore": json.dumps(self.settings, sort_keys=True)},
+            )
         return path
 
 
 def steps(step: float | None, step_rate: float | None) -> dict:
     """The settings of a learned step size, None for none. Raises BadInput for a rate without a step."""
     if step is None and step_rate is not None:
-        raise BadInput(f"step_rate={step_rate} without a step does nothing; give the initial step size as `step`")
+        raise BadInput(
+            f"step_rate={step_rate} without a step does nothing; give the initial step size as `step`"
+        )
     return {"step": step, "step_rate": None if step is None else 1e-3 if step_rate is None else step_rate}
 
 
@@ -164,5 +189,7 @@ def count(kind: str, asked: int | None, most: int, budget_ipc: int) -> int:
     """Images a class: `asked`, where so many are held, else the `most` that the budget holds. Raises BadInput for more."""
     positive(kind, images_per_class=asked)
     if asked is not None and asked > most:
-        raise BadInput(f"{kind}: images_per_class={asked}, but budget_ipc={budget_ipc} holds {most}; use a larger budget_ipc")
+        raise BadInput(
+            f"{kind}: images_per_class={asked}, but budget_ipc={budget_ipc} holds {most}; use a larger budget_ipc"
+        )
     return most if asked is None else asked

@@ -35,7 +35,9 @@ def pixels(synthetic: Synthetic, index: slice = slice(None)) -> Tensor:
     [0, 1]."""
     with torch.no_grad():
         images = synthetic.images(index)
-        return unnormalised(images, synthetic.settings["mean"], synthetic.settings["std"], synthetic.whitening).cpu()
+        return unnormalised(
+            images, synthetic.settings["mean"], synthetic.settings["std"], synthetic.whitening
+        ).cpu()
 
 
 def parts(synthetic: Synthetic, rows: slice = slice(None)) -> Iterator[Tensor]:
@@ -47,7 +49,9 @@ def parts(synthetic: Synthetic, rows: slice = slice(None)) -> Iterator[Tensor]:
 
 def clipped(synthetic: Synthetic) -> float:
     """The share of a set's pixels that 8 bits cut off: outside [0, 1] by more than half a level."""
-    outside = sum(int(((part < -HALF_A_LEVEL) | (part > 1 + HALF_A_LEVEL)).sum()) for part in parts(synthetic))
+    outside = sum(
+        int(((part < -HALF_A_LEVEL) | (part > 1 + HALF_A_LEVEL)).sum()) for part in parts(synthetic)
+    )
     return outside / (len(synthetic.labels) * math.prod(synthetic.shape))
 
 
@@ -59,15 +63,23 @@ def visible(synthetic: Synthetic) -> tuple[float, float, str]:
     if share <= 0.5:
         return 0.0, 1.0, f"{share:.0%} of the pixels are clipped to black or white" if share >= 0.005 else ""
     low, high = map(float, np.percentile(_some(synthetic), (1, 99)))
-    return low, high, (
-        f"{share:.0%} of the pixels lie outside the range of real ones, so the pictures are scaled: black is {low:.2f}, white {high:.2f}, "
-        "where real pixels go from 0 to 1")
+    return (
+        low,
+        high,
+        (
+            f"{share:.0%} of the pixels lie outside the range of real ones, so the pictures are scaled: "
+            f"black is {low:.2f}, white {high:.2f}, where real pixels go from 0 to 1"
+        ),
+    )
 
 
 def _some(synthetic: Synthetic) -> np.ndarray:
     """At most `AT_ONCE` of a set's pixels, at even distances that fall on no place of an image more than on another; all if they are
     fewer."""
-    every, size = 1 + (len(synthetic.labels) * math.prod(synthetic.shape) - 1) // AT_ONCE, math.prod(synthetic.shape)
+    every, size = (
+        1 + (len(synthetic.labels) * math.prod(synthetic.shape) - 1) // AT_ONCE,
+        math.prod(synthetic.shape),
+    )
     while math.gcd(every, size) > 1:
         every += 1
     found, before = [], 0
@@ -83,10 +95,14 @@ def grid(synthetic: Synthetic, path: str | Path, *, columns: int = 10) -> str:
     low, high, said = visible(synthetic)
     channels, height, width = synthetic.shape
     shown = min(synthetic.per_class, columns)
-    picture = torch.full((synthetic.classes * (height + 1) + 1, shown * (width + 1) + 1, channels), 255, dtype=torch.uint8)
+    picture = torch.full(
+        (synthetic.classes * (height + 1) + 1, shown * (width + 1) + 1, channels), 255, dtype=torch.uint8
+    )
     for label in range(synthetic.classes):
         top, first = label * (height + 1) + 1, label * synthetic.per_class
-        for column, image in enumerate(image for part in parts(synthetic, slice(first, first + shown)) for image in part):
+        for column, image in enumerate(
+            image for part in parts(synthetic, slice(first, first + shown)) for image in part
+        ):
             left = column * (width + 1) + 1
             picture[top : top + height, left : left + width] = _bytes((image - low) / (high - low))
     with whole(path) as part:
@@ -109,9 +125,13 @@ def contents(synthetic: Synthetic) -> dict[str, Tensor | list]:
     pixels = images * std + mean. `soft_labels` (n, classes), probabilities, and `step`, the size of a student's steps, where they were
     learned; `whitening_mean` (P,) and `whitening_transform` (P, P) of a whitened dataset, with
     images = (pixels - whitening_mean) @ whitening_transform on flattened pixels."""
-    found: dict = {"images": synthetic.images().detach().cpu(), "labels": synthetic.labels.cpu(),
-                   "class_names": list(synthetic.class_names), "mean": list(synthetic.settings["mean"]),
-                   "std": list(synthetic.settings["std"])}
+    found: dict = {
+        "images": synthetic.images().detach().cpu(),
+        "labels": synthetic.labels.cpu(),
+        "class_names": list(synthetic.class_names),
+        "mean": list(synthetic.settings["mean"]),
+        "std": list(synthetic.settings["std"]),
+    }
     if "soft" in synthetic.tensors:
         found["soft_labels"] = synthetic.targets().detach().cpu()
     if synthetic.step_size is not None:
@@ -166,8 +186,10 @@ def ddranking(synthetic: Synthetic, folder: str | Path, *, lr: float = 0.01) -> 
         same = torch.allclose(torch.tensor(ours), torch.tensor(by))
         images = synthetic.images().detach().cpu() if same else (pixels(synthetic) - mean) / std
         if not same:
-            said.append(f"images.pt is normalised as ddranking does, by mean {by[0]} and standard deviation {by[1]}; the "
-                        f"set by {ours[0]} and {ours[1]}")
+            said.append(
+                f"images.pt is normalised as ddranking does, by mean {by[0]} and standard deviation {by[1]}; the "
+                f"set by {ours[0]} and {ours[1]}"
+            )
     learned = None if synthetic.step_size is None else float(synthetic.step_size.detach())
     with new_folder(folder) as part:
         share = _images(synthetic, part / "images")
@@ -176,7 +198,9 @@ def ddranking(synthetic: Synthetic, folder: str | Path, *, lr: float = 0.01) -> 
         torch.save(torch.tensor(lr if learned is None else learned), part / "lr.pt")
         if "soft" in synthetic.tensors:
             torch.save(synthetic.targets().detach().cpu(), part / "soft_labels.pt")
-            said.append("the labels that the set learned are in soft_labels.pt, but the evaluators of ddranking 0.2.0 train on hard ones")
+            said.append(
+                "the labels that the set learned are in soft_labels.pt, but the evaluators of ddranking 0.2.0 train on hard ones"
+            )
     if share >= 0.005:
         said.append(f"{share:.0%} of the pixels of images/ are clipped; images.pt keeps the numbers")
     return said
@@ -185,15 +209,19 @@ def ddranking(synthetic: Synthetic, folder: str | Path, *, lr: float = 0.01) -> 
 def takes_coloured(synthetic: Synthetic) -> None:
     """Raise BadInput for a set that no network of ddranking takes."""
     if synthetic.shape[0] != 3:
-        raise BadInput(f"a set of {synthetic.settings['dataset']} has {synthetic.shape[0]} channel(s), and every network of ddranking "
-                       "takes 3; export it as --npz, --pt or --png")
+        raise BadInput(
+            f"a set of {synthetic.settings['dataset']} has {synthetic.shape[0]} channel(s), and every network of ddranking "
+            "takes 3; export it as --npz, --pt or --png"
+        )
 
 
 def empty(folder: str | Path) -> None:
     """Raise BadInput for a folder that holds something, or a file of its name: files of another set would be taken for this one's."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder}: is there already and not an empty folder; name a new one, or remove it first")
+        raise BadInput(
+            f"{folder}: is there already and not an empty folder; name a new one, or remove it first"
+        )
 
 
 @contextlib.contextmanager

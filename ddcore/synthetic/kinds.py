@@ -40,7 +40,9 @@ def create(data: Dataset, kind: str, budget_ipc: int, *, seed: int, **settings) 
     """A synthetic set by the name of its kind ('pixels', 'lowrank') and its settings."""
     if kind not in KINDS:
         raise unknown("synthetic set", kind, KINDS)
-    return KINDS[kind](data, budget_ipc, **keywords(KINDS[kind], settings | {"seed": seed}, f"synthetic set {kind}"))
+    return KINDS[kind](
+        data, budget_ipc, **keywords(KINDS[kind], settings | {"seed": seed}, f"synthetic set {kind}")
+    )
 
 
 def load_synthetic(path: str | Path, device: torch.device | str = "cpu") -> Synthetic:
@@ -62,14 +64,22 @@ def load_synthetic(path: str | Path, device: torch.device | str = "cpu") -> Synt
             found.whitening = Whitening(tensors.pop("whitening.mean"), tensors.pop("whitening.transform"))
         Synthetic.__init__(found, tensors, tensors.pop("labels"), settings)
         whole = found.images(slice(0, 1)).shape[1:] == found.shape
-        whole = whole and all(len(found.labels) == len(tensors[name]) for name in tensors if name not in found.shared)
-        whole = whole and len(found.labels) == found.classes * found.per_class and found.stored_numbers <= found.budget
+        whole = whole and all(
+            len(found.labels) == len(tensors[name]) for name in tensors if name not in found.shared
+        )
+        whole = (
+            whole
+            and len(found.labels) == found.classes * found.per_class
+            and found.stored_numbers <= found.budget
+        )
     except (KeyError, TypeError, RuntimeError, IndexError):
         whole = False
     if not whole:
         raise BadInput(f"{path}: its tensors are not those that its settings name; distil it again")
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise BadInput(f"{path}: '{name}' holds {int((~tensor.isfinite()).sum())} numbers that are not finite; distil it again")
+            raise BadInput(
+                f"{path}: '{name}' holds {int((~tensor.isfinite()).sum())} numbers that are not finite; distil it again"
+            )
     found._learn()
     return found

@@ -23,9 +23,20 @@ class LowRank(Synthetic):
 
     kind, version, inits = "lowrank", 1, ("noise", "svd")
 
-    def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", soft: float | None = None,
-                 step: float | None = None, step_rate: float | None = None, balance: bool | None = None,
-                 images_per_class: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        data: Dataset,
+        budget_ipc: int,
+        *,
+        rank: int,
+        init: str = "noise",
+        soft: float | None = None,
+        step: float | None = None,
+        step_rate: float | None = None,
+        balance: bool | None = None,
+        images_per_class: int | None = None,
+        seed: int = 0,
+    ):
         positive("LowRank", budget_ipc=budget_ipc, rank=rank, soft=soft)
         one_of("LowRank", self.inits, init=init)
         channels, height, width = data.shape
@@ -33,21 +44,46 @@ class LowRank(Synthetic):
         if per_class == 0:
             labels = 0 if soft is None else data.classes
             most = (budget_ipc * channels * height * width - labels) // (channels * (height + width))
-            raise BadInput(f"LowRank: rank {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image"
-                           f"{f' with its {labels} soft-label numbers' if labels else ''}; "
-                           + (f"a rank of at most {most} does" if most > 0 else "use a larger budget_ipc, or hard labels"))
+            raise BadInput(
+                f"LowRank: rank {rank} at budget_ipc={budget_ipc} stores no {height}x{width} image"
+                f"{f' with its {labels} soft-label numbers' if labels else ''}; "
+                + (
+                    f"a rank of at most {most} does"
+                    if most > 0
+                    else "use a larger budget_ipc, or hard labels"
+                )
+            )
         break_even("LowRank", per_class, budget_ipc, rank, height, width)
         per_class = count("LowRank", images_per_class, per_class, budget_ipc)
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, soft=soft, balance=balance or None,
-                                    images_per_class=images_per_class, seed=seed, **steps(step, step_rate))
+        self.settings = self._start(
+            data,
+            per_class,
+            budget_ipc,
+            rank=rank,
+            init=init,
+            soft=soft,
+            balance=balance or None,
+            images_per_class=images_per_class,
+            seed=seed,
+            **steps(step, step_rate),
+        )
         if init == "svd":
             data.need(per_class, f"LowRank with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
             real = data.batch(data.sample(per_class, stream(seed, "lowrank", "svd", device=data.device)))
             u, v = truncated_svd(real, rank)
         else:
             generator = stream(seed, "lowrank", "noise", device=data.device)
-            u, v = (torch.randn(len(self.labels), channels, *sides, generator=generator, device=data.device, dtype=data.x_train.dtype)
-                    for sides in ((height, rank), (rank, width)))
+            u, v = (
+                torch.randn(
+                    len(self.labels),
+                    channels,
+                    *sides,
+                    generator=generator,
+                    device=data.device,
+                    dtype=data.x_train.dtype,
+                )
+                for sides in ((height, rank), (rank, width))
+            )
         self.tensors = {"u": u, "v": v}
         self._learn()
 
@@ -55,7 +91,9 @@ class LowRank(Synthetic):
     def most(cls, data: Dataset, budget_ipc: int, *, rank: int, soft: float | None = None) -> int:
         """The images a class that the budget holds."""
         channels, height, width = data.shape
-        return images_per_class(budget_ipc, rank, height, width, channels=channels, labels=0 if soft is None else data.classes)
+        return images_per_class(
+            budget_ipc, rank, height, width, channels=channels, labels=0 if soft is None else data.classes
+        )
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         return self.tensors["u"][index] @ self.tensors["v"][index]
@@ -64,12 +102,18 @@ class LowRank(Synthetic):
     def project(self) -> None:
         if self.settings.get("balance"):
             u, v = self.tensors["u"], self.tensors["v"]
-            scale = (v.norm(dim=(-2, -1), keepdim=True) / u.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)).sqrt().clamp(1e-3, 1e3)
+            scale = (
+                (v.norm(dim=(-2, -1), keepdim=True) / u.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12))
+                .sqrt()
+                .clamp(1e-3, 1e3)
+            )
             u.mul_(scale)
             v.div_(scale)
 
 
-def images_per_class(budget_ipc: int, rank: int, height: int, width: int, *, channels: int = 1, labels: int = 0) -> int:
+def images_per_class(
+    budget_ipc: int, rank: int, height: int, width: int, *, channels: int = 1, labels: int = 0
+) -> int:
     """n' = floor(ipc * m) with m = HW / (r (H + W)), in integers; fewer where each image has `labels` soft-label numbers."""
     return budget_ipc * channels * height * width // (channels * rank * (height + width) + labels)
 
@@ -77,9 +121,12 @@ def images_per_class(budget_ipc: int, rank: int, height: int, width: int, *, cha
 def break_even(kind: str, per_class: int, budget_ipc: int, rank: int, height: int, width: int) -> None:
     """Warn of a rank above HW / (H + W), at which an image costs more than its pixels."""
     if rank * (height + width) > height * width:
-        warnings.warn(f"{kind}: an image of rank {rank} takes {rank * (height + width)} numbers a channel, its pixels {height * width}: "
-                      f"{per_class} images a class in place of {budget_ipc}; a rank of at most {height * width // (height + width)} costs "
-                      "no more than pixels", stacklevel=3)
+        warnings.warn(
+            f"{kind}: an image of rank {rank} takes {rank * (height + width)} numbers a channel, its pixels {height * width}: "
+            f"{per_class} images a class in place of {budget_ipc}; a rank of at most {height * width // (height + width)} costs "
+            "no more than pixels",
+            stacklevel=3,
+        )
 
 
 def truncated_svd(images: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -24,26 +24,56 @@ class Pixels(Synthetic):
 
     kind, version, inits = "pixels", 1, ("real", "noise")
 
-    def __init__(self, data: Dataset, budget_ipc: int, *, init: str = "real", soft: float | None = None, step: float | None = None,
-                 step_rate: float | None = None, clip: bool | None = None, images_per_class: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        data: Dataset,
+        budget_ipc: int,
+        *,
+        init: str = "real",
+        soft: float | None = None,
+        step: float | None = None,
+        step_rate: float | None = None,
+        clip: bool | None = None,
+        images_per_class: int | None = None,
+        seed: int = 0,
+    ):
         positive("Pixels", budget_ipc=budget_ipc, soft=soft)
         one_of("Pixels", self.inits, init=init)
         if clip and data.whitening:
-            raise BadInput(f"Pixels: clip has no meaning for {data.name}, whose whitened images have no common range; leave clip out")
+            raise BadInput(
+                f"Pixels: clip has no meaning for {data.name}, whose whitened images have no common range; leave clip out"
+            )
         most = self.most(data, budget_ipc, soft=soft)
         if most == 0:
             size = math.prod(data.shape)
-            raise BadInput(f"Pixels: an image and its {data.classes} soft-label numbers take {size + data.classes} stored numbers, but "
-                           f"budget_ipc={budget_ipc} allows {budget_ipc * size} a class; use a larger budget_ipc, or hard labels")
+            raise BadInput(
+                f"Pixels: an image and its {data.classes} soft-label numbers take {size + data.classes} stored numbers, but "
+                f"budget_ipc={budget_ipc} allows {budget_ipc * size} a class; use a larger budget_ipc, or hard labels"
+            )
         per_class = count("Pixels", images_per_class, most, budget_ipc)
-        self.settings = self._start(data, per_class, budget_ipc, init=init, soft=soft, clip=clip or None,
-                                    images_per_class=images_per_class, seed=seed, **steps(step, step_rate))
+        self.settings = self._start(
+            data,
+            per_class,
+            budget_ipc,
+            init=init,
+            soft=soft,
+            clip=clip or None,
+            images_per_class=images_per_class,
+            seed=seed,
+            **steps(step, step_rate),
+        )
         if init == "real":
             data.need(per_class, f"Pixels with budget_ipc={budget_ipc} and init 'real'")
             pixels = data.batch(beginnings(data, per_class, seed))
         else:
             generator = stream(seed, "pixels", "noise", device=data.device)
-            pixels = torch.randn(len(self.labels), *data.shape, generator=generator, device=data.device, dtype=data.x_train.dtype)
+            pixels = torch.randn(
+                len(self.labels),
+                *data.shape,
+                generator=generator,
+                device=data.device,
+                dtype=data.x_train.dtype,
+            )
         self.tensors = {"pixels": pixels}
         self._learn()
 
@@ -67,7 +97,9 @@ class Pixels(Synthetic):
         per_class = len(images) // data.classes
         self.settings = self._start(data, per_class, per_class, init=init)
         if not torch.equal(self.labels, labels):
-            raise BadInput(f"a selection of {len(images)} images needs equally many of each of {data.classes} classes")
+            raise BadInput(
+                f"a selection of {len(images)} images needs equally many of each of {data.classes} classes"
+            )
         self.tensors = {"pixels": images}
         self._learn()
         return self

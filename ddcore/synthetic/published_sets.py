@@ -28,8 +28,14 @@ class _LeftOut:
         pass
 
 
-NUMPY = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "numpy.dtypes.Float64DType",
-         "numpy.dtypes.Float32DType", "numpy.dtypes.Int64DType")
+NUMPY = (
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "numpy.dtypes.Float64DType",
+    "numpy.dtypes.Float32DType",
+    "numpy.dtypes.Int64DType",
+)
 
 
 def import_published(path: str | Path, data: Dataset, *, run: int = 0) -> Pixels:
@@ -41,13 +47,27 @@ def import_published(path: str | Path, data: Dataset, *, run: int = 0) -> Pixels
     path = Path(path)
     images, labels = _read(path, run)
     what = f"{path}: images {tuple(images.shape)} of {images.dtype}, labels {tuple(labels.shape)} of {labels.dtype}"
-    if images.ndim != 4 or tuple(images.shape[1:]) != data.shape or not images.is_floating_point() or not len(images):
-        raise BadInput(f"{what}; {data.name} needs images (n, {', '.join(map(str, data.shape))}) of floating point")
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if (
+        images.ndim != 4
+        or tuple(images.shape[1:]) != data.shape
+        or not images.is_floating_point()
+        or not len(images)
+    ):
+        raise BadInput(
+            f"{what}; {data.name} needs images (n, {', '.join(map(str, data.shape))}) of floating point"
+        )
+    if (
+        labels.shape != images.shape[:1]
+        or labels.is_floating_point()
+        or labels.is_complex()
+        or labels.dtype == torch.bool
+    ):
         raise BadInput(f"{what}; one class an image is needed: labels that are learned or soft are not read")
     counts = torch.bincount(labels.clamp(min=0).long(), minlength=data.classes)
     if int(labels.min()) < 0 or len(counts) > data.classes or counts.unique().numel() > 1:
-        raise BadInput(f"{what}; labels from 0 to {data.classes - 1}, equally many of each, are needed for {data.name}")
+        raise BadInput(
+            f"{what}; labels from 0 to {data.classes - 1}, equally many of each, are needed for {data.name}"
+        )
     if not images.isfinite().all():
         raise BadInput(f"{path}: {int((~images.isfinite()).sum())} numbers of the images are not finite")
     order = labels.long().argsort(stable=True)
@@ -61,7 +81,9 @@ def _read(path: Path, run: int) -> tuple[Tensor, Tensor]:
         labels = path.with_name(path.name.replace("images", "labels", 1).replace("_zca", ""))
         found = {"data": [[found, _load(labels)]]}
     runs = found.get("data") if isinstance(found, dict) else None
-    if not isinstance(runs, list) or not all(isinstance(pair, list | tuple) and [*map(type, pair)] == [Tensor] * 2 for pair in runs):
+    if not isinstance(runs, list) or not all(
+        isinstance(pair, list | tuple) and [*map(type, pair)] == [Tensor] * 2 for pair in runs
+    ):
         raise BadInput(f"{path}: holds {_said(found)}; {READ} is read")
     if not 0 <= run < len(runs):
         raise BadInput(f"{path}: run={run}, but it holds {len(runs)} result(s), numbered from 0")
@@ -76,7 +98,11 @@ def _load(path: Path):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler refuses or stumbles over
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        why = f"holds a {refused[1]}, which is formed by running what is pickled, and nothing is run" if refused else "not a whole file"
+        why = (
+            f"holds a {refused[1]}, which is formed by running what is pickled, and nothing is run"
+            if refused
+            else "not a whole file"
+        )
         raise BadInput(f"{path}: {why}; {READ} is read") from error
 
 

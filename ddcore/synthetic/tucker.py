@@ -26,22 +26,44 @@ class Tucker(Synthetic):
     kind, version, inits = "tucker", 1, ("noise", "svd")
     shared = ("step", "left", "right")
 
-    def __init__(self, data: Dataset, budget_ipc: int, *, rank: int, init: str = "noise", step: float | None = None,
-                 step_rate: float | None = None, images_per_class: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        data: Dataset,
+        budget_ipc: int,
+        *,
+        rank: int,
+        init: str = "noise",
+        step: float | None = None,
+        step_rate: float | None = None,
+        images_per_class: int | None = None,
+        seed: int = 0,
+    ):
         positive("Tucker", budget_ipc=budget_ipc, rank=rank)
         one_of("Tucker", self.inits, init=init)
         channels, height, width = data.shape
         if rank > min(height, width):
-            raise BadInput(f"Tucker: rank={rank} is above the side of a {height}x{width} image; a rank of at most {min(height, width)} "
-                           "already holds every image")
+            raise BadInput(
+                f"Tucker: rank={rank} is above the side of a {height}x{width} image; a rank of at most {min(height, width)} "
+                "already holds every image"
+            )
         per_class = self.most(data, budget_ipc, rank=rank)
         if per_class == 0:
             left_over = budget_ipc * height * width - rank * (height + width)
-            raise BadInput(f"Tucker: bases of rank {rank} at budget_ipc={budget_ipc} leave {max(0, left_over)} numbers a channel, "
-                           f"and an image's core takes {rank**2}; use a lower rank")
+            raise BadInput(
+                f"Tucker: bases of rank {rank} at budget_ipc={budget_ipc} leave {max(0, left_over)} numbers a channel, "
+                f"and an image's core takes {rank**2}; use a lower rank"
+            )
         per_class = count("Tucker", images_per_class, per_class, budget_ipc)
-        self.settings = self._start(data, per_class, budget_ipc, rank=rank, init=init, images_per_class=images_per_class, seed=seed,
-                                    **steps(step, step_rate))
+        self.settings = self._start(
+            data,
+            per_class,
+            budget_ipc,
+            rank=rank,
+            init=init,
+            images_per_class=images_per_class,
+            seed=seed,
+            **steps(step, step_rate),
+        )
         sizes = (data.classes, channels)
         if init == "svd":
             data.need(per_class, f"Tucker with budget_ipc={budget_ipc}, rank={rank} and init 'svd'")
@@ -50,8 +72,14 @@ class Tucker(Synthetic):
             core = core.transpose(1, 2).flatten(0, 1)
         else:
             generator = stream(seed, "tucker", "noise", device=data.device)
-            left, right, core = (torch.randn(*shape, generator=generator, device=data.device, dtype=data.x_train.dtype)
-                                 for shape in ((*sizes, height, rank), (*sizes, rank, width), (len(self.labels), channels, rank, rank)))
+            left, right, core = (
+                torch.randn(*shape, generator=generator, device=data.device, dtype=data.x_train.dtype)
+                for shape in (
+                    (*sizes, height, rank),
+                    (*sizes, rank, width),
+                    (len(self.labels), channels, rank, rank),
+                )
+            )
             left, right = left / rank**0.5, right / rank**0.5
         self.tensors = {"left": left, "core": core, "right": right}
         self._learn()

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import sympy
 from sympy import Expr, Matrix, MatrixBase, sqrt
 
-N, B, C, n = sympy.symbols("N B C n", positive=True, integer=True)  # training images, images of a batch, classes, numbers of a channel
+N, B, C, n = sympy.symbols(
+    "N B C n", positive=True, integer=True
+)  # training images, images of a batch, classes, numbers of a channel
 K, ipc, epochs, iterations, H, W = sympy.symbols("K ipc epochs iterations H W", positive=True, integer=True)
 rho, slope, curvature, eta, kappa, T = sympy.symbols("rho slope curvature eta kappa T", positive=True)
 cosine, h, j = sympy.symbols("cosine h j", real=True)
@@ -50,7 +52,11 @@ def translation(z: MatrixBase, target: Sequence[Expr]) -> MatrixBase:
 def dispersion(z: MatrixBase, target: Sequence[Expr]) -> MatrixBase:
     """The gradient of `variance_loss`, 2 u_c (z - mu_c) / n with u = (sigma^2 - target) / loss: it sums to 0 over a channel."""
     loss = variance_loss(z, target)
-    return Matrix(z.rows, z.cols, lambda c, i: 2 * (_variance(z.row(c)) - target[c]) / loss * (z[c, i] - _mean(z.row(c))) / z.cols)
+    return Matrix(
+        z.rows,
+        z.cols,
+        lambda c, i: 2 * (_variance(z.row(c)) - target[c]) / loss * (z[c, i] - _mean(z.row(c))) / z.cols,
+    )
 
 
 def translation_size() -> Expr:
@@ -159,7 +165,9 @@ def square_cosine(eigenvalues: Sequence[Expr]) -> Expr:
     return sum(one**2 for one in eigenvalues) / sum(eigenvalues) ** 2
 
 
-def stale_statistics(w: MatrixBase, delta: MatrixBase, mean: MatrixBase, covariance: MatrixBase) -> tuple[Expr, Expr]:
+def stale_statistics(
+    w: MatrixBase, delta: MatrixBase, mean: MatrixBase, covariance: MatrixBase
+) -> tuple[Expr, Expr]:
     """How far mean and variance of w . x move when w moves by delta: (delta . mean, 2 w'S delta + delta'S delta). A batch norm that keeps
     the old ones holds even the real images to them."""
     return delta.dot(mean), 2 * w.dot(covariance * delta) + delta.dot(covariance * delta)

@@ -26,10 +26,15 @@ def needed(errors: Tensor, grid: Tensor, level: Tensor | float) -> Tensor:
 
     Not a number where they never do, and where they begin below it, unless the grid begins at 1: nothing needs less.
     """
-    level, grid = torch.as_tensor(level, dtype=errors.dtype)[..., None], grid.to(errors.dtype).expand_as(errors)
+    level, grid = (
+        torch.as_tensor(level, dtype=errors.dtype)[..., None],
+        grid.to(errors.dtype).expand_as(errors),
+    )
     below = errors <= level
     at = below.int().argmax(-1, keepdim=True).clamp(min=1)
-    (y0, y1), (x0, x1) = ((part.log().gather(-1, at - 1), part.log().gather(-1, at)) for part in (errors, grid))
+    (y0, y1), (x0, x1) = (
+        (part.log().gather(-1, at - 1), part.log().gather(-1, at)) for part in (errors, grid)
+    )
     found = (x0 + (y0 - level.log()) / (y0 - y1) * (x1 - x0)).exp()[..., 0]
     found = torch.where(below[..., 0], torch.where(grid[..., 0] == 1, 1.0, torch.nan), found)
     return torch.where(below.any(-1), found, torch.nan)

@@ -16,7 +16,9 @@ from sympy import Expr, Integer, Matrix, MatrixBase, Rational, S, Symbol, pi, sq
 from ddcore.errors import BadInput
 
 d, r, p, L, N, M1, M2 = sympy.symbols("d r p L N M1 M2", positive=True, integer=True)
-kappa, variance, frobenius = sympy.symbols("kappa sigma^2 H_F", positive=True)  # condition number of H, variance of y, |H|_F
+kappa, variance, frobenius = sympy.symbols(
+    "kappa sigma^2 H_F", positive=True
+)  # condition number of H, variance of y, |H|_F
 z, rho = sympy.symbols("z rho", real=True)
 
 
@@ -38,12 +40,18 @@ def mean(polynomial: Expr, *normals: Symbol, positive: Symbol | None = None) -> 
 
     E z^n = (n - 1)!! for even n, and E z^n 1{z > 0} = 2^(n/2 - 1) Gamma((n + 1)/2) / sqrt(pi). Raises BadInput for what is no polynomial.
     """
+
     def moment(variable: Symbol, n: int) -> Expr:
         if variable == positive:
             return 2 ** (Rational(n, 2) - 1) * sympy.gamma(Rational(n + 1, 2)) / sqrt(pi)
         return Integer(0) if n % 2 else sympy.factorial2(n - 1)
 
-    return sympy.Add(*(scale * sympy.prod(map(moment, normals, powers)) for powers, scale in _polynomial(polynomial, normals).terms()))
+    return sympy.Add(
+        *(
+            scale * sympy.prod(map(moment, normals, powers))
+            for powers, scale in _polynomial(polynomial, normals).terms()
+        )
+    )
 
 
 def coefficients(link: Expr) -> list[Expr]:
@@ -56,7 +64,9 @@ def information_exponent(link: Expr) -> int:
     """The first k >= 1 with c_k != 0. Raises BadInput for a constant link."""
     found = [k for k, coefficient in enumerate(coefficients(link)) if k and coefficient != 0]
     if not found:
-        raise BadInput(f"link {link} is constant in z and has no information exponent; give a polynomial in z")
+        raise BadInput(
+            f"link {link} is constant in z and has no information exponent; give a polynomial in z"
+        )
     return found[0]
 
 
@@ -81,7 +91,9 @@ def erf_coefficient(k: int, scale: Expr = S.One) -> Expr:
     """
     m = (_order(k) - 1) / Integer(2)
     v = 1 / (1 + 2 * scale**2)
-    return 2 * scale * sqrt(v / pi) * (v - 1) ** m * sympy.factorial2(2 * m - 1) if m.is_integer else Integer(0)
+    return (
+        2 * scale * sqrt(v / pi) * (v - 1) ** m * sympy.factorial2(2 * m - 1) if m.is_integer else Integer(0)
+    )
 
 
 def stein_remainder(f: Expr, k: int) -> Expr:
@@ -92,7 +104,9 @@ def stein_remainder(f: Expr, k: int) -> Expr:
 
 def _polynomial(f: Expr, variables: Sequence[Symbol]) -> sympy.Poly:
     if not sympy.sympify(f).is_polynomial(*variables):
-        raise BadInput(f"{f} is no polynomial in {', '.join(map(str, variables))}; give one, or integrate it against density() yourself")
+        raise BadInput(
+            f"{f} is no polynomial in {', '.join(map(str, variables))}; give one, or integrate it against density() yourself"
+        )
     return sympy.Poly(f, *variables)
 
 
@@ -111,12 +125,20 @@ def mean_hessian(f: Expr, x: Sequence[Symbol]) -> MatrixBase:
     return sympy.hessian(f, x).applyfunc(lambda entry: mean(entry, *x))
 
 
-def first_gradient(f: Expr, x: Sequence[Symbol], w: MatrixBase, coefficient: Callable[[int], Expr] = relu_coefficient) -> MatrixBase:
+def first_gradient(
+    f: Expr, x: Sequence[Symbol], w: MatrixBase, coefficient: Callable[[int], Expr] = relu_coefficient
+) -> MatrixBase:
     """E[f(x) x s'(w . x)] = sum_k c_{k+1}/k! C_{k+1}(w^k) + w sum_k c_{k+2}/k! C_k(w^k) for a polynomial f and |w| = 1: exact, as C_k = 0
     beyond the degree of f. `coefficient` gives the c_k of the activation s. Raises BadInput unless |w| = 1."""
     if sympy.simplify(w.dot(w) - 1) != 0:
-        raise BadInput(f"direction w={list(w)} has squared length {w.dot(w)}; the expansion holds for |w| = 1, divide w by its length")
-    total, along, k = sympy.zeros(len(x), 1), sympy.expand(f), 0  # along: the k-th derivative of f in direction w
+        raise BadInput(
+            f"direction w={list(w)} has squared length {w.dot(w)}; the expansion holds for |w| = 1, divide w by its length"
+        )
+    total, along, k = (
+        sympy.zeros(len(x), 1),
+        sympy.expand(f),
+        0,
+    )  # along: the k-th derivative of f in direction w
     while along != 0:
         into = Matrix([mean(along.diff(one), *x) for one in x])
         total += (coefficient(k + 1) * into + coefficient(k + 2) * mean(along, *x) * w) / sympy.factorial(k)
@@ -159,7 +181,9 @@ def distilled_point(H: MatrixBase, u: MatrixBase, dimension: Expr = d) -> Matrix
     smaller by about |tr H| / (2 |H|_F sqrt(d)). H may be its block (r, r) that is not zero, u the r coordinates there of the unit vector.
     """
     c2, c4 = relu_coefficient(2), relu_coefficient(4)
-    return (c2 * H * u / sqrt(2 * pi) + c4 / 2 * half_space_quadratic_mean(H, u) / (dimension + 1)) / mean_length(dimension)
+    return (
+        c2 * H * u / sqrt(2 * pi) + c4 / 2 * half_space_quadratic_mean(H, u) / (dimension + 1)
+    ) / mean_length(dimension)
 
 
 def inner_product_match(H: MatrixBase, x: MatrixBase) -> Expr:
@@ -227,7 +251,9 @@ def ridge(phi: MatrixBase, y: MatrixBase, penalty: Expr) -> MatrixBase:
 def inverted_labels(phi: MatrixBase, head: MatrixBase, penalty: Expr) -> MatrixBase:
     """The labels on which `ridge` returns `head`, phi (phi'phi)^-1 (phi'phi + penalty I) head. Raises BadInput unless phi has rank L."""
     if phi.rank() < phi.cols:
-        raise BadInput(f"features of rank {phi.rank()} can't carry a head of {phi.cols} numbers; take {phi.cols} separate inputs or more")
+        raise BadInput(
+            f"features of rank {phi.rank()} can't carry a head of {phi.cols} numbers; take {phi.cols} separate inputs or more"
+        )
     gram = phi.T * phi
     return phi * gram.inv() * (gram + penalty * sympy.eye(phi.cols)) * head
 

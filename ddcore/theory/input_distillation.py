@@ -15,8 +15,15 @@ from ddcore.theory.multi_index import ACTIVATIONS, Affine, Inits, Task, unit_row
 DISTANCES = ("inner product", "l2")
 
 
-def matching_step(points: Tensor, slopes: Tensor, inits: Inits, activation: str = "relu", *, labels: Tensor | None = None,
-                  distance: str = "inner product") -> Tensor:
+def matching_step(
+    points: Tensor,
+    slopes: Tensor,
+    inits: Inits,
+    activation: str = "relu",
+    *,
+    labels: Tensor | None = None,
+    distance: str = "inner product",
+) -> Tensor:
     """The ascent direction in the points (M, d): the gradient of how well the student's first gradient matches the teacher's.
 
     mean over inits of <G_T, G_S>, or of -|G_T - G_S|^2 / 2 for 'l2', where G_S is the gradient in all L neurons of
@@ -36,14 +43,19 @@ def matching_step(points: Tensor, slopes: Tensor, inits: Inits, activation: str 
     return torch.autograd.grad(matched / len(weights), points)[0]
 
 
-def closed_form(points: Tensor, slopes: Tensor, inits: Inits, activation: str = "relu", labels: Tensor | None = None) -> Tensor:
+def closed_form(
+    points: Tensor, slopes: Tensor, inits: Inits, activation: str = "relu", labels: Tensor | None = None
+) -> Tensor:
     """What `matching_step` computes for the inner product, derived: with f = 0 the residuals are -y_m and constant, so that
 
     x_m -> (y_m / M) mean_j sum_i a_i^2 (sigma'(w_i . x_m) g(w_i) + sigma''(w_i . x_m) (g(w_i) . x_m) w_i), i over all L neurons.
     """
     labels = torch.ones_like(points[:, 0]) if labels is None else labels
     z = points @ inits.weights.mT
-    found = ACTIVATIONS[activation].first(z) @ slopes + (ACTIVATIONS[activation].second(z) * (points @ slopes.mT)) @ inits.weights
+    found = (
+        ACTIVATIONS[activation].first(z) @ slopes
+        + (ACTIVATIONS[activation].second(z) * (points @ slopes.mT)) @ inits.weights
+    )
     return 2 * labels[:, None] / len(points) * found.mean(0)
 
 
@@ -59,7 +71,9 @@ def kernel_limit(task: Task, residual: Affine, points: Tensor) -> Tensor:
     return (total / task.samples).to(points)
 
 
-def distill_inputs(points: Tensor, slopes: Tensor, inits: Inits, activation: str = "relu", *, steps: int = 1) -> Tensor:
+def distill_inputs(
+    points: Tensor, slopes: Tensor, inits: Inits, activation: str = "relu", *, steps: int = 1
+) -> Tensor:
     """(M, d) -> (M, d): `steps` matching steps at the weight decay 1 / (step size), which forgets the point before.
 
     The points are scaled to mean square norm d, that of the inputs. Their labels are 1: there is nothing to store.

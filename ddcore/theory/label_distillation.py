@@ -29,7 +29,9 @@ def head_map(features: Tensor, rho: float = RHO) -> Tensor:
     """(..., M, L) -> A (..., L, M): the head of labels y is A y = (phi'phi / M + rho I)^-1 phi'y / M."""
     features = features.double()
     count, width = features.shape[-2:]
-    gram = features.mT @ features / count + rho * torch.eye(width, dtype=features.dtype, device=features.device)
+    gram = features.mT @ features / count + rho * torch.eye(
+        width, dtype=features.dtype, device=features.device
+    )
     return torch.cholesky_solve(features.mT / count, torch.linalg.cholesky(gram))
 
 
@@ -95,5 +97,7 @@ def fits(memory: int, points: int, labels: int, d: int) -> None:
     need = points * d + labels + d + 1
     if need > memory:
         most = max(0, (memory - labels - d - 1) // d)
-        raise BadInput(f"distilled set: {points} points and {labels} labels in d={d} are {need} numbers, more than the memory of {memory}; "
-                       f"at most {most} points fit beside {labels} labels")
+        raise BadInput(
+            f"distilled set: {points} points and {labels} labels in d={d} are {need} numbers, more than the memory of {memory}; "
+            f"at most {most} points fit beside {labels} labels"
+        )

@@ -36,7 +36,9 @@ def table(likelihood: Tensor) -> Side:
     """(C, n) P(value | class) -> the side of those n values. Raises BadInput unless the rows, two or more, are distributions."""
     good = likelihood.ndim == 2 and len(likelihood) > 1 and (likelihood >= 0).all()
     if not good or not torch.allclose(likelihood.sum(1), likelihood.new_ones(())):
-        raise BadInput(f"likelihood of shape {tuple(likelihood.shape)} must be (C, n) with C >= 2 rows of probabilities, each of sum 1")
+        raise BadInput(
+            f"likelihood of shape {tuple(likelihood.shape)} must be (C, n) with C >= 2 rows of probabilities, each of sum 1"
+        )
     joint = likelihood.double() / len(likelihood)
     joint = joint[:, joint.sum(0) > 0].T
     return Side(joint.sum(1), joint / joint.sum(1, keepdim=True))
@@ -60,12 +62,18 @@ def quadrature(means: Tensor) -> Side:
     Raises BadInput for means in more than one dimension, or so far apart that the grid has over 20,000 points.
     """
     if means.shape[1] != 1:
-        raise BadInput(f"means of shape {tuple(means.shape)}: quadrature is for one dimension, (C, 1); take `draw` for more")
+        raise BadInput(
+            f"means of shape {tuple(means.shape)}: quadrature is for one dimension, (C, 1); take `draw` for more"
+        )
     low, high = float(means.min()) - REACH, float(means.max()) + REACH
     gap = float(means.flatten().sort().values.diff().max())
-    points = math.ceil((high - low) / (0.4 / max(4.0, gap))) + 1  # poles of the posterior lie at a height of pi / gap
+    points = (
+        math.ceil((high - low) / (0.4 / max(4.0, gap))) + 1
+    )  # poles of the posterior lie at a height of pi / gap
     if points > 20_000:
-        raise BadInput(f"means {float(means.min()):g} to {float(means.max()):g} take {points} points of quadrature; bring them nearer")
+        raise BadInput(
+            f"means {float(means.min()):g} to {float(means.max()):g} take {points} points of quadrature; bring them nearer"
+        )
     grid = torch.linspace(low, high, points, dtype=means.dtype, device=means.device)
     weight = (-(grid[:, None] - means.T).square() / 2).exp().mean(1)
     return Side(weight / weight.sum(), posterior(grid[:, None], means))
@@ -80,7 +88,9 @@ def draw(means: Tensor, each: int, generator: torch.Generator) -> tuple[Tensor, 
     """`each` samples of every class N(mean_c, I), means (C, D) -> labels (n,) and P(class | sample) (n, C)."""
     positive("label pairs", each=each)
     labels = torch.arange(len(means), device=means.device).repeat_interleave(each)
-    noise = torch.randn(len(labels), means.shape[1], generator=generator, dtype=means.dtype, device=means.device)
+    noise = torch.randn(
+        len(labels), means.shape[1], generator=generator, dtype=means.dtype, device=means.device
+    )
     return labels, posterior(means[labels] + noise, means)
 
 
@@ -105,7 +115,9 @@ def _ratios(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 def exact(s: Side, t: Side) -> Pairs:
     """All pairs of values of two sides, with their probabilities. Raises BadInput for sides of unequally many classes."""
     if s.posterior.shape[1] != t.posterior.shape[1]:
-        raise BadInput(f"sides of {s.posterior.shape[1]} and {t.posterior.shape[1]} classes can't be paired by label; give both the same")
+        raise BadInput(
+            f"sides of {s.posterior.shape[1]} and {t.posterior.shape[1]} classes can't be paired by label; give both the same"
+        )
     ratio, other_ratio = _ratios(s.posterior, t.posterior)
     independent = s.weight[:, None] * t.weight
     return Pairs(ratio, other_ratio, ratio * independent, independent, other_ratio * independent)
@@ -121,7 +133,9 @@ def sampled(s: tuple[Tensor, Tensor], t: tuple[Tensor, Tensor]) -> Pairs:
 def log_ratio(pairs: Pairs, negatives: str = "all") -> Tensor:
     """u (n, m), the log ratio of the joint density to that of the negatives: the logit of the best critic is u - log N."""
     one_of("the bound", NEGATIVES, negatives=negatives)
-    logs = [ratio.clamp(min=torch.finfo(ratio.dtype).tiny).log() for ratio in (pairs.ratio, pairs.other_ratio)]
+    logs = [
+        ratio.clamp(min=torch.finfo(ratio.dtype).tiny).log() for ratio in (pairs.ratio, pairs.other_ratio)
+    ]
     return logs[0] if negatives == "all" else logs[0] - logs[1]
 
 
@@ -140,7 +154,9 @@ def bound(pairs: Pairs, u: Tensor, N: float, negatives: str = "all") -> tuple[fl
     positive("the bound", N=N)
     logit = u - math.log(N)
     first = math.log(N) + float((pairs.joint * logsigmoid(logit)).sum())
-    return first, first + N * float(((pairs.independent if negatives == "all" else pairs.other) * logsigmoid(-logit)).sum())
+    return first, first + N * float(
+        ((pairs.independent if negatives == "all" else pairs.other) * logsigmoid(-logit)).sum()
+    )
 
 
 def least_gap(N: float) -> float:
@@ -155,5 +171,7 @@ def repaired(pairs: Pairs, u: Tensor, classes: int) -> float:
 
 def _classes(classes: int) -> int:
     if classes < 2:
-        raise BadInput(f"classes={classes}: pairs of one class and pairs of several are told apart from 2 classes on")
+        raise BadInput(
+            f"classes={classes}: pairs of one class and pairs of several are told apart from 2 classes on"
+        )
     return classes

@@ -11,7 +11,11 @@ from sympy.stats import E, Normal
 
 H, W, r, ipc, n = sympy.symbols("H W r ipc n", positive=True, integer=True)
 eta = sympy.symbols("eta", positive=True)
-U, V, G = MatrixSymbol("U", H, r), MatrixSymbol("V", r, W), MatrixSymbol("G", H, W)  # G is the gradient of the loss in X
+U, V, G = (
+    MatrixSymbol("U", H, r),
+    MatrixSymbol("V", r, W),
+    MatrixSymbol("G", H, W),
+)  # G is the gradient of the loss in X
 
 
 def value(expression: Expr, **numbers: int) -> int | float:

@@ -20,7 +20,9 @@ from ddcore.random import stream
 from ddcore.settings import one_of, positive
 
 CHUNK = 4096  # samples drawn from one stream
-RHOS = tuple(10.0**power for power in range(-7, 3))  # among which the ridge of a network trained on real data is chosen
+RHOS = tuple(
+    10.0**power for power in range(-7, 3)
+)  # among which the ridge of a network trained on real data is chosen
 
 
 def hermite(z: Tensor, order: int) -> Tensor:
@@ -56,8 +58,13 @@ class Link:
         """C_k = E of the k-th derivative of sigma*: (r,) * k, float64. Raises BadInput if the link has no term of that order."""
         have = sorted({sum(orders) for _, orders in self.terms})
         if order not in have:
-            raise BadInput(f"link: it has no Hermite term of order {order}, only of {have}; ask for one of these or add a coefficient")
-        found, coefficients = torch.zeros((self.r,) * order, dtype=torch.float64), {orders: c for c, orders in self.terms}
+            raise BadInput(
+                f"link: it has no Hermite term of order {order}, only of {have}; ask for one of these or add a coefficient"
+            )
+        found, coefficients = (
+            torch.zeros((self.r,) * order, dtype=torch.float64),
+            {orders: c for c, orders in self.terms},
+        )
         for place in itertools.product(range(self.r), repeat=order):
             orders = tuple(Counter(place)[k] for k in range(self.r))
             found[place] = coefficients.get(orders, 0.0) * math.prod(map(math.factorial, orders))
@@ -66,7 +73,10 @@ class Link:
     def __call__(self, z: Tensor) -> Tensor:
         """(n, r) -> (n,)."""
         values = hermite(z, max(max(orders) for _, orders in self.terms))
-        return sum(math.prod((values[:, k, q] for k, q in enumerate(orders) if q), start=c * values[:, 0, 0]) for c, orders in self.terms)
+        return sum(
+            math.prod((values[:, k, q] for k, q in enumerate(orders) if q), start=c * values[:, 0, 0])
+            for c, orders in self.terms
+        )
 
 
 LINKS: dict[str, dict] = {
@@ -78,8 +88,14 @@ LINKS: dict[str, dict] = {
 }
 
 
-def link(r: int, orders: Mapping[int, float], *, cross: float = 0.0, constant: float = 0.0,
-         eigenvalues: Sequence[float] | None = None) -> Link:
+def link(
+    r: int,
+    orders: Mapping[int, float],
+    *,
+    cross: float = 0.0,
+    constant: float = 0.0,
+    eigenvalues: Sequence[float] | None = None,
+) -> Link:
     """constant + sum_k sum_q orders[q] s_k He_q(z_k) / sqrt(r q!) + cross sum_k He_2(z_k) z_{k-1} / sqrt(2 r).
 
     The terms of order q in one coordinate have variance orders[q]^2 together. At q = 2 the signs s_k alternate, and `eigenvalues`
@@ -88,14 +104,19 @@ def link(r: int, orders: Mapping[int, float], *, cross: float = 0.0, constant: f
     relative = torch.tensor([1.0] * r if eigenvalues is None else list(eigenvalues), dtype=torch.float64)
     if len(relative) != r or not relative.any():
         raise BadInput(f"link: eigenvalues={eigenvalues} must be r={r} numbers, not all of them 0")
-    signed = (relative / relative.square().mean().sqrt() * torch.tensor([(-1.0) ** k for k in range(r)])).tolist()
+    signed = (
+        relative / relative.square().mean().sqrt() * torch.tensor([(-1.0) ** k for k in range(r)])
+    ).tolist()
 
     def at(**places: int) -> tuple[int, ...]:
         return tuple(places.get(f"z{k}", 0) for k in range(r))
 
     terms = {at(): constant}
     for k in range(r):
-        terms |= {at(**{f"z{k}": q}): c * (signed[k] if q == 2 else 1.0) / math.sqrt(r * math.factorial(q)) for q, c in orders.items()}
+        terms |= {
+            at(**{f"z{k}": q}): c * (signed[k] if q == 2 else 1.0) / math.sqrt(r * math.factorial(q))
+            for q, c in orders.items()
+        }
         if k:
             terms[at(**{f"z{k}": 2, f"z{k - 1}": 1})] = cross / math.sqrt(2 * r)
     return Link(tuple((c, place) for place, c in terms.items() if c))
@@ -119,7 +140,9 @@ class Task:
     def first(self, count: int) -> "Task":
         """The first `count` samples. Raises BadInput if there are fewer."""
         if not 0 < count <= self.samples:
-            raise BadInput(f"task: {count} samples asked for, but it has {self.samples}; ask for 1 to {self.samples}")
+            raise BadInput(
+                f"task: {count} samples asked for, but it has {self.samples}; ask for 1 to {self.samples}"
+            )
         return dataclasses.replace(self, samples=count)
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -138,22 +161,37 @@ class Task:
         """N(0, 1) of these shapes from the stream `name`: the same numbers in float32 and float64."""
         at = self.directions.device
         generator = stream(self.seed, "multi-index", *name, device=at)
-        return [torch.randn(shape, generator=generator, device=at, dtype=torch.float32).to(self.directions) for shape in shapes]
+        return [
+            torch.randn(shape, generator=generator, device=at, dtype=torch.float32).to(self.directions)
+            for shape in shapes
+        ]
 
     def hessian(self) -> Tensor:
         """H = E of the Hessian of x -> link(B x): (d, d). Raises BadInput for a link without a term of order 2."""
         return self.directions.T @ self.link.moment(2).to(self.directions) @ self.directions
 
 
-def make_task(d: int, of: Link, samples: int, *, noise: float = 0.1, seed: int, device: torch.device | str = "cpu",
-              dtype: torch.dtype = torch.float64) -> Task:
+def make_task(
+    d: int,
+    of: Link,
+    samples: int,
+    *,
+    noise: float = 0.1,
+    seed: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+) -> Task:
     """A task whose B is uniform over r orthonormal directions. Raises BadInput for r > d and for fewer than d^2 samples."""
     positive("multi-index task", d=d)
     if of.r > d:
-        raise BadInput(f"multi-index task: r={of.r} directions do not fit into d={d} dimensions; r may be 1 to d")
+        raise BadInput(
+            f"multi-index task: r={of.r} directions do not fit into d={d} dimensions; r may be 1 to d"
+        )
     if samples < d * d:
-        raise BadInput(f"multi-index task: N={samples} samples are fewer than d^2={d * d}, below which one gradient step does not see the "
-                       f"directions; take N >= {d * d}")
+        raise BadInput(
+            f"multi-index task: N={samples} samples are fewer than d^2={d * d}, below which one gradient step does not see the "
+            f"directions; take N >= {d * d}"
+        )
     rows = torch.randn(d, of.r, generator=stream(seed, "multi-index", "directions"), dtype=torch.float64)
     return Task(torch.linalg.qr(rows).Q.T.to(device, dtype), of, samples, noise, seed)
 
@@ -170,14 +208,19 @@ class Affine(NamedTuple):
 
 def affine(task: Task, shrink: float = 0.0) -> Affine:
     """Least squares over the samples, with the penalty `shrink` |beta|^2 beside the mean squared error."""
-    moments, cross = (torch.zeros(task.d + 1, *more, dtype=torch.float64, device=task.directions.device) for more in ((task.d + 1,), ()))
+    moments, cross = (
+        torch.zeros(task.d + 1, *more, dtype=torch.float64, device=task.directions.device)
+        for more in ((task.d + 1,), ())
+    )
     for x, y in task.chunks():
         x = torch.cat([torch.ones_like(x[:, :1]), x], 1)
         moments += x.T @ x
         cross += x.T @ y
     penalty = torch.full_like(cross, shrink)
     penalty[0] = 0
-    found = torch.linalg.solve(moments / task.samples + penalty.diag(), cross / task.samples).to(task.directions.dtype)
+    found = torch.linalg.solve(moments / task.samples + penalty.diag(), cross / task.samples).to(
+        task.directions.dtype
+    )
     return Affine(found[0], found[1:])
 
 
@@ -193,12 +236,18 @@ def _erf(shift: float) -> Activation:
     def first(z: Tensor) -> Tensor:
         return (z + shift).square().div(-2).exp() * math.sqrt(2 / math.pi)
 
-    return Activation(lambda z: torch.erf((z + shift) / math.sqrt(2)), first, lambda z: -(z + shift) * first(z))
+    return Activation(
+        lambda z: torch.erf((z + shift) / math.sqrt(2)), first, lambda z: -(z + shift) * first(z)
+    )
 
 
 ACTIVATIONS = {
     "relu": Activation(torch.relu, lambda z: (z > 0).to(z), torch.zeros_like),
-    "leaky relu": Activation(lambda z: torch.nn.functional.leaky_relu(z, 0.1), lambda z: (z > 0).to(z) * 0.9 + 0.1, torch.zeros_like),
+    "leaky relu": Activation(
+        lambda z: torch.nn.functional.leaky_relu(z, 0.1),
+        lambda z: (z > 0).to(z) * 0.9 + 0.1,
+        torch.zeros_like,
+    ),
     "quadratic": Activation(torch.square, lambda z: 2 * z, lambda z: torch.full_like(z, 2)),
     "erf": _erf(0.0),
     "erf(z + 1)": _erf(1.0),
@@ -270,7 +319,9 @@ class Network:
 
     def moments(self, task: Task, residual: Affine) -> tuple[Tensor, Tensor]:
         """(J, L, L) and (J, L), float64: means over samples of phi phi' and of phi (y - alpha - beta . x)."""
-        gram = torch.zeros(*self.biases.shape, self.biases.shape[1], dtype=torch.float64, device=self.v.device)
+        gram = torch.zeros(
+            *self.biases.shape, self.biases.shape[1], dtype=torch.float64, device=self.v.device
+        )
         cross = torch.zeros_like(self.biases, dtype=torch.float64)
         for x, y in _blocks(task, self.biases.numel()):
             phi = self.features(x)
@@ -299,7 +350,9 @@ def fit_head(task: Task, linear: Affine, network: Network, validation: tuple[Ten
     heads = []
     for rho in RHOS:
         shifted = rho * float(gram.diagonal(dim1=-2, dim2=-1).mean())
-        factor, failed = torch.linalg.cholesky_ex(gram + shifted * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))
+        factor, failed = torch.linalg.cholesky_ex(
+            gram + shifted * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        )
         if not failed.any():
             heads.append(torch.cholesky_solve(cross[..., None], factor)[..., 0])
     heads = torch.stack(heads, -1)
@@ -308,8 +361,14 @@ def fit_head(task: Task, linear: Affine, network: Network, validation: tuple[Ten
     return Model(linear, network, heads.gather(-1, best)[..., 0])
 
 
-def teacher(task: Task, linear: Affine, inits: Inits, validation: tuple[Tensor, Tensor], activation: str = "relu",
-            slopes: Tensor | None = None) -> Model:
+def teacher(
+    task: Task,
+    linear: Affine,
+    inits: Inits,
+    validation: tuple[Tensor, Tensor],
+    activation: str = "relu",
+    slopes: Tensor | None = None,
+) -> Model:
     """Both stages on the samples of the task, for each initialisation. `slopes`: their `gradients`, if known."""
     slopes = gradients(task, linear, inits.weights, activation) if slopes is None else slopes
     return fit_head(task, linear, Network(unit_rows(slopes), inits.biases, activation), validation)

@@ -19,7 +19,9 @@ def effective_rank(rows: Tensor) -> float:
     """
     energy = torch.linalg.svdvals(rows.double()).square()
     if not energy.sum() > 0:
-        raise BadInput(f"effective rank: {len(rows)} rows that are all zero span nothing; rows with a direction are needed")
+        raise BadInput(
+            f"effective rank: {len(rows)} rows that are all zero span nothing; rows with a direction are needed"
+        )
     return float(torch.special.entr(energy / energy.sum()).sum().exp())
 
 
@@ -29,9 +31,13 @@ def principal_directions(rows: Tensor | Iterable[Tensor], count: int) -> Tensor:
 
     Raises BadInput for a count above d.
     """
-    gram = sum(part.mT @ part for part in map(Tensor.double, rows.split(8192) if isinstance(rows, Tensor) else rows))
+    gram = sum(
+        part.mT @ part for part in map(Tensor.double, rows.split(8192) if isinstance(rows, Tensor) else rows)
+    )
     if not 0 < count <= len(gram):
-        raise BadInput(f"principal directions: {count} of rows in {len(gram)} dimensions; ask for 1 to {len(gram)}")
+        raise BadInput(
+            f"principal directions: {count} of rows in {len(gram)} dimensions; ask for 1 to {len(gram)}"
+        )
     return torch.linalg.eigh(gram).eigenvectors[:, -count:].flip(1)
 
 
@@ -59,5 +65,8 @@ def first_layer_gradients(network: Network, images: Tensor, labels: Tensor) -> T
     of its class, one of a convolution in that of their patches: the inputs that the layer sees.
     """
     weight = next(iter(class_gradients.weights(network).values()))
-    losses = [F.cross_entropy(network(images[labels == label]), labels[labels == label]) for label in labels.unique()]
+    losses = [
+        F.cross_entropy(network(images[labels == label]), labels[labels == label])
+        for label in labels.unique()
+    ]
     return torch.cat([torch.autograd.grad(loss, weight)[0].flatten(1) for loss in losses])

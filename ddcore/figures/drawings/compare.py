@@ -21,7 +21,9 @@ def compare_methods(frame: pd.DataFrame) -> Figure:
             axis.hlines(here[here.method == name].published.iloc[0], place - 0.42, place + 0.42, **DASHED)
         slanted(axis)
         axis.margins(y=0.08)
-    figure.legend(handles=[Line2D([], [], label="published mean, larger setting", **DASHED)], loc="outside lower center")
+    figure.legend(
+        handles=[Line2D([], [], label="published mean, larger setting", **DASHED)], loc="outside lower center"
+    )
     return figure
 
 

@@ -8,10 +8,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ddcore.figures.drawings.marks import COLORS, FORMS, NAMES, Mark, arms, methods, nth
-from ddcore.figures.drawings.panels import cells, draws, labels_kept, legend, lines, log_x, panels, per_class, seeds
+from ddcore.figures.drawings.panels import (
+    cells,
+    draws,
+    labels_kept,
+    legend,
+    lines,
+    log_x,
+    panels,
+    per_class,
+    seeds,
+)
 from ddcore.figures.style import PAGE
 
-MEASURES = {"similarity": "mean cosine", "vendi": "Vendi score", "of a class": "variance of means", "coverage": "coverage", "mmd2": "MMD²"}
+MEASURES = {
+    "similarity": "mean cosine",
+    "vendi": "Vendi score",
+    "of a class": "variance of means",
+    "coverage": "coverage",
+    "mmd2": "MMD²",
+}
 WAYS = {"ascent": "ascent (DWA)", "fisher": "Fisher", "gaussian": "Gaussian", "descent": "descent"}
 DIRECTIONS = {
     "retrained": "to the minimum without the batch",
@@ -32,7 +48,9 @@ def _rows(frame: pd.DataFrame, by: list, names: int, columns: int) -> tuple[Figu
     rows = axes.reshape(len(parts), columns)
     for row, here in zip(rows, parts, strict=True):
         dataset = here.dataset.iloc[0]
-        row[0].set_ylabel("\n".join([NAMES.get(dataset, dataset)] + [per_class(here.ipc.iloc[0])] * ("ipc" in by)))
+        row[0].set_ylabel(
+            "\n".join([NAMES.get(dataset, dataset)] + [per_class(here.ipc.iloc[0])] * ("ipc" in by))
+        )
     return figure, list(zip(rows, parts, strict=True))
 
 
@@ -53,7 +71,11 @@ def factors(frame: pd.DataFrame) -> Figure:
 def directions(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, arm (the first is no adjustment), seed, accuracy, similarity, vendi (nothing at one image a class). Drawn are
     differences to the same seed of the first: accuracy at every number of images, the others at the largest."""
-    labels = {"accuracy": "points over {:.1f} %", "similarity": "mean cosine over {:.3f}", "vendi": "Vendi score over {:.2f}"}
+    labels = {
+        "accuracy": "points over {:.1f} %",
+        "similarity": "mean cosine over {:.3f}",
+        "vendi": "Vendi score over {:.2f}",
+    }
     none, *names = dict.fromkeys(frame.arm)
     ipcs = sorted(frame.ipc.unique())
     shown = [("accuracy", ipc) for ipc in ipcs] + [("similarity", ipcs[-1]), ("vendi", ipcs[-1])]
@@ -95,7 +117,10 @@ def k_rho(frame: pd.DataFrame) -> Figure:
     direction (of the latter)."""
     titles = {"set": "accuracy of the sets (%)", "accuracy": "teacher: accuracy (%)", "batch_loss": "teacher: loss of its batch",
               "cosine": "two batches: cosine"}  # fmt: skip
-    steps = {K: nth(index + len(WAYS)) for index, K in enumerate(sorted(frame[frame.quantity == "set"].steps.unique()))}
+    steps = {
+        K: nth(index + len(WAYS))
+        for index, K in enumerate(sorted(frame[frame.quantity == "set"].steps.unique()))
+    }
     figure, axes = panels(PAGE, 2.3, 4, width_ratios=(1.25, 1, 1, 1))
     for axis, (quantity, title) in zip(axes, titles.items(), strict=True):
         part = frame[frame.quantity == quantity]
@@ -120,7 +145,16 @@ def diversity(frame: pd.DataFrame) -> Figure:
     figure, rows = _rows(frame, ["dataset", "ipc"], frame.set.nunique(), len(MEASURES))
     for axes, here in rows:
         for axis, quantity in zip(axes, MEASURES, strict=True):
-            seeds(axis, here[here.quantity == quantity], "set", "value", methods(frame.set), width=0.5, errorbar=None, orient="h")
+            seeds(
+                axis,
+                here[here.quantity == quantity],
+                "set",
+                "value",
+                methods(frame.set),
+                width=0.5,
+                errorbar=None,
+                orient="h",
+            )
     for axis, label in zip(rows[-1][0], MEASURES.values(), strict=True):
         axis.set_xlabel(label)
     return figure
@@ -159,10 +193,20 @@ def label_cost(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, label_bytes, image_bytes, teacher_bytes, set, protocol ('clean': soft labels, or 'hard'), seed, accuracy; a
     number of images without a recorded set has the first four alone."""
     sizes = {"label_bytes": "soft labels", "image_bytes": "images", "teacher_bytes": "teacher"}
-    greys = {name: Mark(grey, form) for name, grey, form in zip(sizes.values(), ("0.2", "0.5", "0.7"), FORMS, strict=False)}
+    greys = {
+        name: Mark(grey, form)
+        for name, grey, form in zip(sizes.values(), ("0.2", "0.5", "0.7"), FORMS, strict=False)
+    }
     figure, (size, accuracy) = panels(PAGE, 2.3, 2)
     for column, name in sizes.items():
-        lines(size, frame.assign(**{column: frame[column] / 2**20}), "ipc", column, {name: greys[name]}, errorbar=None)
+        lines(
+            size,
+            frame.assign(**{column: frame[column] / 2**20}),
+            "ipc",
+            column,
+            {name: greys[name]},
+            errorbar=None,
+        )
     size.set_yscale("log")
     log_x(size, "images a class (log scale)", sorted(frame.ipc.unique()))
     size.set_ylabel("MiB (log scale)")
@@ -176,7 +220,12 @@ def label_cost(frame: pd.DataFrame) -> Figure:
         lines(accuracy, known[known.protocol == protocol], "mebibytes", "accuracy", marks, "set", ls=dashes)
     accuracy.set_xscale("log")
     low, high = accuracy.get_xlim()
-    ticks = [tick for power in range(-4, 6) for tick in (float(f"1e{power}"), float(f"3e{power}")) if low < tick < high]
+    ticks = [
+        tick
+        for power in range(-4, 6)
+        for tick in (float(f"1e{power}"), float(f"3e{power}"))
+        if low < tick < high
+    ]
     log_x(accuracy, "MiB of images and labels (log scale)", ticks)
     accuracy.set_ylabel("test accuracy (%)")
     legend(accuracy, marks, line=True)
@@ -190,7 +239,9 @@ def theory(frame: pd.DataFrame) -> Figure:
     _variance_of_batch(variance, frame[frame.layer == frame.layer.max()])
     _pushes(push, frame)
     _left_out(change, angle, frame)
-    handles = [nth(index).handle(label, **_dashes(arm)) for index, (arm, label) in enumerate(DIRECTIONS.items())]
+    handles = [
+        nth(index).handle(label, **_dashes(arm)) for index, (arm, label) in enumerate(DIRECTIONS.items())
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
@@ -206,7 +257,17 @@ def _left_out(change: Axes, angle: Axes, frame: pd.DataFrame) -> None:
     cosines = frame[frame.quantity == "cosine"].assign(condition=frame.decay.map(condition))
     for index, arm in enumerate(DIRECTIONS):
         part = shown[(shown.quantity == "change") & (shown.arm == arm)]
-        lines(change, part, "length", "value", {arm: nth(index)}, errorbar=None, ms=3.5, markevery=(index, len(DIRECTIONS)), **_dashes(arm))
+        lines(
+            change,
+            part,
+            "length",
+            "value",
+            {arm: nth(index)},
+            errorbar=None,
+            ms=3.5,
+            markevery=(index, len(DIRECTIONS)),
+            **_dashes(arm),
+        )
         if arm != "retrained":
             draws(angle, cosines[cosines.arm == arm], "condition", "value", {arm: nth(index)}, **_dashes(arm))
     change.axvline(shown[shown.quantity == "safe"].value.mean(), color=COLORS[2], ls=":", lw=0.8)
@@ -215,8 +276,20 @@ def _left_out(change: Axes, angle: Axes, frame: pd.DataFrame) -> None:
     change.set_xlabel("length (distance to the minimum without the batch)")
     change.set_ylabel("change of the rest's loss")
     kappa = np.geomspace(cosines.condition.min(), cosines.condition.max())
-    angle.plot(kappa, 2 * kappa**0.5 / (1 + kappa), color="black", ls=":", lw=0.8, label="least cosine of gradient and Newton")
-    angle.set(xscale="log", ylim=(-0.35, 1.05), xlabel="condition number of the Hessian (log scale)", ylabel="cosine with the true way")
+    angle.plot(
+        kappa,
+        2 * kappa**0.5 / (1 + kappa),
+        color="black",
+        ls=":",
+        lw=0.8,
+        label="least cosine of gradient and Newton",
+    )
+    angle.set(
+        xscale="log",
+        ylim=(-0.35, 1.05),
+        xlabel="condition number of the Hessian (log scale)",
+        ylabel="cosine with the true way",
+    )
     angle.legend(loc="lower left")
 
 

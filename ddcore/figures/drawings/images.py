@@ -18,7 +18,11 @@ def _grid(frame: pd.DataFrame) -> np.ndarray:
     for _, part in frame.groupby("label"):
         tiles = [np.frombuffer(bytes.fromhex(image.pixels), np.uint8).reshape(image.height, image.width, image.channels)
                  for image in part.itertuples()]  # fmt: skip
-        rows.append(np.concatenate([np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=255) for tile in tiles], axis=1))
+        rows.append(
+            np.concatenate(
+                [np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=255) for tile in tiles], axis=1
+            )
+        )
     return np.concatenate(rows)
 
 
@@ -30,7 +34,13 @@ def images(frame: pd.DataFrame) -> Figure:
     height = side * max(len(grid) for grid in grids.values()) / tile + 0.25
     figure, axes = panels(side * sum(widths) / tile + gaps, height, len(grids), width_ratios=widths)
     for axis, (name, grid) in zip(axes, grids.items(), strict=True):
-        axis.imshow(grid[..., 0] if grid.shape[-1] == 1 else grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.imshow(
+            grid[..., 0] if grid.shape[-1] == 1 else grid,
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            interpolation="nearest",
+        )
         axis.set_axis_off()
         axis.text(0.5, -0.01, name, transform=axis.transAxes, ha="center", va="top")
     return figure
@@ -44,13 +54,31 @@ def tsne(frame: pd.DataFrame) -> Figure:
     frame = frame[frame.label.isin(list(names))]
     figure, axes = panels(PAGE, 3.2, len(others), sharex=True, sharey=True)
     for axis, name in zip(axes, others, strict=True):
-        shared = {"x": "x", "y": "y", "hue": "label", "palette": dict(enumerate(COLORS)), "legend": False, "ax": axis}
+        shared = {
+            "x": "x",
+            "y": "y",
+            "hue": "label",
+            "palette": dict(enumerate(COLORS)),
+            "legend": False,
+            "ax": axis,
+        }
         with labels_kept(axis):
             sns.scatterplot(frame[frame.set == real], s=5, linewidth=0, alpha=0.6, rasterized=True, **shared)
-            sns.scatterplot(frame[frame.set == name], style="label", markers=forms, edgecolor="black", linewidth=0.5, s=18, **shared)
+            sns.scatterplot(
+                frame[frame.set == name],
+                style="label",
+                markers=forms,
+                edgecolor="black",
+                linewidth=0.5,
+                s=18,
+                **shared,
+            )
         axis.set_title(name)
         axis.set_xticks([])
         axis.set_yticks([])
-    handles = [Mark(COLORS[label], forms[label], True).handle(name, ls="none", mec="black", mew=0.5) for label, name in names.items()]
+    handles = [
+        Mark(COLORS[label], forms[label], True).handle(name, ls="none", mec="black", mew=0.5)
+        for label, name in names.items()
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure

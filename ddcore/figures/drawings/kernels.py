@@ -20,7 +20,11 @@ COMPILED = {
 
 def _kind(provider: str) -> str:
     """Which of COMPILED a form of a step is."""
-    return "compiled, bfloat16" if provider.endswith("bfloat16") else f"{'compiled' if 'compiled' in provider else 'eager'}, float32"
+    return (
+        "compiled, bfloat16"
+        if provider.endswith("bfloat16")
+        else f"{'compiled' if 'compiled' in provider else 'eager'}, float32"
+    )
 
 
 def speed(frame: pd.DataFrame) -> Figure:
@@ -29,12 +33,19 @@ def speed(frame: pd.DataFrame) -> Figure:
     frame = frame[frame["rank"] > 0]
     sizes = [name if pd.isna(ipc) else f"{classes:.0f} classes, {real:.0f} real, IPC {ipc:.0f}"
              for name, ipc, classes, real in frame[["name", "ipc", "classes", "batch_real"]].itertuples(index=False)]  # fmt: skip
-    frame = frame.assign(row=sizes, kind=frame.provider.map(_kind), step=frame.step.str.upper().fillna("others"))
+    frame = frame.assign(
+        row=sizes, kind=frame.provider.map(_kind), step=frame.step.str.upper().fillna("others")
+    )
     parts = sorted(frame.groupby("step", sort=False), key=lambda part: part[0] == "others")
-    orders = {step: list(dict.fromkeys(frame[(frame.step == "others") == (step == "others")].row)) for step, _ in parts}
+    orders = {
+        step: list(dict.fromkeys(frame[(frame.step == "others") == (step == "others")].row))
+        for step, _ in parts
+    }
     labels = {"ratio": "speed (×)", "memory_ratio": "less memory (×)"}
     figure, axes = panels(PAGE, 1.2 + 0.34 * max(map(len, orders.values())), len(parts), len(labels))
-    for place, (axis, (value, (step, part))) in enumerate(zip(axes, itertools.product(labels, parts), strict=True)):
+    for place, (axis, (value, (step, part))) in enumerate(
+        zip(axes, itertools.product(labels, parts), strict=True)
+    ):
         column, order, known = place % len(parts), orders[step], part.dropna(subset=value)
         first, last = column == 0, column == len(parts) - 1
         for kind, mark in COMPILED.items():
@@ -51,7 +62,12 @@ def speed(frame: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(order)), order if first or last else [""] * len(order))
         axis.tick_params(axis="y", labelsize=SMALL, labelright=last, labelleft=first)
         axis.grid(axis="y", lw=0.3)
-        axis.set(title=step if value == "ratio" else "", xlabel=labels[value], ylim=(len(order) - 0.5, -0.5), axisbelow=True)
+        axis.set(
+            title=step if value == "ratio" else "",
+            xlabel=labels[value],
+            ylim=(len(order) - 0.5, -0.5),
+            axisbelow=True,
+        )
     legend(figure, COMPILED)
     return figure
 
@@ -59,7 +75,9 @@ def speed(frame: pd.DataFrame) -> Figure:
 def profile(frame: pd.DataFrame) -> Figure:
     """Columns: name, provider, kind, seconds (of that kind in a step). Drawn are shares of the step."""
     kinds = list(dict.fromkeys(frame.kind))
-    colors = dict(zip(kinds, sns.color_palette("cividis", len(kinds)), strict=True))  # from dark to light, in grey too
+    colors = dict(
+        zip(kinds, sns.color_palette("cividis", len(kinds)), strict=True)
+    )  # from dark to light, in grey too
     figure, axes = panels(PAGE, 0.9 + 0.22 * frame.provider.nunique(), frame["name"].nunique(), sharey=True)
     for axis, (name, part) in zip(axes, frame.groupby("name", sort=False), strict=True):
         with labels_kept(axis):
@@ -80,7 +98,10 @@ def adjoint(frame: pd.DataFrame) -> Figure:
     figure, axes = panels(PAGE, 2.2, 2)
     marks = arms(frame.gradient)
     others = {name: mark for name, mark in marks.items() if name != "unrolled"}
-    panes = (("mebibytes", "bytes kept (MiB, log scale)", marks), ("error", "gradient error (log scale)", others))
+    panes = (
+        ("mebibytes", "bytes kept (MiB, log scale)", marks),
+        ("error", "gradient error (log scale)", others),
+    )
     for axis, (column, label, shown) in zip(axes, panes, strict=True):
         for place, (name, mark) in enumerate(shown.items()):
             lines(axis, frame, "steps", column, {name: mark}, "gradient", errorbar=None, zorder=3 - place)
@@ -93,7 +114,9 @@ def adjoint(frame: pd.DataFrame) -> Figure:
 
 def time_to_accuracy(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, seed, step, seconds, accuracy, published (of that method and cell, or not a number)."""
-    frame = frame.assign(seconds=frame.groupby(["dataset", "ipc", "method", "step"]).seconds.transform("mean"))
+    frame = frame.assign(
+        seconds=frame.groupby(["dataset", "ipc", "method", "step"]).seconds.transform("mean")
+    )
     figure, axes = cells(frame, 1.9, columns=2)
     marks = methods(frame.method)
     for axis, here in axes:

@@ -79,7 +79,15 @@ def continual(frame: pd.DataFrame) -> Figure:
     for axis, here in axes:
         for place, (name, mark) in enumerate(marks.items()):
             beside = here.assign(classes=here.classes + 0.06 * (place - (len(marks) - 1) / 2))
-            lines(axis, beside, "classes", "accuracy", {name: mark}, "method", ls="-" if name.startswith("Lo") else "--")
+            lines(
+                axis,
+                beside,
+                "classes",
+                "accuracy",
+                {name: mark},
+                "method",
+                ls="-" if name.startswith("Lo") else "--",
+            )
         axis.set_ylim(top=min(100, axis.get_ylim()[1]))
         axis.set_xticks(sorted(frame.classes.unique()))
         axis.set_xlabel("classes seen")
@@ -89,25 +97,51 @@ def continual(frame: pd.DataFrame) -> Figure:
 
 def spectra(frame: pd.DataFrame) -> Figure:
     """Columns: class, rank, energy (of normalised images), energy_pixels, psnr, dataset, seed. The class 'all' is the mean of all."""
-    frame = frame.assign(label=frame["class"].astype(str), energy=100 * frame.energy, energy_pixels=100 * frame.energy_pixels)
+    frame = frame.assign(
+        label=frame["class"].astype(str), energy=100 * frame.energy, energy_pixels=100 * frame.energy_pixels
+    )
     whole, classes = frame[frame.label == "all"], frame[frame.label != "all"]
     rank = 2 if 2 in set(frame["rank"]) else frame["rank"].min()
     kept = classes[classes["rank"] == rank].groupby("label").energy.mean()
     names = {str(number): name for number, name in enumerate(CLASSES.get(frame.dataset.iloc[0], ()))}
     figure, (axis,) = panels(COLUMN, 2.2)
     with labels_kept(axis):
-        sns.lineplot(classes, x="rank", y="energy", units="label", estimator=None, color="0.75", lw=0.7, zorder=1, ax=axis)
+        sns.lineplot(
+            classes,
+            x="rank",
+            y="energy",
+            units="label",
+            estimator=None,
+            color="0.75",
+            lw=0.7,
+            zorder=1,
+            ax=axis,
+        )
     marks = {"each class": Mark("0.75", "")}
     for index, (word, label) in enumerate((("highest", kept.idxmax()), ("lowest", kept.idxmin())), 1):
         name = f"{word} at r = {rank}: {names.get(label, f'class {label}')}"
         marks[name] = nth(index)
-        lines(axis, classes[classes.label == label], "rank", "energy", {name: nth(index)}, errorbar=None, ls="-.", lw=1)
+        lines(
+            axis,
+            classes[classes.label == label],
+            "rank",
+            "energy",
+            {name: nth(index)},
+            errorbar=None,
+            ls="-.",
+            lw=1,
+        )
     mean = whole[whole["rank"] == rank].energy.mean()
     marks[f"all classes ({mean:.0f} % at r = {rank})"] = black = Mark("black", FORMS[0], True)
     marks["all classes, pixels in [0, 1]"] = pixels = Mark(COLORS[0], FORMS[3])
     lines(axis, whole, "rank", "energy", {"": black}, errorbar=None)
     lines(axis, whole, "rank", "energy_pixels", {"": pixels}, errorbar=None, ls="--", lw=1)
-    log_x(axis, "rank r (log scale)", [tick for tick in (1, 2, 3, 4, 6, 8, 10, 14, 20, 28, 32, 64) if tick in set(frame["rank"])], base=2)
+    log_x(
+        axis,
+        "rank r (log scale)",
+        [tick for tick in (1, 2, 3, 4, 6, 8, 10, 14, 20, 28, 32, 64) if tick in set(frame["rank"])],
+        base=2,
+    )
     axis.set_ylabel("energy kept (%)")
     legend(axis, marks, line=True, loc="lower right", handlelength=2.6)
     return figure
@@ -119,12 +153,22 @@ def gradient_geometry(frame: pd.DataFrame) -> Figure:
     shown = [rank for rank in ranks if rank in (1, 2, 4, 8, 14)] or ranks[:5]
     figure, (axis,) = panels(COLUMN, 2.2)
     handles = []
-    for index, (rank, dashes) in enumerate(zip(shown, ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1))), strict=False)):
+    for index, (rank, dashes) in enumerate(
+        zip(shown, ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1))), strict=False)
+    ):
         curve = frame[frame["rank"] == rank].groupby("position", as_index=False)[["gain", "mean_gain"]].mean()
         moved = curve[curve.gain > 0]
         lines(axis, moved, "position", "gain", {rank: nth(index)}, errorbar=None, ls=dashes, markevery=[-1])
         if len(moved) < len(curve):
-            axis.vlines(moved.position.iloc[-1], 0.5, moved.gain.iloc[-1], color=COLORS[index], lw=0.5, ls=":", zorder=1)
+            axis.vlines(
+                moved.position.iloc[-1],
+                0.5,
+                moved.gain.iloc[-1],
+                color=COLORS[index],
+                lw=0.5,
+                ls=":",
+                zorder=1,
+            )
         handles.append(nth(index).handle(f"r = {rank} (mean {curve.mean_gain.iloc[0]:.0f})", ls=dashes))
     handles.append(axis.axhline(1, color="0.5", lw=0.8, label="pixels (1)"))
     axis.set_yscale("log")
@@ -146,13 +190,22 @@ def hosts(frame: pd.DataFrame) -> Figure:
         seeds(axis, here, "method", "accuracy", marks)
         places = {name: place for place, name in enumerate(marks)}
         for _, pair in here[here.host != ""].groupby("host", sort=False):
-            accuracy = {name: part.set_index("seed").accuracy for name, part in pair.groupby("method", sort=False)}
+            accuracy = {
+                name: part.set_index("seed").accuracy for name, part in pair.groupby("method", sort=False)
+            }
             axis.axvline(min(places[name] for name in accuracy) - 0.5, color="0.88", lw=0.6, zorder=0)
             if len(accuracy) == 2:
                 pixels, factors = accuracy.values()
                 gain = f"{(factors - pixels).mean():+.1f}".replace("-", "−")
                 middle = sum(places[name] for name in accuracy) / 2
-                axis.annotate(gain, (middle, pair.accuracy.max()), (0, 6), textcoords="offset points", fontsize=6.5, ha="center")
+                axis.annotate(
+                    gain,
+                    (middle, pair.accuracy.max()),
+                    (0, 6),
+                    textcoords="offset points",
+                    fontsize=6.5,
+                    ha="center",
+                )
         slanted(axis)
         axis.margins(y=0.12)
     return figure
@@ -184,9 +237,14 @@ def cross_architecture(frame: pd.DataFrame) -> Figure:
 def cost(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, method, kind, images_per_class, round, seconds, peak_bytes."""
     row = frame.method + ", " + frame.dataset.replace(NAMES)
-    frame = frame.assign(row=row, kind=frame.kind.replace({"lowrank": "low-rank factors"}), mebibytes=frame.peak_bytes / 2**20)
+    frame = frame.assign(
+        row=row, kind=frame.kind.replace({"lowrank": "low-rank factors"}), mebibytes=frame.peak_bytes / 2**20
+    )
     marks, rows = arms(frame.kind), list(dict.fromkeys(frame.row))
-    labels = {"seconds": "seconds of an update (log scale)", "mebibytes": "peak memory of an update, MiB (log scale)"}
+    labels = {
+        "seconds": "seconds of an update (log scale)",
+        "mebibytes": "peak memory of an update, MiB (log scale)",
+    }
     figure, axes = panels(PAGE, 0.9 + 0.24 * len(rows), 2, sharey=True)
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         for name, mark in marks.items():
@@ -200,7 +258,14 @@ def cost(frame: pd.DataFrame) -> Figure:
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axis.xaxis.minorticks_off()
     for (name, kind), part in frame.groupby(["row", "kind"]):
-        numbered(axes[0], part.seconds.median(), rows.index(name), part.images_per_class.iloc[0], above=True, color=marks[kind].color)
+        numbered(
+            axes[0],
+            part.seconds.median(),
+            rows.index(name),
+            part.images_per_class.iloc[0],
+            above=True,
+            color=marks[kind].color,
+        )
     axes[0].set_ylim(len(rows) - 0.5, -0.7)
     legend(figure, marks)
     return figure

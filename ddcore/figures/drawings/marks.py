@@ -17,7 +17,18 @@ NAMES = {
     "infonce, other classes": "InfoNCE, other classes", "infonce, all others": "InfoNCE, all others",
 }  # fmt: skip
 CLASSES = {
-    "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
+    "fashion_mnist": (
+        "T-shirt",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "boot",
+    ),
     "cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }
 
@@ -33,13 +44,23 @@ class Mark:
     @property
     def seeds(self) -> dict:
         """The keywords of points."""
-        return {"marker": self.form, "edgecolor": self.color, "facecolor": self.color if self.filled else "none"}
+        return {
+            "marker": self.form,
+            "edgecolor": self.color,
+            "facecolor": self.color if self.filled else "none",
+        }
 
     @property
     def line(self) -> dict:
         """The keywords of a line with this mark at its points."""
         inside = self.color if self.filled else "white"
-        return {"color": self.color, "marker": self.form, "markerfacecolor": inside, "markeredgecolor": self.color, "markeredgewidth": 1}
+        return {
+            "color": self.color,
+            "marker": self.form,
+            "markerfacecolor": inside,
+            "markeredgecolor": self.color,
+            "markeredgewidth": 1,
+        }
 
     def handle(self, label: str, **style) -> Line2D:
         """Its entry in a legend."""

@@ -6,8 +6,29 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ddcore.figures.drawings.marks import ALONE, COLORS, FORMS, NAMES, Mark, arms, class_names, method, methods, nth
-from ddcore.figures.drawings.panels import cells, differences, labels_kept, legend, level, lines, log_x, panels, seeds
+from ddcore.figures.drawings.marks import (
+    ALONE,
+    COLORS,
+    FORMS,
+    NAMES,
+    Mark,
+    arms,
+    class_names,
+    method,
+    methods,
+    nth,
+)
+from ddcore.figures.drawings.panels import (
+    cells,
+    differences,
+    labels_kept,
+    legend,
+    level,
+    lines,
+    log_x,
+    panels,
+    seeds,
+)
 from ddcore.figures.style import COLUMN, PAGE
 
 BOUNDS = {
@@ -20,11 +41,21 @@ BOUNDS = {
 }
 
 
-def _exact_and_sampled(axis, exact: pd.DataFrame, sampled: pd.DataFrame, x: str, columns: tuple[str, str], mark: Mark, dashes: str) -> None:
+def _exact_and_sampled(
+    axis,
+    exact: pd.DataFrame,
+    sampled: pd.DataFrame,
+    x: str,
+    columns: tuple[str, str],
+    mark: Mark,
+    dashes: str,
+) -> None:
     """Exact values as a line, samples as hollow points, one a seed."""
     with labels_kept(axis):
         sns.lineplot(exact, x=x, y=columns[0], errorbar=None, color=mark.color, ls=dashes, lw=1, ax=axis)
-        sns.scatterplot(sampled, x=x, y=columns[1], s=7, alpha=0.6, linewidth=0.5, legend=False, ax=axis, **mark.seeds)
+        sns.scatterplot(
+            sampled, x=x, y=columns[1], s=7, alpha=0.6, linewidth=0.5, legend=False, ax=axis, **mark.seeds
+        )
 
 
 def _log_negatives(axis, counts: pd.Series) -> None:
@@ -46,7 +77,9 @@ def bounds(frame: pd.DataFrame) -> Figure:
         for index, (quantity, name) in enumerate(BOUNDS.items()):
             part = here[here.quantity == quantity]
             dashes = "--" if quantity.startswith("other") else "-"
-            _exact_and_sampled(axis, part, part, x, ("exact", "sampled"), Mark(colors[quantity], FORMS[index]), dashes)
+            _exact_and_sampled(
+                axis, part, part, x, ("exact", "sampled"), Mark(colors[quantity], FORMS[index]), dashes
+            )
             if axis is axes[0]:
                 handles.append(Line2D([], [], color=colors[quantity], ls=dashes, lw=1, label=name))
     axes[0].set_xlabel("separation of the classes (sd)")
@@ -67,7 +100,9 @@ def magnitude(frame: pd.DataFrame) -> Figure:
                 here = frame[(frame.part == part) & (frame.bias == bias)]
                 exact, sampled = (here[here.kind == kind] for kind in ("exact", "sampled"))
                 _exact_and_sampled(axis, exact, sampled, "N", ("value", "value"), nth(index), dashes)
-                handles.append(Line2D([], [], color=COLORS[index], ls=dashes, lw=1, label=f"{part}, {bias} bias"))
+                handles.append(
+                    Line2D([], [], color=COLORS[index], ls=dashes, lw=1, label=f"{part}, {bias} bias")
+                )
         axis.set_yscale("log")
         axis.minorticks_off()
         _log_negatives(axis, frame.N)
@@ -145,7 +180,16 @@ def kernel(frame: pd.DataFrame) -> Figure:
     labels = {"seconds": "seconds", "mebibytes": "peak memory (MiB)", "ratio": "times as fast as eager"}
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         known = frame.dropna(subset=column)
-        lines(axis, known, "pairs", column, arms(frame.provider), "provider", estimator="median", errorbar=("pi", 60))
+        lines(
+            axis,
+            known,
+            "pairs",
+            column,
+            arms(frame.provider),
+            "provider",
+            estimator="median",
+            errorbar=("pi", 60),
+        )
         axis.set(xscale="log", yscale="log", xlabel="pairs K M N (log scale)", title=label)
     axes[0].set_ylabel("log scale")
     axes[2].axhline(1, color=COLORS[0], lw=0.8)
@@ -163,7 +207,17 @@ def class_correlation(frame: pd.DataFrame) -> Figure:
     figure, axes = panels(PAGE, 2.6, len(shown), sharey=True)
     for axis, arm in zip(axes, shown, strict=True):
         table = means[arm].unstack()
-        sns.heatmap(table, cmap="viridis", vmin=lowest, vmax=1, square=True, cbar=False, xticklabels=names, yticklabels=names, ax=axis)
+        sns.heatmap(
+            table,
+            cmap="viridis",
+            vmin=lowest,
+            vmax=1,
+            square=True,
+            cbar=False,
+            xticklabels=names,
+            yticklabels=names,
+            ax=axis,
+        )
         off_diagonal = table.to_numpy()[~np.eye(len(table), dtype=bool)].mean()
         axis.set(title=f"{arm}: {off_diagonal:.2f} off the diagonal", xlabel="", ylabel="")
         axis.tick_params("x", labelrotation=90)
@@ -176,8 +230,12 @@ def spread(frame: pd.DataFrame) -> Figure:
     """Columns: dataset, ipc, arm, seed, accuracy, vendi (score within a class, mean over classes); the first arm is random real images."""
     real, *others = dict.fromkeys(frame.arm)
     figure, axes = panels(PAGE, 2.3, 2)
-    for axis, (column, label) in zip(axes, {"accuracy": "test accuracy (%)", "vendi": "Vendi score within a class"}.items(), strict=True):
+    for axis, (column, label) in zip(
+        axes, {"accuracy": "test accuracy (%)", "vendi": "Vendi score within a class"}.items(), strict=True
+    ):
         seeds(axis, frame, "arm", column, {real: method("random")} | arms(others))
-        axis.set_xticks(range(1 + len(others)), [NAMES.get(arm, arm).replace(" ", "\n") for arm in (real, *others)])
+        axis.set_xticks(
+            range(1 + len(others)), [NAMES.get(arm, arm).replace(" ", "\n") for arm in (real, *others)]
+        )
         axis.set_ylabel(label)
     return figure

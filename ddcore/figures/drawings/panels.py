@@ -16,7 +16,9 @@ from ddcore.figures.style import PAGE
 SMALL = 6  # points: numbers beside marks
 
 
-def panels(width: float, height: float, columns: int = 1, rows: int = 1, **keywords) -> tuple[Figure, np.ndarray]:
+def panels(
+    width: float, height: float, columns: int = 1, rows: int = 1, **keywords
+) -> tuple[Figure, np.ndarray]:
     """A figure of this size in inches and its axes, row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **keywords).flatten()
@@ -42,13 +44,19 @@ def per_class(ipc: int) -> str:
     return f"{ipc} image{'s' * int(ipc > 1)} a class"
 
 
-def legend(owner: Figure | Axes, marks: Mapping[str, Mark], *more, line: bool = False, ncols: int = 0, **style) -> None:
+def legend(
+    owner: Figure | Axes, marks: Mapping[str, Mark], *more, line: bool = False, ncols: int = 0, **style
+) -> None:
     """A legend of marks, with lines or without, and of `more` handles: above the figure, or in its axes."""
     handles = [mark.handle(NAMES.get(name, name), **{} if line else {"ls": "none", "markerfacecolor": mark.seeds["facecolor"]})
                for name, mark in marks.items()]  # fmt: skip
     place = {"loc": "outside upper center"} if isinstance(owner, Figure) else {}
     gaps = {"columnspacing": 1.2} | ({} if line else {"handletextpad": 0.1})
-    owner.legend(handles=[*handles, *more], ncols=ncols or (len(handles) + len(more) if place else 1), **place | gaps | style)
+    owner.legend(
+        handles=[*handles, *more],
+        ncols=ncols or (len(handles) + len(more) if place else 1),
+        **place | gaps | style,
+    )
 
 
 def seeds(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, Mark], hue: str = "", *, width: float = 0.8,
@@ -62,7 +70,9 @@ def seeds(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, M
     wide = bar / group if upright else step
     frame = frame[frame[hue or x].isin(list(marks))]
     names, values = frame[hue or x], frame[y]
-    centre = frame[x].map(order.index) + (step * (names.map(list(marks).index) + 0.5) - width / 2 if hue else 0)
+    centre = frame[x].map(order.index) + (
+        step * (names.map(list(marks).index) + 0.5) - width / 2 if hue else 0
+    )
     groups = values.groupby(centre)
     beside = centre + 0.75 * wide * ((groups.cumcount() + 0.5) / groups.transform("size") - 0.5)
     size, edge, alpha = (3.5, 0.8, 1.0) if groups.size().max() <= 5 else (2.2, 0.5, 0.45)
@@ -93,7 +103,9 @@ def lines(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, M
                 sns.lineplot(x=beside, y=part[y], errorbar=errorbar, ax=axis, **whiskers | mark.line | style)
 
 
-def draws(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, Mark], hue: str = "", **style) -> None:
+def draws(
+    axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, Mark], hue: str = "", **style
+) -> None:
     """Every draw as a pale point, the mean of each `x`, or another `estimator`, as a line."""
     for name, mark in marks.items():
         part = frame[frame[hue] == name] if hue else frame
@@ -104,7 +116,9 @@ def draws(axis: Axes, frame: pd.DataFrame, x: str, y: str, marks: Mapping[str, M
 def level(axis: Axes, value: float, mark: Mark) -> None:
     """A dashed line across the axes, its mark at the right end: what it belongs to can be told without its hue."""
     axis.axhline(value, color=mark.color, ls="--", lw=0.8)
-    axis.plot([1], [value], transform=axis.get_yaxis_transform(), clip_on=False, ms=4, **mark.line | {"ls": "none"})
+    axis.plot(
+        [1], [value], transform=axis.get_yaxis_transform(), clip_on=False, ms=4, **mark.line | {"ls": "none"}
+    )
 
 
 @contextlib.contextmanager
@@ -163,7 +177,13 @@ def differences(frame: pd.DataFrame, base: str, label: str) -> Figure:
     figure, axes = cells(frame, 2.3, label=label, sharey="row")
     for axis, here in axes:
         paired = here.pivot_table(index=["method", "seed"], columns="arm", values="accuracy", sort=False)
-        apart = paired.drop(columns=base).sub(paired[base], axis=0).melt(ignore_index=False, value_name="apart").dropna().reset_index()
+        apart = (
+            paired.drop(columns=base)
+            .sub(paired[base], axis=0)
+            .melt(ignore_index=False, value_name="apart")
+            .dropna()
+            .reset_index()
+        )
         seeds(axis, apart, "method", "apart", marks, "arm", errorbar=t_interval)
         axis.axhline(0, color="black", lw=0.8)
     legend(figure, marks)

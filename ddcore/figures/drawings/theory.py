@@ -12,7 +12,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter
 
 from ddcore.figures.drawings.marks import COLORS, Mark, arms, nth
-from ddcore.figures.drawings.panels import SMALL, draws, labels_kept, legend, lines, log_x, panels, per_class, seeds, slanted
+from ddcore.figures.drawings.panels import (
+    SMALL,
+    draws,
+    labels_kept,
+    legend,
+    lines,
+    log_x,
+    panels,
+    per_class,
+    seeds,
+    slanted,
+)
 from ddcore.figures.style import COLUMN, PAGE
 
 ARMS = {
@@ -25,7 +36,12 @@ ARMS = {
     "factored": "the network, factored at rank r",
     "teacher": "all samples",
 }
-ROWS = {"random points": nth(7), "distilled points": nth(0), "teacher's first layer": nth(2), "student's first layer": nth(3)}
+ROWS = {
+    "random points": nth(7),
+    "distilled points": nth(0),
+    "teacher's first layer": nth(2),
+    "student's first layer": nth(3),
+}
 
 
 def _log(axis: Axes, x: str, y: str, ticks=None) -> None:
@@ -52,12 +68,22 @@ def memory(frame: pd.DataFrame) -> Figure:
             draws(axis, part, "stored", "error", {arm: mark}, lw=1)
             continue
         means = part.groupby(["stored", "M1", "M2"], as_index=False).error.mean()
-        axis.plot(means.stored, means.error, mark.form, mfc=mark.color, mec="none", ms=2.2, alpha=0.35, zorder=1)
-        best = means[means.error < means.error.cummin().shift(fill_value=np.inf)].drop_duplicates("stored", keep="last")
+        axis.plot(
+            means.stored, means.error, mark.form, mfc=mark.color, mec="none", ms=2.2, alpha=0.35, zorder=1
+        )
+        best = means[means.error < means.error.cummin().shift(fill_value=np.inf)].drop_duplicates(
+            "stored", keep="last"
+        )
         lines(axis, part.merge(best.drop(columns="error")), "stored", "error", {arm: mark}, lw=1)
     axis.axhline(frame[frame.arm == "teacher"].error.mean(), color=COLORS[7], ls=":", lw=0.8, zorder=0)
     _log(axis, "stored numbers (log scale)", "test error (log scale)")
-    legend(figure, {ARMS[arm]: mark for arm, mark in marks.items()}, line=True, loc="outside right center", ncols=1)
+    legend(
+        figure,
+        {ARMS[arm]: mark for arm, mark in marks.items()},
+        line=True,
+        loc="outside right center",
+        ncols=1,
+    )
     return figure
 
 
@@ -66,7 +92,10 @@ def dimension(frame: pd.DataFrame) -> Figure:
     figure, axes = panels(PAGE, 2.4, 2)
     points = sorted(frame[frame.arm == "same"].M1.unique())
     shown = [points[-3], points[-1]] if len(points) > 2 else points
-    curves = {f"distilled, {many:.0f} points": frame[(frame.arm == "same") & (frame["M1"] == many)] for many in shown}
+    curves = {
+        f"distilled, {many:.0f} points": frame[(frame.arm == "same") & (frame["M1"] == many)]
+        for many in shown
+    }
     curves |= {
         ARMS["undistilled"]: frame[(frame.arm == "undistilled") & (frame["M1"] == shown[-1])],
         "real samples of equal memory": frame[frame.arm == "real"],
@@ -96,7 +125,15 @@ def directions_and_points(frame: pd.DataFrame) -> Figure:
                 cbar=False, ax=axis)  # fmt: skip
     for power, name, dashes in ((1, "$M_1 = r$", "-"), (2, "$M_1 = r^2$", "--")):
         places = np.searchsorted(points, table.index.to_numpy() ** power)
-        axis.vlines(places, np.arange(len(table)), np.arange(1, len(table) + 1), color=COLORS[3], ls=dashes, lw=1.4, label=name)
+        axis.vlines(
+            places,
+            np.arange(len(table)),
+            np.arange(1, len(table) + 1),
+            color=COLORS[3],
+            ls=dashes,
+            lw=1.4,
+            label=name,
+        )
     axis.axvline(len(points), color="white", lw=3)
     axis.tick_params("y", labelrotation=0)
     axis.tick_params("x", labelrotation=0)
@@ -113,14 +150,25 @@ def width(frame: pd.DataFrame) -> Figure:
     marks = {"distilled, L labels": nth(0), ARMS["teacher"]: nth(7)}
     draws(axes[0], same[same.M2 == same.L], "L", "error", {"same": nth(0)})
     draws(axes[0], frame[frame.arm == "teacher"], "L", "error", {"teacher": nth(7)})
-    by_width = {L: Mark(color, ".", True) for L, color in zip(widths, sns.color_palette("viridis", len(widths)), strict=True)}
+    by_width = {
+        L: Mark(color, ".", True)
+        for L, color in zip(widths, sns.color_palette("viridis", len(widths)), strict=True)
+    }
     draws(axes[1], same, "M2", "error", by_width, "L", lw=1)
     _log(axes[0], "width L (log scale)", "test error (log scale)", widths)
     _log(axes[1], "labels $M_2$ (log scale)", "")
     for axis in axes:
         axis.yaxis.set_major_formatter("{x:g}")
     legend(axes[0], marks, line=True)
-    legend(axes[1], {f"L = {L}": mark for L, mark in by_width.items()}, line=True, loc="upper right", fontsize=6, handlelength=1.5, ncols=2)
+    legend(
+        axes[1],
+        {f"L = {L}": mark for L, mark in by_width.items()},
+        line=True,
+        loc="upper right",
+        fontsize=6,
+        handlelength=1.5,
+        ncols=2,
+    )
     return figure
 
 
@@ -132,7 +180,12 @@ def samples(frame: pd.DataFrame) -> Figure:
     draws(axis, frame[frame.arm == "same"], "ratio", "error", points, "M1")
     draws(axis, frame[frame.arm == "teacher"], "ratio", "error", {"teacher": nth(7)})
     _log(axis, "samples N / d² (log scale)", "test error (log scale)", sorted(frame.ratio.unique()))
-    legend(figure, {f"distilled, {many:.0f} points": mark for many, mark in points.items()} | {"teacher": nth(7)}, line=True, ncols=2)
+    legend(
+        figure,
+        {f"distilled, {many:.0f} points": mark for many, mark in points.items()} | {"teacher": nth(7)},
+        line=True,
+        ncols=2,
+    )
     return figure
 
 
@@ -141,10 +194,23 @@ def subspace(frame: pd.DataFrame) -> Figure:
     figure, (values, degrees) = panels(PAGE, 2.5, 2)
     marks = {name: ROWS.get(name, nth(place)) for place, name in enumerate(dict.fromkeys(frame["rows"]))}
     singular, angles = frame[frame.quantity == "singular value"], frame[frame.quantity == "angle"]
-    singular = singular[singular.groupby(["rows", "index"]).value.transform("min") > 1e-5]  # below lies rounding
+    singular = singular[
+        singular.groupby(["rows", "index"]).value.transform("min") > 1e-5
+    ]  # below lies rounding
     for name, mark in marks.items():
         part = singular[singular["rows"] == name]
-        lines(values, part, "index", "value", {name: mark}, errorbar=("pi", 100), err_style="band", err_kws={"lw": 0}, ms=3, lw=0.8)
+        lines(
+            values,
+            part,
+            "index",
+            "value",
+            {name: mark},
+            errorbar=("pi", 100),
+            err_style="band",
+            err_kws={"lw": 0},
+            ms=3,
+            lw=0.8,
+        )
     seeds(degrees, angles, "index", "value", marks, "rows")
     values.set(yscale="log", xlabel="index", ylabel="singular value (log scale)")
     values.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -152,7 +218,12 @@ def subspace(frame: pd.DataFrame) -> Figure:
     degrees.set_yticks([1, 2, 5, 10, 20, 50, 90], ["1", "2", "5", "10", "20", "50", "90"])
     degrees.minorticks_off()
     share = 100 * frame[frame.quantity == "energy"].groupby("rows").value.mean()
-    legend(figure, {f"{name} ({share[name]:.0f} % in span B)": mark for name, mark in marks.items()}, line=True, ncols=2)
+    legend(
+        figure,
+        {f"{name} ({share[name]:.0f} % in span B)": mark for name, mark in marks.items()},
+        line=True,
+        ncols=2,
+    )
     return figure
 
 
@@ -166,7 +237,9 @@ def collapse(frame: pd.DataFrame) -> Figure:
         axes[1].axhline(error, color=marks[decay].color, ls=":", lw=0.8)
     for axis, label in zip(axes, ("condition number (log scale)", "test error (log scale)"), strict=True):
         _log(axis, "matching steps (log scale)", label, sorted(frame.steps.unique()))
-    names = {decay: "equal eigenvalues" if decay == 1 else f"each {decay:g} of the one before" for decay in marks}
+    names = {
+        decay: "equal eigenvalues" if decay == 1 else f"each {decay:g} of the one before" for decay in marks
+    }
     legend(figure, {names[decay]: mark for decay, mark in marks.items()}, line=True)
     return figure
 
@@ -176,7 +249,15 @@ def links(frame: pd.DataFrame) -> Figure:
     shown = list(dict.fromkeys(frame.link))
     figure, axes = panels(PAGE, 2.5, len(shown), sharey=True)
     for axis, link in zip(axes, shown, strict=True):
-        seeds(axis, frame[frame.link == link], "activation", "error", {"teacher": nth(7), "same": nth(0)}, "arm", width=0.75)
+        seeds(
+            axis,
+            frame[frame.link == link],
+            "activation",
+            "error",
+            {"teacher": nth(7), "same": nth(0)},
+            "arm",
+            width=0.75,
+        )
         axis.set_title(link)
         axis.axhline(1, color="0.6", lw=0.6, ls=":")
         slanted(axis)
@@ -190,13 +271,23 @@ def images(frame: pd.DataFrame) -> Figure:
     """Columns: set, state, ipc (0: a control), images_per_class, image_share, average_share, average_pca, rank, seed: at one k."""
     labels = {"image_share": "images in the\nsubspace (%)", "average_share": "class averages\nin it (%)",
               "change": "change of the\naverages in it (%)", "rank": "effective rank\n(log scale)"}  # fmt: skip
-    frame = frame.assign(**{column: 100 * frame[column] for column in ("image_share", "average_share", "average_pca")})
+    frame = frame.assign(
+        **{column: 100 * frame[column] for column in ("image_share", "average_share", "average_pca")}
+    )
     control, frame = frame[frame.set == "random real"], frame[frame.ipc > 0]
-    control = control.drop(columns=["set", "ipc"]).merge(frame[["set", "ipc", "images_per_class"]].drop_duplicates())
+    control = control.drop(columns=["set", "ipc"]).merge(
+        frame[["set", "ipc", "images_per_class"]].drop_duplicates()
+    )
     sets, budgets = list(dict.fromkeys(frame.set)), sorted(frame.ipc.unique())
-    real, before, after = {"marker": "|", "color": "black", "ms": 9, "mew": 1.4}, Mark("0.5", "o").line, Mark(COLORS[0], "o", True).line
+    real, before, after = (
+        {"marker": "|", "color": "black", "ms": 9, "mew": 1.4},
+        Mark("0.5", "o").line,
+        Mark(COLORS[0], "o", True).line,
+    )
     own = {"marker": "s", "color": COLORS[1], "mfc": "none", "ms": 6, "mew": 1.2}
-    figure, axes = panels(PAGE, 0.8 + 1.1 * len(budgets), len(labels), len(budgets), sharex="col", sharey=True)
+    figure, axes = panels(
+        PAGE, 0.8 + 1.1 * len(budgets), len(labels), len(budgets), sharex="col", sharey=True
+    )
 
     def means(part: pd.DataFrame, state: str, column: str, mark: dict, errorbar: str | None = "sd") -> None:
         part = part[(part.state == state) & (part.ipc == ipc)]

@@ -16,7 +16,9 @@ from ddcore.networks import Network
 
 def first_test_images(data: Dataset, per_class: int) -> tuple[Tensor, Tensor]:
     """(n, C, H, W), (n,): the first `per_class` test images of each class, or all where there are fewer."""
-    index = torch.cat([(data.y_test == label).nonzero().flatten()[:per_class] for label in range(data.classes)])
+    index = torch.cat(
+        [(data.y_test == label).nonzero().flatten()[:per_class] for label in range(data.classes)]
+    )
     return data.x_test[index], data.y_test[index]
 
 
@@ -27,9 +29,14 @@ def class_correlation(network: Network, images: Tensor, labels: Tensor) -> list[
     images (n, C, H, W), labels (n,). Columns: row, column (classes), correlation. Raises BadInput for a class without an image.
     """
     classes = _all_classes(network, labels)
-    found = torch.corrcoef(class_means(compute.through(network, images, network.embed).double(), labels, classes)).tolist()
-    return [{"row": row, "column": column, "correlation": round(value, 5)} for row, values in enumerate(found)
-            for column, value in enumerate(values)]
+    found = torch.corrcoef(
+        class_means(compute.through(network, images, network.embed).double(), labels, classes)
+    ).tolist()
+    return [
+        {"row": row, "column": column, "correlation": round(value, 5)}
+        for row, values in enumerate(found)
+        for column, value in enumerate(values)
+    ]
 
 
 @torch.no_grad()
@@ -39,13 +46,19 @@ def class_vendi(network: Network, images: Tensor, labels: Tensor) -> float:
     1 where the images of a class are one image, at most their number. images (n, C, H, W), labels (n,). Raises BadInput for a class
     without an image."""
     features = compute.through(network, images, network.embed).double()
-    return torch.stack([vendi(features[labels == label]) for label in range(_all_classes(network, labels))]).mean().item()
+    return (
+        torch.stack([vendi(features[labels == label]) for label in range(_all_classes(network, labels))])
+        .mean()
+        .item()
+    )
 
 
 def _all_classes(network: Network, labels: Tensor) -> int:
     classes = network.classifier.out_features
     if missing := set(range(classes)) - set(labels.tolist()):
-        raise BadInput(f"no image of class {min(missing)}; give at least one of each of the {classes} classes")
+        raise BadInput(
+            f"no image of class {min(missing)}; give at least one of each of the {classes} classes"
+        )
     return classes
 
 
@@ -57,9 +70,18 @@ def plane(network: Network, sets: Mapping[str, tuple[Tensor, Tensor]], *, seed: 
     """
     from sklearn.manifold import TSNE
 
-    features = torch.cat([compute.through(network, images, network.embed) for images, _ in sets.values()]).cpu().numpy()
+    features = (
+        torch.cat([compute.through(network, images, network.embed) for images, _ in sets.values()])
+        .cpu()
+        .numpy()
+    )
     if len(features) < 4:
         raise BadInput(f"t-SNE: {len(features)} images are too few to have neighbours; give four or more")
-    places = TSNE(perplexity=min(30, (len(features) - 1) / 3), random_state=seed).fit_transform(features).tolist()
+    places = (
+        TSNE(perplexity=min(30, (len(features) - 1) / 3), random_state=seed).fit_transform(features).tolist()
+    )
     named = [(name, label) for name, (_, labels) in sets.items() for label in labels.tolist()]
-    return [{"set": name, "label": label, "x": round(x, 4), "y": round(y, 4)} for (name, label), (x, y) in zip(named, places, strict=True)]
+    return [
+        {"set": name, "label": label, "x": round(x, 4), "y": round(y, 4)}
+        for (name, label), (x, y) in zip(named, places, strict=True)
+    ]

@@ -53,23 +53,36 @@ class Continual(OfExperiment):
         positive("continual", tasks=self.tasks)
         made = self.experiment.synthetic
         if "step" in made:
-            raise BadInput("continual: a learned step size belongs to one set, and a memory is many; make the sets without `step`")
+            raise BadInput(
+                "continual: a learned step size belongs to one set, and a memory is many; make the sets without `step`"
+            )
         if "soft" in made:
-            raise BadInput("continual: learned labels of one step say nothing of the classes of another; make the sets without `soft`")
+            raise BadInput(
+                "continual: learned labels of one step say nothing of the classes of another; make the sets without `soft`"
+            )
         if made.get("kind") == "whole":
-            raise BadInput("continual: the whole training set is no memory; give a kind that keeps to a budget")
+            raise BadInput(
+                "continual: the whole training set is no memory; give a kind that keeps to a budget"
+            )
         if self.experiment.protocol()[0] == "relabel":
-            raise BadInput("continual: 'relabel' asks a teacher trained on images of earlier steps, which are gone; leave the protocol out")
+            raise BadInput(
+                "continual: 'relabel' asks a teacher trained on images of earlier steps, which are gone; leave the protocol out"
+            )
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
         identity = self.experiment.identity(data)
-        return identity | {"continual": {"tasks": self.tasks}, "versions": identity["versions"] | {"continual": VERSION}}
+        return identity | {
+            "continual": {"tasks": self.tasks},
+            "versions": identity["versions"] | {"continual": VERSION},
+        }
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
         """{"steps": one mapping a step, ...}. With `checkpoint`, each step done is kept beside it (`Runner.run` removes them)."""
         if data.classes % self.tasks:
-            raise BadInput(f"continual: tasks={self.tasks} does not divide the {data.classes} classes of {data.name} evenly")
+            raise BadInput(
+                f"continual: tasks={self.tasks} does not divide the {data.classes} classes of {data.name} evenly"
+            )
         order, size = class_order(data.classes, self.experiment.seed), data.classes // self.tasks
         memory, steps = [], []
         for task in range(self.tasks):
@@ -87,9 +100,15 @@ class Continual(OfExperiment):
         networks = range(len(steps[0]["scores"]))
         lost = [forgetting([step["task_scores"][network] for step in steps]) for network in networks]
         means = [sum(step["scores"]) / len(networks) for step in steps]
-        return {"order": list(order), "steps": steps, "accuracy": round(means[-1], 4),
-                "average_accuracy": round(sum(means) / len(means), 4), "forgetting": round(sum(lost) / len(lost), 4),
-                "images_per_class": memory[0].per_class, "stored_numbers": steps[-1]["stored_numbers"]}, None
+        return {
+            "order": list(order),
+            "steps": steps,
+            "accuracy": round(means[-1], 4),
+            "average_accuracy": round(sum(means) / len(means), 4),
+            "forgetting": round(sum(lost) / len(lost), 4),
+            "images_per_class": memory[0].per_class,
+            "stored_numbers": steps[-1]["stored_numbers"],
+        }, None
 
     def _test(self, memory: list[Synthetic], seen: Dataset, size: int) -> dict:
         """Accuracy over the classes seen, of each network, and by task."""
@@ -99,12 +118,25 @@ class Continual(OfExperiment):
         for right in self._right(images, targets, seen):
             counts = torch.bincount(seen.y_test, minlength=seen.classes)
             scores.append(round(100 * float(right.sum() / counts.sum()), 4))
-            by_task.append([round(100 * float(part), 4) for part in right.view(-1, size).sum(1) / counts.view(-1, size).sum(1)])
-        return {"classes": seen.classes, "stored_numbers": sum(part.stored_numbers for part in memory), "scores": scores,
-                "task_scores": by_task}
+            by_task.append(
+                [
+                    round(100 * float(part), 4)
+                    for part in right.view(-1, size).sum(1) / counts.view(-1, size).sum(1)
+                ]
+            )
+        return {
+            "classes": seen.classes,
+            "stored_numbers": sum(part.stored_numbers for part in memory),
+            "scores": scores,
+            "task_scores": by_task,
+        }
 
     def _right(self, images: Tensor, targets: Tensor, seen: Dataset) -> list[Tensor]:
         """The test images of each class that each network, trained on the memory, gives their label."""
         _, many, how = self.experiment.protocol()
         seeds = network_seeds(self.experiment.seed, many)
-        return [right_by_class(network, seen) for seed in seeds for network in how.train(images, targets, seen, (seed,))]
+        return [
+            right_by_class(network, seen)
+            for seed in seeds
+            for network in how.train(images, targets, seen, (seed,))
+        ]

@@ -44,7 +44,9 @@ def coverage(real: Tensor, synthetic: Tensor, neighbours: int) -> Tensor:
     in 1 .. N - 1.
     """
     if not 1 <= neighbours < len(real):
-        raise BadInput(f"coverage: neighbours={neighbours} of {len(real)} real images; give at least 1 and fewer than there are images")
+        raise BadInput(
+            f"coverage: neighbours={neighbours} of {len(real)} real images; give at least 1 and fewer than there are images"
+        )
     radius = _distances(real, real).kthvalue(neighbours + 1, dim=1).values  # the first is the row itself
     return (_distances(real, synthetic).min(1).values < radius).to(real.dtype).mean()
 
@@ -55,7 +57,9 @@ def mmd2(x: Tensor, y: Tensor, bandwidth: float | Tensor) -> Tensor:
     if min(len(x), len(y)) < 2:
         raise BadInput(f"mmd2: {len(x)} and {len(y)} images; give at least two of each")
     positive("mmd2", bandwidth=bandwidth)
-    xx, yy, xy = ((-_distances(a, b).square() / (2 * bandwidth**2)).exp() for a, b in ((x, x), (y, y), (x, y)))
+    xx, yy, xy = (
+        (-_distances(a, b).square() / (2 * bandwidth**2)).exp() for a, b in ((x, x), (y, y), (x, y))
+    )
     return sum((k.sum() - len(k)) / (len(k) * (len(k) - 1)) for k in (xx, yy)) - 2 * xy.mean()
 
 
@@ -74,8 +78,13 @@ def variances(network: Network, images: Tensor, classes: int) -> list[dict[str, 
     found = []
     for mean, inside in image_moments(network, images):
         by_class = mean.unflatten(0, (classes, -1))
-        found.append({"within": inside.mean(0), "between": by_class.var(0, unbiased=False).mean(0),
-                      "of a class": by_class.var(1, unbiased=False).mean(0)})
+        found.append(
+            {
+                "within": inside.mean(0),
+                "between": by_class.var(0, unbiased=False).mean(0),
+                "of a class": by_class.var(1, unbiased=False).mean(0),
+            }
+        )
     return found
 
 
@@ -83,7 +92,9 @@ def teacher_of(record: Record) -> tuple[Squeeze, int]:
     """Settings and seed of the network that labelled the set of `record`. Raises BadInput if none did."""
     how = record.experiment.get("evaluate", {})
     if "teacher" not in how:
-        raise BadInput(f"record {record.hash}: its set was not labelled by a teacher; give one evaluated by the protocol 'relabel'")
+        raise BadInput(
+            f"record {record.hash}: its set was not labelled by a teacher; give one evaluated by the protocol 'relabel'"
+        )
     return build(Squeeze, how["teacher"], "teacher"), how["seed_teacher"]
 
 
@@ -106,14 +117,23 @@ class Diversity(OfRecord):
     def __post_init__(self):
         positive("diversity", images=self.images, neighbours=self.neighbours)
         if self.synthetic.per_class < 2:
-            raise BadInput("diversity: a set of 1 image a class has none within a class; give one of at least two")
+            raise BadInput(
+                "diversity: a set of 1 image a class has none within a class; give one of at least two"
+            )
         teacher_of(self.of)
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
-        return {"measurement": "diversity", "dataset": self.dataset, "of": self.of.hash, "seed": self.of.experiment["seed"],
-                "images": self.images, "neighbours": self.neighbours, "data_sha256": data.sha256,
-                "versions": squeeze.VERSIONS | {"diversity": self.version, "networks": networks.VERSION}}
+        return {
+            "measurement": "diversity",
+            "dataset": self.dataset,
+            "of": self.of.hash,
+            "seed": self.of.experiment["seed"],
+            "images": self.images,
+            "neighbours": self.neighbours,
+            "data_sha256": data.sha256,
+            "versions": squeeze.VERSIONS | {"diversity": self.version, "networks": networks.VERSION},
+        }
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}, as the class says."""
@@ -124,15 +144,27 @@ class Diversity(OfRecord):
     def _rows(self, data: Dataset, network: Network) -> list[dict]:
         index = data.sample(self.images, stream(self.of.experiment["seed"], "diversity", device=data.device))
         sides = data.x_train[index], self.synthetic.images()
-        real, synthetic = (compute.through(network, side, network.embed).double().unflatten(0, (data.classes, -1))
-                           for side in sides)
-        found = {"similarity": [similarity(x) for x in synthetic], "vendi": [vendi(x) for x in synthetic],
-                 "coverage": [coverage(x, y, self.neighbours) for x, y in zip(real, synthetic, strict=True)],
-                 "mmd2": [mmd2(x, y, median_distance(x)) for x, y in zip(real, synthetic, strict=True)]}
-        table = [{"quantity": name, "layer": 0, "value": round(float(torch.stack(values).mean()), 6)} for name, values in found.items()]
-        for layer, (theirs, ours) in enumerate(zip(*(variances(network, side, data.classes) for side in sides), strict=True), 1):
+        real, synthetic = (
+            compute.through(network, side, network.embed).double().unflatten(0, (data.classes, -1))
+            for side in sides
+        )
+        found = {
+            "similarity": [similarity(x) for x in synthetic],
+            "vendi": [vendi(x) for x in synthetic],
+            "coverage": [coverage(x, y, self.neighbours) for x, y in zip(real, synthetic, strict=True)],
+            "mmd2": [mmd2(x, y, median_distance(x)) for x, y in zip(real, synthetic, strict=True)],
+        }
+        table = [
+            {"quantity": name, "layer": 0, "value": round(float(torch.stack(values).mean()), 6)}
+            for name, values in found.items()
+        ]
+        for layer, (theirs, ours) in enumerate(
+            zip(*(variances(network, side, data.classes) for side in sides), strict=True), 1
+        ):
             total = theirs["within"] + theirs["between"]
             alive = total > 1e-6 * total.max()
-            table += [{"quantity": name, "layer": layer, "value": round(float((one / total)[alive].mean()), 6)}
-                      for name, one in ours.items()]
+            table += [
+                {"quantity": name, "layer": layer, "value": round(float((one / total)[alive].mean()), 6)}
+                for name, one in ours.items()
+            ]
         return table

@@ -11,7 +11,9 @@ from ddcore.methods.match import Match, Method, Plugin, unadjusted
 from ddcore.synthetic import Synthetic
 
 
-def gradient_ratios(data: Dataset, synthetic: Synthetic, method: Method, plugins: Sequence[Plugin], *, seed: int) -> list[float]:
+def gradient_ratios(
+    data: Dataset, synthetic: Synthetic, method: Method, plugins: Sequence[Plugin], *, seed: int
+) -> list[float]:
     """For each plugin the norm of its term's gradient over that of the method's loss, in the stored numbers that the term depends on (a
     step size is none of them), at the first match and without the plugins' adjustments; 0 for a plugin without a term."""
     parameters = synthetic.parameters()
@@ -27,4 +29,7 @@ def gradient_ratios(data: Dataset, synthetic: Synthetic, method: Method, plugins
         return float(f"{float(ours / theirs):.4g}")
 
     of_loss = gradients(lambda match: match.loss)
-    return [ratio(functools.partial(plugin.loss, memory={})) if hasattr(plugin, "loss") else 0.0 for plugin in plugins]
+    return [
+        ratio(functools.partial(plugin.loss, memory={})) if hasattr(plugin, "loss") else 0.0
+        for plugin in plugins
+    ]

@@ -14,8 +14,17 @@ from ddcore.synthetic import create
 
 
 @versioned(version=1)
-def information_curve(data: Dataset, *, seed: int, synthetic: Mapping, method: Mapping, plugins: Mapping, budget_ipc: int,
-                      steps: Sequence[int], lr_img: float) -> list[dict]:
+def information_curve(
+    data: Dataset,
+    *,
+    seed: int,
+    synthetic: Mapping,
+    method: Mapping,
+    plugins: Mapping,
+    budget_ipc: int,
+    steps: Sequence[int],
+    lr_img: float,
+) -> list[dict]:
     """`MutualInformation().information` of one match at each of `steps`, whatever the plugins' own critic.
 
     Columns: step (updates made before); block; information, in nats; ceiling, log classes.
@@ -27,10 +36,23 @@ def information_curve(data: Dataset, *, seed: int, synthetic: Mapping, method: M
     class Watch:
         def loss(self, match: Match, memory: dict[str, Tensor]) -> Tensor:
             if match.step in steps:
-                rows.extend({"step": match.step, "block": block, "information": round(float(nats), 5), "ceiling": ceiling}
-                            for block, nats in enumerate(observer.information(match)))
+                rows.extend(
+                    {
+                        "step": match.step,
+                        "block": block,
+                        "information": round(float(nats), 5),
+                        "ceiling": ceiling,
+                    }
+                    for block, nats in enumerate(observer.information(match))
+                )
             return match.loss.new_zeros(())
 
-    found = create(data, synthetic["kind"], budget_ipc, seed=seed, **{name: value for name, value in synthetic.items() if name != "kind"})
+    found = create(
+        data,
+        synthetic["kind"],
+        budget_ipc,
+        seed=seed,
+        **{name: value for name, value in synthetic.items() if name != "kind"},
+    )
     distill(data, found, chosen, plugins=[*terms, Watch()], steps=max(steps) + 1, lr_img=lr_img, seed=seed)
     return rows

@@ -45,8 +45,12 @@ class SoftmaxRegression:
     def hessian(self, theta: Tensor, w: Tensor) -> Tensor:
         """((C - 1) p, (C - 1) p)."""
         p, frame = self.logits(theta).softmax(1), self._frame()
-        curved = w[:, None, None] * ((frame.T * p[:, None]) @ frame - (p @ frame)[:, :, None] * (p @ frame)[:, None])
-        blocks = [(curved[:, a, :, None] * self.x[:, None]).flatten(1).T @ self.x for a in range(self.classes - 1)]
+        curved = w[:, None, None] * (
+            (frame.T * p[:, None]) @ frame - (p @ frame)[:, :, None] * (p @ frame)[:, None]
+        )
+        blocks = [
+            (curved[:, a, :, None] * self.x[:, None]).flatten(1).T @ self.x for a in range(self.classes - 1)
+        ]
         identity = torch.eye(len(theta), dtype=theta.dtype, device=theta.device)
         return torch.cat(blocks, 1) + len(self.x) * self.decay * identity
 
@@ -78,11 +82,15 @@ def regression(data: Dataset, *, images: int, components: int, decay: float, see
     index = data.sample(each, stream(seed, "leave_out", device=data.device))
     flat = data.x_train[index].double().flatten(1)
     if components > min(flat.shape):
-        raise BadInput(f"leave_out: components={components}, but {len(flat)} images of {flat.shape[1]} numbers have {min(flat.shape)}")
+        raise BadInput(
+            f"leave_out: components={components}, but {len(flat)} images of {flat.shape[1]} numbers have {min(flat.shape)}"
+        )
     _, values, right = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     right = right[:components] * right[:components].sum(1, keepdim=True).sign()  # of either sign as it comes
     scores = (flat - flat.mean(0)) @ right.T / values[0] * len(flat) ** 0.5
-    return SoftmaxRegression(torch.cat([scores, torch.ones_like(scores[:, :1])], 1), data.y_train[index], data.classes, decay)
+    return SoftmaxRegression(
+        torch.cat([scores, torch.ones_like(scores[:, :1])], 1), data.y_train[index], data.classes, decay
+    )
 
 
 def ascend(gradient: Callable[[Tensor], Tensor], theta: Tensor, length: float, steps: int) -> Tensor:
@@ -95,8 +103,17 @@ def ascend(gradient: Callable[[Tensor], Tensor], theta: Tensor, length: float, s
 
 
 @versioned(version=1)
-def leave_out(data: Dataset, *, seed: int, images: int, components: int, decays: tuple[float, ...], batches: int, steps: int,
-              lengths: tuple[float, ...]) -> list[dict]:
+def leave_out(
+    data: Dataset,
+    *,
+    seed: int,
+    images: int,
+    components: int,
+    decays: tuple[float, ...],
+    batches: int,
+    steps: int,
+    lengths: tuple[float, ...],
+) -> list[dict]:
     """`batches` batches B of one image a class, each left out once at each weight decay.
 
     The arms are directions from the minimum theta_T: 'retrained' (to the minimum without B), 'Newton' (H^-1 g_B), 'gradient' (g_B),
@@ -105,44 +122,91 @@ def leave_out(data: Dataset, *, seed: int, images: int, components: int, decays:
     'change' of the rest's loss at `length` times the distance to the minimum without B, over what it falls by there, mean over batches;
     'safe', 'share' and 'floor' of the gradient: `adjustment.safe_length` in those lengths, `adjustment.share`, `adjustment.share_floor`.
     """
-    positive("leave_out", batches=batches, steps=steps, **{f"decays[{place}]": decay for place, decay in enumerate(decays)})
+    positive(
+        "leave_out",
+        batches=batches,
+        steps=steps,
+        **{f"decays[{place}]": decay for place, decay in enumerate(decays)},
+    )
     table = []
     for decay in decays:
         problem = regression(data, images=images, components=components, decay=decay, seed=seed)
         everything = torch.ones_like(problem.x[:, 0])
         theta = problem.minimum(everything)
         each = len(problem.y) // data.classes
-        drawn = torch.randint(each, (batches + 1, data.classes), generator=stream(seed, "leave_out", "batches", device=data.device),
-                              device=data.device)
+        drawn = torch.randint(
+            each,
+            (batches + 1, data.classes),
+            generator=stream(seed, "leave_out", "batches", device=data.device),
+            device=data.device,
+        )
         chosen = drawn + each * torch.arange(data.classes, device=data.device)
         uphill = [problem.gradients(theta)[rows].sum(0) for rows in chosen]
         changes: dict[tuple[str, float], float] = {}
         for batch, rows in enumerate(chosen[:-1]):
             rest = everything.index_fill(0, rows, 0)
-            noise = torch.randn(len(theta), generator=stream(seed, "leave_out", "noise", batch, device=data.device), dtype=theta.dtype,
-                                device=data.device)
+            noise = torch.randn(
+                len(theta),
+                generator=stream(seed, "leave_out", "noise", batch, device=data.device),
+                dtype=theta.dtype,
+                device=data.device,
+            )
             found, along = _one(problem, theta, rest, uphill[batch], uphill[batch + 1], noise, steps, lengths)
-            table += [{"decay": decay, "batch": batch, "arm": arm, "quantity": name, "value": float(f"{value:.6g}")}
-                      for (arm, name), value in found.items()]
+            table += [
+                {"decay": decay, "batch": batch, "arm": arm, "quantity": name, "value": float(f"{value:.6g}")}
+                for (arm, name), value in found.items()
+            ]
             changes = {key: changes.get(key, 0.0) + value / batches for key, value in along.items()}
-        table += [{"decay": decay, "arm": arm, "quantity": "change", "length": length, "value": float(f"{value:.6g}")}
-                  for (arm, length), value in changes.items()]
+        table += [
+            {
+                "decay": decay,
+                "arm": arm,
+                "quantity": "change",
+                "length": length,
+                "value": float(f"{value:.6g}"),
+            }
+            for (arm, length), value in changes.items()
+        ]
     return table
 
 
-def _one(problem: SoftmaxRegression, theta: Tensor, rest: Tensor, g: Tensor, other: Tensor, noise: Tensor, steps: int,
-         lengths: tuple[float, ...]) -> tuple[dict[tuple[str, str], float], dict[tuple[str, float], float]]:
+def _one(
+    problem: SoftmaxRegression,
+    theta: Tensor,
+    rest: Tensor,
+    g: Tensor,
+    other: Tensor,
+    noise: Tensor,
+    steps: int,
+    lengths: tuple[float, ...],
+) -> tuple[dict[tuple[str, str], float], dict[tuple[str, float], float]]:
     """(arm, quantity) -> value, and (arm, length) -> change."""
     hessian = problem.hessian(theta, rest)
     away = problem.minimum(rest, theta) - theta
     newton, distance, before = torch.linalg.solve(hessian, g), away.norm(), problem.loss(theta, rest)
     ascent = ascend(lambda at: (1 - rest) @ problem.gradients(at), theta, float(distance), steps)
-    arms = {"retrained": away, "Newton": newton, "gradient": g, "ascent": ascent, "other batch": other, "Gaussian": noise}
+    arms = {
+        "retrained": away,
+        "Newton": newton,
+        "gradient": g,
+        "ascent": ascent,
+        "other batch": other,
+        "Gaussian": noise,
+    }
     values, bend = torch.linalg.eigvalsh(hessian), g @ hessian @ g
     kappa, fall = float(values[-1] / values[0]), before - problem.loss(theta + away, rest)
     found = {(arm, "cosine"): float(torch.cosine_similarity(one, away, 0)) for arm, one in arms.items()}
-    found |= {("gradient", "safe"): float(2 * g.norm() ** 3 / bend / distance), ("gradient", "floor"): 4 * kappa / (1 + kappa) ** 2,
-              ("gradient", "share"): float(g.norm() ** 4 / (bend * (g @ newton))), ("gradient", "condition"): kappa}
-    along = {(arm, length): float((problem.loss(theta + length * distance * one / one.norm(), rest) - before) / fall)
-             for arm, one in arms.items() for length in lengths}
+    found |= {
+        ("gradient", "safe"): float(2 * g.norm() ** 3 / bend / distance),
+        ("gradient", "floor"): 4 * kappa / (1 + kappa) ** 2,
+        ("gradient", "share"): float(g.norm() ** 4 / (bend * (g @ newton))),
+        ("gradient", "condition"): kappa,
+    }
+    along = {
+        (arm, length): float(
+            (problem.loss(theta + length * distance * one / one.norm(), rest) - before) / fall
+        )
+        for arm, one in arms.items()
+        for length in lengths
+    }
     return found, along

@@ -36,15 +36,24 @@ class LogitMap:
     def __post_init__(self):
         positive("logit map", images=self.images, perplexity=self.perplexity)
         if len({str(teacher_of(record)) for _, record, _ in self.sets}) != 1:
-            raise BadInput(f"logit map: {len(self.sets)} sets are given; give at least one, and all labelled by one teacher")
+            raise BadInput(
+                f"logit map: {len(self.sets)} sets are given; give at least one, and all labelled by one teacher"
+            )
         if other := [name for name, record, _ in self.sets if record.experiment["dataset"] != self.dataset]:
             raise BadInput(f"logit map: set {other[0]} is not of {self.dataset}")
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
-        return {"measurement": "logit_map", "dataset": self.dataset, "sets": [[name, record.hash] for name, record, _ in self.sets],
-                "images": self.images, "perplexity": self.perplexity, "seed": self.seed, "data_sha256": data.sha256,
-                "versions": squeeze.VERSIONS | {"logit_map": self.version, "networks": networks.VERSION}}
+        return {
+            "measurement": "logit_map",
+            "dataset": self.dataset,
+            "sets": [[name, record.hash] for name, record, _ in self.sets],
+            "images": self.images,
+            "perplexity": self.perplexity,
+            "seed": self.seed,
+            "data_sha256": data.sha256,
+            "versions": squeeze.VERSIONS | {"logit_map": self.version, "networks": networks.VERSION},
+        }
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}, as the class says."""
@@ -58,7 +67,13 @@ class LogitMap:
         with torch.no_grad():
             logits = torch.cat([compute.through(network, images) for _, images, _ in parts]).double().cpu()
         standard = ((logits - logits.mean(0)) / logits.std(0).clamp(min=1e-12)).numpy()
-        places = TSNE(perplexity=min(self.perplexity, (len(standard) - 1) / 3), init="pca", random_state=self.seed).fit_transform(standard)
+        places = TSNE(
+            perplexity=min(self.perplexity, (len(standard) - 1) / 3), init="pca", random_state=self.seed
+        ).fit_transform(standard)
         names = [(name, int(label)) for name, _, labels in parts for label in labels]
-        return {"rows": [{"set": name, "label": label, "x": round(float(x), 4), "y": round(float(y), 4)}
-                         for (name, label), (x, y) in zip(names, places, strict=True)]}, None
+        return {
+            "rows": [
+                {"set": name, "label": label, "x": round(float(x), 4), "y": round(float(y), 4)}
+                for (name, label), (x, y) in zip(names, places, strict=True)
+            ]
+        }, None

@@ -15,7 +15,13 @@ from ddcore.files.records import Record
 from ddcore.random import stream
 from ddcore.settings import build, positive, stated
 from ddcore.synthetic import Synthetic
-from ddcore.theory.subspaces import effective_rank, energy_share, first_layer_gradients, principal_angles, principal_directions
+from ddcore.theory.subspaces import (
+    effective_rank,
+    energy_share,
+    first_layer_gradients,
+    principal_angles,
+    principal_directions,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +79,21 @@ class Mechanism:
             raise BadInput("mechanism: no set is given; at least one distilled set with its record is needed")
         for name, record, *_ in self.sets:
             if record.experiment["dataset"] != self.dataset:
-                raise BadInput(f"mechanism: set {name} was distilled from {record.experiment['dataset']}, not from {self.dataset}")
+                raise BadInput(
+                    f"mechanism: set {name} was distilled from {record.experiment['dataset']}, not from {self.dataset}"
+                )
 
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
-        return {"measurement": "mechanism", "dataset": self.dataset, "sets": [[name, record.hash] for name, record, *_ in self.sets],
-                "settings": stated(self.probe), "seed": self.seed, "data_sha256": data.sha256,
-                "versions": {"mechanism": self.version, "networks": networks.VERSION}}
+        return {
+            "measurement": "mechanism",
+            "dataset": self.dataset,
+            "sets": [[name, record.hash] for name, record, *_ in self.sets],
+            "settings": stated(self.probe),
+            "seed": self.seed,
+            "data_sha256": data.sha256,
+            "versions": {"mechanism": self.version, "networks": networks.VERSION},
+        }
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}, as the class says."""
@@ -97,9 +111,14 @@ class Mechanism:
             labels = torch.arange(data.classes, device=data.device).repeat_interleave(count)
             for name in ("random real", "class means", "noise"):
                 place = {"set": name, "ipc": 0, "images_per_class": count}
-                table += look.rows(place | {"state": "control"}, [look.images(one[name], labels) for one in drawn])
+                table += look.rows(
+                    place | {"state": "control"}, [look.images(one[name], labels) for one in drawn]
+                )
                 if name != "noise":
-                    table += look.rows(place | {"state": "change"}, [look.changes(one[name] - one["others"], labels) for one in drawn])
+                    table += look.rows(
+                        place | {"state": "change"},
+                        [look.changes(one[name] - one["others"], labels) for one in drawn],
+                    )
         every = data.sample(self.probe.batch, stream(self.seed, "mechanism", "all", device=data.device))
         place = {"set": "random real", "ipc": 0, "images_per_class": self.probe.batch, "state": "control"}
         return {"rows": table + look.rows(place, [look.images(data.batch(every), data.y_train[every])])}, None
@@ -112,7 +131,9 @@ class Mechanism:
         yield "random real", real
         yield "others", others
         groups = int(data.counts.min()) // count
-        dealt = data.sample(groups * count, generator).unflatten(0, (-1, groups)).split(max(1, 8192 // groups))
+        dealt = (
+            data.sample(groups * count, generator).unflatten(0, (-1, groups)).split(max(1, 8192 // groups))
+        )
         yield "class means", torch.cat([data.batch(rows).mean(1) for rows in dealt])
         mean = mean_image(data.x_train)
         noise = torch.randn(real.shape, generator=generator, device=data.device, dtype=real.dtype)
@@ -126,25 +147,40 @@ class Look:
     def __init__(self, data: Dataset, probe: Probe, seed: int):
         self.data, self.probe, self.seed = data, probe, seed
         most, self.mean = max(probe.directions), mean_image(data.x_train).flatten()
-        self.of_images = principal_directions((self._free(images.flatten(1)) for images in data.x_train.split(8192)), most)
+        self.of_images = principal_directions(
+            (self._free(images.flatten(1)) for images in data.x_train.split(8192)), most
+        )
         self.of_gradient = principal_directions(self._free(self._real_gradients("mlp", probe.inits)), most)
-        self.of_filters = principal_directions(self._real_gradients(probe.network, probe.network_inits), probe.filters)
+        self.of_filters = principal_directions(
+            self._real_gradients(probe.network, probe.network_inits), probe.filters
+        )
         self.mlps = [self._network("mlp", "probe", init) for init in range(probe.inits)]
         self.networks = [self._network(probe.network, "probe", init) for init in range(probe.network_inits)]
         real = self._real("features")[0]
         with torch.no_grad():
-            self.embeddings = [compute.through(network, real, network.embed).mean(0) for network in self.networks]
+            self.embeddings = [
+                compute.through(network, real, network.embed).mean(0) for network in self.networks
+            ]
 
     def _network(self, name: str, *names) -> networks.Network:
         data, generator = self.data, stream(self.seed, "mechanism", name, *names, device=self.data.device)
-        return networks.build(name, data.shape, data.classes, width=self.probe.width, device=data.device, generator=generator)
+        return networks.build(
+            name, data.shape, data.classes, width=self.probe.width, device=data.device, generator=generator
+        )
 
     def _real(self, *names) -> tuple[Tensor, Tensor]:
-        index = self.data.sample(self.probe.batch, stream(self.seed, "mechanism", "real", *names, device=self.data.device))
+        index = self.data.sample(
+            self.probe.batch, stream(self.seed, "mechanism", "real", *names, device=self.data.device)
+        )
         return self.data.batch(index), self.data.y_train[index]
 
     def _real_gradients(self, name: str, inits: int) -> Tensor:
-        return torch.cat([first_layer_gradients(self._network(name, "real", init), *self._real(name, init)) for init in range(inits)])
+        return torch.cat(
+            [
+                first_layer_gradients(self._network(name, "real", init), *self._real(name, init))
+                for init in range(inits)
+            ]
+        )
 
     def _free(self, rows: Tensor) -> Tensor:
         """(n, C * H * W) rows without their part along the mean image."""
@@ -162,30 +198,53 @@ class Look:
 
     def images(self, images: Tensor, labels: Tensor) -> dict:
         """The same of images, with what the networks see in them."""
-        gradients = self._free(torch.cat([first_layer_gradients(network, images, labels) for network in self.mlps]))
+        gradients = self._free(
+            torch.cat([first_layer_gradients(network, images, labels) for network in self.mlps])
+        )
         own = principal_directions(gradients, min(max(self.probe.directions), len(images)))
-        angles = [float(principal_angles(own[:, :count], self.of_gradient[:, :count]).mean()) for count in self.probe.directions]
+        angles = [
+            float(principal_angles(own[:, :count], self.of_gradient[:, :count]).mean())
+            for count in self.probe.directions
+        ]
         filters = torch.cat([first_layer_gradients(network, images, labels) for network in self.networks])
         with torch.no_grad():
-            embedded = [compute.through(network, images, network.embed) - mean
-                        for network, mean in zip(self.networks, self.embeddings, strict=True)]
+            embedded = [
+                compute.through(network, images, network.embed) - mean
+                for network, mean in zip(self.networks, self.embeddings, strict=True)
+            ]
         return self.changes(images, labels) | {
-            "gradient_share": self._shares(gradients, self.of_gradient), "angle": angles,
+            "gradient_share": self._shares(gradients, self.of_gradient),
+            "angle": angles,
             "filter_share": energy_share(filters, self.of_filters),
-            "feature_rank": sum(map(effective_rank, embedded)) / len(embedded)}
+            "feature_rank": sum(map(effective_rank, embedded)) / len(embedded),
+        }
 
     def _shares(self, rows: Tensor, basis: Tensor) -> list[float]:
         return [energy_share(rows, basis[:, :count]) for count in self.probe.directions]
 
     def rows(self, place: dict, found: list[dict]) -> list[dict]:
         """A row for each number of directions: `place` and the mean of `found`."""
-        names = ("norm", "rank", "image_share", "average_share", "image_pca", "average_pca", "gradient_share", "angle", "filter_share",
-                 "feature_rank")
+        names = (
+            "norm",
+            "rank",
+            "image_share",
+            "average_share",
+            "image_pca",
+            "average_pca",
+            "gradient_share",
+            "angle",
+            "filter_share",
+            "feature_rank",
+        )
         table = []
         for at, count in enumerate(self.probe.directions):
             row = place | {"k": count}
             for name in names:
-                values = [one[name][at] if isinstance(one[name], list) else one[name] for one in found if name in one]
+                values = [
+                    one[name][at] if isinstance(one[name], list) else one[name]
+                    for one in found
+                    if name in one
+                ]
                 row[name] = round(sum(values) / len(values), 6) if values else None
             table.append(row)
         return table

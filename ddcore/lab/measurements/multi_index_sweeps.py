@@ -71,7 +71,14 @@ class Cell:
     def task(self) -> Task:
         """The task, from the seed."""
         of = link(self.r, **LINKS[self.link], eigenvalues=[self.decay**k for k in range(self.r)])
-        return make_task(self.d, of, round(self.ratio * self.d**2), seed=self.seed, device=self.device, dtype=PRECISIONS[self.precision])
+        return make_task(
+            self.d,
+            of,
+            round(self.ratio * self.d**2),
+            seed=self.seed,
+            device=self.device,
+            dtype=PRECISIONS[self.precision],
+        )
 
     def init(self, *names: str | int) -> Inits:
         """The initialisations of these names; 0 is the teacher's."""
@@ -105,7 +112,9 @@ class Cell:
     @functools.cached_property
     def teacher(self) -> Model:
         """Trained on all N samples."""
-        return teacher(self.task, self.linear, self.init(0), self.validation, self.activation, self.slopes[:1])
+        return teacher(
+            self.task, self.linear, self.init(0), self.validation, self.activation, self.slopes[:1]
+        )
 
     def start(self, points: int) -> Tensor:
         """Gaussian points, before distillation: fewer are the first of more."""
@@ -123,8 +132,14 @@ class Cell:
         """Mean over the networks of the model."""
         return float(model.error(*self.test, self.task.link.variance).mean())
 
-    def students(self, points: Tensor, labels: Sequence[int], inits: Inits, unseen: Inits | None = None,
-                 samples: int = 64) -> list[tuple[DistilledData, float]]:
+    def students(
+        self,
+        points: Tensor,
+        labels: Sequence[int],
+        inits: Inits,
+        unseen: Inits | None = None,
+        samples: int = 64,
+    ) -> list[tuple[DistilledData, float]]:
         """For each number of labels: the set whose labels are learned over `inits`, and the error of students trained on it from
         `unseen` (the same if None). The samples of the label distillation are the first `samples` L of the task."""
         network = Network(student_layer(points, inits, self.activation), inits.biases, self.activation)
@@ -142,11 +157,15 @@ class Cell:
 
         The penalty of the linear part, which few samples need, is chosen on the validation samples as well."""
         subset, init, (x, y) = self.task.first(count), self.init(0), self.validation
-        linear = min((affine(subset, shrink * self.d / count) for shrink in (0.01, 1.0, 10.0, 100.0)),
-                     key=lambda one: float((y - one(x)).square().mean()))
+        linear = min(
+            (affine(subset, shrink * self.d / count) for shrink in (0.01, 1.0, 10.0, 100.0)),
+            key=lambda one: float((y - one(x)).square().mean()),
+        )
         if trained:
             return self.error(teacher(subset, linear, init, self.validation, self.activation))
-        return self.error(fit_head(subset, linear, Network(init.weights, init.biases, self.activation), self.validation))
+        return self.error(
+            fit_head(subset, linear, Network(init.weights, init.biases, self.activation), self.validation)
+        )
 
 
 def _fraction(value: float) -> float:
@@ -154,10 +173,25 @@ def _fraction(value: float) -> float:
 
 
 @versioned(version=1, of_data=False)
-def multi_index_sweep(device: torch.device, *, seed: int, d: tuple[int, ...], r: tuple[int, ...], L: tuple[int, ...],
-                      ratio: tuple[float, ...], points: tuple[int, ...], labels: tuple[float, ...], arms: tuple[str, ...],
-                      link: tuple[str, ...] = ("mixed",), activation: tuple[str, ...] = ("relu",), real: tuple[float, ...] = (),
-                      fresh: int = 16, inits: int = 8, memory: int = 0, precision: str = "float32") -> list[dict]:
+def multi_index_sweep(
+    device: torch.device,
+    *,
+    seed: int,
+    d: tuple[int, ...],
+    r: tuple[int, ...],
+    L: tuple[int, ...],
+    ratio: tuple[float, ...],
+    points: tuple[int, ...],
+    labels: tuple[float, ...],
+    arms: tuple[str, ...],
+    link: tuple[str, ...] = ("mixed",),
+    activation: tuple[str, ...] = ("relu",),
+    real: tuple[float, ...] = (),
+    fresh: int = 16,
+    inits: int = 8,
+    memory: int = 0,
+    precision: str = "float32",
+) -> list[dict]:
     """Every combination of d, r, L, N / d^2 = `ratio`, `link` and `activation`: one row an arm and point.
 
     `points`: numbers of points M1; `labels`: numbers of labels as M2 / L; `memory`: no set may be of more numbers, 0 for any. Arms:
@@ -171,7 +205,9 @@ def multi_index_sweep(device: torch.device, *, seed: int, d: tuple[int, ...], r:
         one_of("multi-index sweep", ARMS, arm=arm)
     positive("multi-index sweep", fresh=fresh, points=points, labels=labels, real=real)
     if not points or not labels:
-        raise BadInput(f"multi-index sweep: points={list(points)} and labels={list(labels)} must each hold at least one number")
+        raise BadInput(
+            f"multi-index sweep: points={list(points)} and labels={list(labels)} must each hold at least one number"
+        )
     places = list(itertools.product(d, r, L, ratio, link, activation))
     for place in places:  # all are checked before the first is computed
         cell = Cell(device, seed, *place, inits=inits, precision=precision)
@@ -180,14 +216,27 @@ def multi_index_sweep(device: torch.device, *, seed: int, d: tuple[int, ...], r:
     rows = []
     for place in places:
         cell = Cell(device, seed, *place, inits=inits, precision=precision)
-        named = {"d": cell.d, "r": cell.r, "L": cell.L, "N": cell.task.samples, "link": cell.link, "activation": cell.activation}
+        named = {
+            "d": cell.d,
+            "r": cell.r,
+            "L": cell.L,
+            "N": cell.task.samples,
+            "link": cell.link,
+            "activation": cell.activation,
+        }
         counts = sorted({max(1, round(one * cell.L)) for one in labels})
         rows += [named | row for row in _rows(cell, points, counts, arms, real, fresh)]
     return rows
 
 
-def _rows(cell: Cell, points: Sequence[int], labels: Sequence[int], arms: Sequence[str], real: Sequence[float],
-          fresh: int) -> list[dict]:
+def _rows(
+    cell: Cell,
+    points: Sequence[int],
+    labels: Sequence[int],
+    arms: Sequence[str],
+    real: Sequence[float],
+    fresh: int,
+) -> list[dict]:
     d, L, r, N = cell.d, cell.L, cell.r, cell.task.samples
     rows, largest = [], max(points) * d + max(labels) + d + 1
     first, start = cell.init(0), cell.start(max(points))
@@ -201,14 +250,29 @@ def _rows(cell: Cell, points: Sequence[int], labels: Sequence[int], arms: Sequen
         add("network", L * (d + 2) + d + 1, rows[-1]["error"])
     if "factored" in arms:
         network = Network(factored(cell.teacher.network.v, r), first.biases, cell.activation)
-        add("factored", r * (d + L) + 2 * L + d + 1, cell.error(fit_head(cell.task, cell.linear, network, cell.validation)))
+        add(
+            "factored",
+            r * (d + L) + 2 * L + d + 1,
+            cell.error(fit_head(cell.task, cell.linear, network, cell.validation)),
+        )
     for arm in [arm for arm in LABELLED if arm in arms]:
         every = start if arm == "undistilled" else cell.distilled(max(points))
-        many = (cell.init(*(f"label {j}" for j in range(fresh))), cell.init(*(f"unseen {j}" for j in range(UNSEEN))), 32)
+        many = (
+            cell.init(*(f"label {j}" for j in range(fresh))),
+            cell.init(*(f"unseen {j}" for j in range(UNSEEN))),
+            32,
+        )
         for count in points:
             for kept, error in cell.students(every[:count], labels, *(many if arm == "fresh" else (first,))):
-                add(arm, kept.stored_numbers, error, M1=count, M2=len(kept.labels), energy=_fraction(cell.energy(kept.points)),
-                    rank=_fraction(effective_rank(kept.points)))
+                add(
+                    arm,
+                    kept.stored_numbers,
+                    error,
+                    M1=count,
+                    M2=len(kept.labels),
+                    energy=_fraction(cell.energy(kept.points)),
+                    rank=_fraction(effective_rank(kept.points)),
+                )
     for arm in [arm for arm in ("real", "random features") if arm in arms]:
         for count in sorted({min(N, max(1, int(multiple * largest / (d + 1)))) for multiple in real}):
             add(arm, count * (d + 1), cell.real(count, arm == "real"))
@@ -216,8 +280,18 @@ def _rows(cell: Cell, points: Sequence[int], labels: Sequence[int], arms: Sequen
 
 
 @versioned(version=1, of_data=False)
-def multi_index_subspace(device: torch.device, *, seed: int, d: int, r: int, L: int, ratio: float, points: int,
-                         inits: int = 8, precision: str = "float32") -> list[dict]:
+def multi_index_subspace(
+    device: torch.device,
+    *,
+    seed: int,
+    d: int,
+    r: int,
+    L: int,
+    ratio: float,
+    points: int,
+    inits: int = 8,
+    precision: str = "float32",
+) -> list[dict]:
     """What lies where, before and after: `rows` of 'random points', 'distilled points', "teacher's first layer", "student's first layer".
 
     Columns: rows, quantity, index (from 1), value. Quantities: 'singular value' (over the largest), 'angle' (principal angles in
@@ -226,33 +300,68 @@ def multi_index_subspace(device: torch.device, *, seed: int, d: int, r: int, L: 
     positive("multi-index subspace", points=points)
     cell, table = Cell(device, seed, d, r, L, ratio, inits=inits, precision=precision), []
     after, first = cell.distilled(points), cell.init(0)
-    of = {"random points": cell.start(points), "distilled points": after, "teacher's first layer": cell.teacher.network.v[0],
-          "student's first layer": student_layer(after, first)[0]}
+    of = {
+        "random points": cell.start(points),
+        "distilled points": after,
+        "teacher's first layer": cell.teacher.network.v[0],
+        "student's first layer": student_layer(after, first)[0],
+    }
     for name, rows in of.items():
         angles = principal_angles(principal_directions(rows, r), cell.task.directions.T.double())
         values = torch.linalg.svdvals(rows.double())
-        quantities = {"singular value": (values / values[0]).tolist(), "angle": angles.tolist(), "energy": [cell.energy(rows)],
-                      "effective rank": [effective_rank(rows)]}
-        table += [{"rows": name, "quantity": quantity, "index": place, "value": _fraction(value)}
-                  for quantity, values in quantities.items() for place, value in enumerate(values, 1)]
+        quantities = {
+            "singular value": (values / values[0]).tolist(),
+            "angle": angles.tolist(),
+            "energy": [cell.energy(rows)],
+            "effective rank": [effective_rank(rows)],
+        }
+        table += [
+            {"rows": name, "quantity": quantity, "index": place, "value": _fraction(value)}
+            for quantity, values in quantities.items()
+            for place, value in enumerate(values, 1)
+        ]
     return table
 
 
 @versioned(version=1, of_data=False)
-def multi_index_collapse(device: torch.device, *, seed: int, d: int, r: int, L: int, ratio: float, points: int, steps: tuple[int, ...],
-                         decay: tuple[float, ...], inits: int = 8, precision: str = "float32") -> list[dict]:
+def multi_index_collapse(
+    device: torch.device,
+    *,
+    seed: int,
+    d: int,
+    r: int,
+    L: int,
+    ratio: float,
+    points: int,
+    steps: tuple[int, ...],
+    decay: tuple[float, ...],
+    inits: int = 8,
+    precision: str = "float32",
+) -> list[dict]:
     """More matching steps, for Hessians whose eigenvalues decay by `decay`. Columns: decay, steps, condition (of the points: first
     singular value over the r-th), energy, error (arm 'same', M2 = L), teacher (its error)."""
     positive("multi-index collapse", points=points, steps=steps)
     if points < r:
-        raise BadInput(f"multi-index collapse: points={points} can't span r={r} directions; take at least r of them")
-    cells, table = [Cell(device, seed, d, r, L, ratio, inits=inits, decay=one, precision=precision) for one in decay], []
+        raise BadInput(
+            f"multi-index collapse: points={points} can't span r={r} directions; take at least r of them"
+        )
+    cells, table = (
+        [Cell(device, seed, d, r, L, ratio, inits=inits, decay=one, precision=precision) for one in decay],
+        [],
+    )
     for cell in cells:
         for count in steps:
             after = cell.distilled(points, count)
-            (_, error), = cell.students(after, [L], cell.init(0))
+            ((_, error),) = cell.students(after, [L], cell.init(0))
             values = torch.linalg.svdvals(after.double())
-            table.append({"decay": cell.decay, "steps": count, "condition": _fraction(float(values[0] / values[r - 1])),
-                          "energy": _fraction(cell.energy(after)), "error": _fraction(error),
-                          "teacher": _fraction(cell.error(cell.teacher))})
+            table.append(
+                {
+                    "decay": cell.decay,
+                    "steps": count,
+                    "condition": _fraction(float(values[0] / values[r - 1])),
+                    "energy": _fraction(cell.energy(after)),
+                    "error": _fraction(error),
+                    "teacher": _fraction(cell.error(cell.teacher)),
+                }
+            )
     return table

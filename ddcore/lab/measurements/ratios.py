@@ -19,8 +19,16 @@ class Ratios(OfExperiment):
     def identity(self, data: Dataset) -> dict:
         """What the hash covers."""
         of = self.experiment.identity(data)
-        return of | {"measurement": "gradient_ratios", "versions": of["versions"] | {"gradient_ratios": self.version}}
+        return of | {
+            "measurement": "gradient_ratios",
+            "versions": of["versions"] | {"gradient_ratios": self.version},
+        }
 
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}, as the class says."""
-        return {"rows": [{"plugin": name, "ratio": ratio} for name, ratio in self.experiment.gradient_ratios(data).items()]}, None
+        return {
+            "rows": [
+                {"plugin": name, "ratio": ratio}
+                for name, ratio in self.experiment.gradient_ratios(data).items()
+            ]
+        }, None

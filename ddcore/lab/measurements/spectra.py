@@ -21,7 +21,9 @@ def spectra(data: Dataset, *, seed: int, ranks: Sequence[int], images: int) -> l
     positive("spectra", images=images, ranks=ranks)
     per_class = max(1, images // data.classes)
     data.need(per_class, f"spectra with images={images}")
-    chosen = data.sample(per_class, stream(seed, "spectra", device=data.device)).unflatten(0, (data.classes, per_class))
+    chosen = data.sample(per_class, stream(seed, "spectra", device=data.device)).unflatten(
+        0, (data.classes, per_class)
+    )
     size, found = data.x_train[0].numel(), []
     for index in chosen:
         normalised = data.x_train[index].double()
@@ -30,11 +32,20 @@ def spectra(data: Dataset, *, seed: int, ranks: Sequence[int], images: int) -> l
         found.append(torch.stack([shares.mean(0), pixel_shares.mean(0), lost.mean(0) / size]))
     by_class = torch.stack(found).cpu()
     table = []
-    for name, (energy, energy_pixels, error) in zip((*data.class_names, "all"), [*by_class, by_class.mean(0)], strict=True):
+    for name, (energy, energy_pixels, error) in zip(
+        (*data.class_names, "all"), [*by_class, by_class.mean(0)], strict=True
+    ):
         psnr = -10 * error.log10()
-        table += [{"class": name, "rank": int(rank), "energy": round(float(energy[place]), 6),
-                   "energy_pixels": round(float(energy_pixels[place]), 6),
-                   "psnr": round(float(psnr[place]), 3) if error[place] > 1e-20 else None} for place, rank in enumerate(ranks)]
+        table += [
+            {
+                "class": name,
+                "rank": int(rank),
+                "energy": round(float(energy[place]), 6),
+                "energy_pixels": round(float(energy_pixels[place]), 6),
+                "psnr": round(float(psnr[place]), 3) if error[place] > 1e-20 else None,
+            }
+            for place, rank in enumerate(ranks)
+        ]
     return table
 
 
@@ -63,11 +74,20 @@ def gradient_geometry(data: Dataset, *, seed: int, ranks: Sequence[int], draws: 
     table = []
     for rank in ranks:
         generator = stream(seed, "gradient_geometry", rank, device=data.device)
-        u, v = (torch.randn(draws, *sides, generator=generator, device=data.device, dtype=torch.float64)
-                for sides in ((height, rank), (rank, width)))
+        u, v = (
+            torch.randn(draws, *sides, generator=generator, device=data.device, dtype=torch.float64)
+            for sides in ((height, rank), (rank, width))
+        )
         gains = step_gains(u, v).mean(0).cpu()
-        table += [{"rank": int(rank), "position": round((place + 0.5) / directions, 6), "gain": round(max(float(gains[place]), 0.0), 6),
-                   "mean_gain": round(float(gains.mean()), 6)} for place in shown]
+        table += [
+            {
+                "rank": int(rank),
+                "position": round((place + 0.5) / directions, 6),
+                "gain": round(max(float(gains[place]), 0.0), 6),
+                "mean_gain": round(float(gains.mean()), 6),
+            }
+            for place in shown
+        ]
     return table
 
 
