@@ -98,30 +98,30 @@ class Mechanism:
     def make(self, data: Dataset, checkpoint: Path | None) -> tuple[dict, None]:
         """{"rows": [...]}, as the class says."""
         data.need(2 * self.probe.batch, f"mechanism with batch={self.probe.batch}")
-        look = Look(data, self.probe, self.seed)
+        real = RealSubspaces(data, self.probe, self.seed)
         table = []
         for name, record, before, after in self.sets:
             place = {"set": name, "ipc": record.experiment["budget_ipc"], "images_per_class": after.per_class}
             first, last = (one.images().detach() for one in (before, after))
-            table += look.rows(place | {"state": "before"}, [look.images(first, after.labels)])
-            table += look.rows(place | {"state": "after"}, [look.images(last, after.labels)])
-            table += look.rows(place | {"state": "change"}, [look.changes(last - first, after.labels)])
+            table += real.rows(place | {"state": "before"}, [real.images(first, after.labels)])
+            table += real.rows(place | {"state": "after"}, [real.images(last, after.labels)])
+            table += real.rows(place | {"state": "change"}, [real.changes(last - first, after.labels)])
         for count in sorted({after.per_class for *_, after in self.sets}):
             drawn = [dict(self._controls(data, count, draw)) for draw in range(self.probe.draws)]
             labels = torch.arange(data.classes, device=data.device).repeat_interleave(count)
             for name in ("random real", "class means", "noise"):
                 place = {"set": name, "ipc": 0, "images_per_class": count}
-                table += look.rows(
-                    place | {"state": "control"}, [look.images(one[name], labels) for one in drawn]
+                table += real.rows(
+                    place | {"state": "control"}, [real.images(one[name], labels) for one in drawn]
                 )
                 if name != "noise":
-                    table += look.rows(
+                    table += real.rows(
                         place | {"state": "change"},
-                        [look.changes(one[name] - one["others"], labels) for one in drawn],
+                        [real.changes(one[name] - one["others"], labels) for one in drawn],
                     )
         every = data.sample(self.probe.batch, stream(self.seed, "mechanism", "all", device=data.device))
         place = {"set": "random real", "ipc": 0, "images_per_class": self.probe.batch, "state": "control"}
-        return {"rows": table + look.rows(place, [look.images(data.batch(every), data.y_train[every])])}, None
+        return {"rows": table + real.rows(place, [real.images(data.batch(every), data.y_train[every])])}, None
 
     def _controls(self, data: Dataset, count: int, draw: int) -> Iterator[tuple[str, Tensor]]:
         """Images (classes * count, C, H, W), sorted by class, by name; 'others' are real images, none of them 'random real'."""
@@ -141,7 +141,7 @@ class Mechanism:
         yield "noise", mean + noise * scale.view(-1, 1, 1, 1)
 
 
-class Look:
+class RealSubspaces:
     """The real data's subspaces, and the networks that others are looked at through: not those that the subspaces come from."""
 
     def __init__(self, data: Dataset, probe: Probe, seed: int):
