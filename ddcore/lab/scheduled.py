@@ -6,12 +6,14 @@ import functools
 import itertools
 import json
 import queue
+import socket
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distributed import Client, Future
+from distributed.comm import get_address_host_port
 
 from ddcore.errors import BadInput, Diverged, Failed
 from ddcore.files import alone, made, whole
@@ -32,7 +34,9 @@ def connect(address: str) -> Client:
     """A client of the scheduler at `address`. Raises BadInput where none answers, or where it or a worker has other versions than this
     process."""
     try:
-        client = Client(address, timeout=ANSWER, set_as_default=False, name="ddcore")
+        # Before there is a client: one that finds nobody is closed whenever Python collects it, which may wait for itself.
+        with socket.create_connection(get_address_host_port(address), timeout=ANSWER):
+            client = Client(address, timeout=ANSWER, set_as_default=False, name="ddcore")
     except (OSError, ValueError) as error:
         raise BadInput(
             f"no scheduler answers at {address} within {ANSWER} s ({' '.join(str(error).split())[:200]}); start one, or compute "
