@@ -54,7 +54,10 @@ def header(content: bytes, name: str) -> Header:
     """Raises BadInput naming the file for what is no image, or one that can't be read as 8 bits."""
     with _opened(content, name) as image:
         orientation = _orientation(image, content)
-        sides = image.size if orientation >= 5 else image.size[::-1]
+        lies = (
+            orientation >= 5 and image.format != "TIFF"
+        )  # Pillow says the size of a TIFF as it stands upright
+        sides = image.size if lies else image.size[::-1]
         return Header(
             sides,
             _grey(image, name),
