@@ -31,8 +31,8 @@ TARGETS = (
     "help",
     "reproduce",
     "test",
-    "test-faults",
     "test-kernels",
+    "test-faults",
     "test-ddranking",
     "test-metadata",
     "lint",
@@ -486,7 +486,7 @@ def test_a_failed_install_is_tried_again(clone):
     assert done.returncode != 0
     assert not (clone / ".venv" / ".ddcore-installed").exists()
     stub(uv, clone / "log")
-    assert len(calls(clone, "lint")) == 4
+    assert len(calls(clone, "lint")) == 5
 
 
 @needs_make

@@ -59,7 +59,7 @@ import ddcore
 for module in pkgutil.walk_packages(ddcore.__path__, "ddcore."):
     if module.name not in ("ddcore.__main__", "ddcore.lab.notebook_process"):
         importlib.import_module(module.name)
-from ddcore import profiles
+from ddcore.bench import profiles
 data = ddcore.load("digits", device="cpu")
 for turn in range(17 if COMPILED else 1):  # more than share what is compiled
     made = ddcore.Pixels(data, budget_ipc=1, seed=0)

@@ -177,7 +177,7 @@ def test_or_refused_without_waiting(tmp_path, refuses):
 
 LONG = """
 import sys, time
-from ddcore.stopping import at_once
+from ddcore.files.stopping import at_once
 with at_once():
     print("begun", flush=True)
     time.sleep(60)
