@@ -246,7 +246,10 @@ def test_longer_runs_of_dwa():
     assert f"by {behind[0]} points in the shorter runs and by {behind[1]} in the longer ones" in RESULTS
     means = frame.groupby(["length", "set"], sort=False).accuracy.mean().unstack("set", sort=False)
     fall = means.iloc[1] - means.iloc[0]
-    assert (fall.drop("random") < -4).all(), "every recovered set does worse"
+    assert (fall.drop("random") < -4).all(), "lower by four points and more"
+    changes = paired(frame, [tuple(reversed(means.index))], ["set"], arm="length")
+    assert len(changes) == 5
+    assert (changes["mean"].abs() < changes.half).all(), "the CI of each single change includes zero"
     assert abs(fall["random"]) < 1, "random real images as well as before"
 
 
